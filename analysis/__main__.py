@@ -1,0 +1,84 @@
+"""`python -m analysis`: tables, figures and the report, from the records alone."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from analysis import figures, report, settings, tables
+from analysis.draw import Outcome, draw, left_alone
+from analysis.load import complete_runs, load_runs
+from experiments.errors import UserError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the analysis; returns the exit status, 1 after an error that the user can mend."""
+    parser = argparse.ArgumentParser(prog="python -m analysis", description=__doc__)
+    parser.add_argument("--only", nargs="+", metavar="NAME", help=f"figures to draw: {', '.join(figures.names())}")
+    parser.add_argument("--force", action="store_true", help="make everything anew, fresh or not")
+    parser.add_argument("--outputs", type=Path, default=Path("outputs"), metavar="DIR", help="where runs/ lies")
+    asked = parser.parse_args(arguments)
+    try:
+        analyse(asked.outputs, asked.only, asked.force, Console())
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def analyse(outputs: Path, only: Sequence[str] | None, force: bool, console: Console) -> Path:
+    """Make the tables, the stale figures among those asked for (all by default) and the report.
+
+    Parameters
+    ----------
+    outputs : the directory that holds `runs/`; `figures/`, `tables/` and `report/` go beside it.
+    only : names of figures, None for all.
+    force : make anew what is fresh.
+    console : for progress and the summary; the last line printed is the path of the report.
+
+    Returns
+    -------
+    Path : of the report.
+
+    Raises
+    ------
+    UserError : for an unknown name, if there are no records, or if one cannot be read.
+    """
+    names = sorted(figures.names(), key=lambda name: settings.figure(name).order)
+    if unknown := sorted(set(only or ()) - set(names)):
+        raise UserError(f"no figure named {', '.join(unknown)}: choose from {', '.join(sorted(names))}")
+    config = settings.analysis()
+    with console.status("reading records") as status:
+        runs = complete_runs(outputs)
+        rows, windows = load_runs(runs)
+        status.update(f"fitting laws to {len(rows):,} rows of {len(runs)} runs")
+        fits = tables.fits(rows, runs, outputs / "tables", config, force)
+        outcomes = []
+        for name in names:
+            status.update(f"drawing {name}")
+            if only and name not in only:
+                outcomes.append(left_alone(name, outputs))
+            else:
+                outcomes.append(draw(name, rows, windows, fits, runs, outputs, force))
+        status.update("writing the report")
+        page = report.write(outputs, outcomes, fits, runs, config)
+    console.print(_summary(outcomes, fits, len(runs)))
+    console.print(str(page), soft_wrap=True, highlight=False)
+    return page
+
+
+def _summary(outcomes: Sequence[Outcome], fits: tables.Fits, runs: int) -> Table:
+    table = Table(title=f"Analysis of {runs} runs", title_justify="left", box=None, pad_edge=False)
+    for heading in ("result", "status", "why"):
+        table.add_column(heading)
+    table.add_row("fits", "fresh" if fits.fresh else "made", "")
+    for outcome in outcomes:
+        table.add_row(outcome.name, outcome.status, outcome.reason)
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""Draws one figure if it is stale, and says what became of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+import matplotlib as mpl
+import pandas as pd
+from omegaconf import DictConfig
+
+from analysis import figures, save, settings, stamp
+from analysis.gather import gather
+from analysis.load import Run
+from analysis.stamp import PACKAGE, Stamp
+from analysis.tables import Fits
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a figure: `drawn`, `fresh`, `skipped` for want of records, or `not asked for`."""
+
+    name: str
+    status: str
+    reason: str
+    config: DictConfig
+    stamp: Stamp | None
+
+
+def draw(
+    name: str,
+    rows: pd.DataFrame,
+    windows: pd.DataFrame,
+    fits: Fits,
+    runs: Sequence[Run],
+    outputs: Path,
+    force: bool,
+) -> Outcome:
+    """Draw a figure and its table below `outputs`, unless its stamp says that both are fresh.
+
+    A figure whose records are gone loses its files too, lest a report show what no record supports.
+    """
+    config = settings.figure(name)
+    evidence, used = gather(config, rows, windows, fits, runs)
+    module = import_module(f"analysis.figures.{name}")
+    script = PACKAGE / "figures" / f"{name}.py"
+    command = f"python -m analysis --only {name} --force"
+    made = stamp.make(command, [settings.analysis(), config], script, used)
+    path, results = outputs / "figures" / f"{name}.json", files(name, outputs)
+    if not force and made.matches(path, results):
+        return Outcome(name, "fresh", "", config, made)
+    try:
+        with mpl.rc_context():
+            mpl.rcdefaults()
+            mpl.style.use(PACKAGE / "paper.mplstyle")
+            drawing = module.draw(evidence, config)
+            path.unlink(missing_ok=True)
+            save.write_figure(drawing.figure, outputs / "figures", name)
+    except figures.NothingToDraw as nothing:
+        for stale in (path, *results):
+            stale.unlink(missing_ok=True)
+        return Outcome(name, "skipped", str(nothing), config, None)
+    save.write_csv(drawing.table, outputs / "tables", name)
+    save.write_tex(drawing.table, outputs / "tables", name)
+    made.write(path)
+    return Outcome(name, "drawn", "", config, made)
+
+
+def left_alone(name: str, outputs: Path) -> Outcome:
+    """Report a figure that was not asked for as it lies on disk, if it does."""
+    config = settings.figure(name)
+    found = stamp.read(outputs / "figures" / f"{name}.json")
+    if found and all(path.exists() for path in files(name, outputs)):
+        return Outcome(name, "not asked for", "shown as last drawn", config, found)
+    return Outcome(name, "not asked for", "never drawn", config, None)
+
+
+def files(name: str, outputs: Path) -> list[Path]:
+    """List the files of a figure, without its stamp."""
+    return [
+        *(outputs / "figures" / f"{name}.{suffix}" for suffix in save.FORMATS),
+        *(outputs / "tables" / f"{name}.{suffix}" for suffix in ("csv", "tex")),
+    ]

@@ -1,0 +1,51 @@
+"""Picks, for one figure, the records that its yaml names."""
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+from omegaconf import DictConfig
+
+from analysis.figures import Evidence
+from analysis.load import Run, describe, longest_design
+from analysis.matrices import recorded
+from analysis.tables import Fits
+
+
+def gather(
+    config: DictConfig, rows: pd.DataFrame, windows: pd.DataFrame, fits: Fits, runs: Sequence[Run]
+) -> tuple[Evidence, list[Run]]:
+    """Restrict all records to what a figure may draw on.
+
+    Parameters
+    ----------
+    config : the figure's yaml; `records` maps column names to the values allowed (a table without the column
+        is not restricted by it), `uses` names the parts wanted, of `rows`, `windows` and `matrices`.
+    rows, windows : of `analysis.load`.
+    fits : of all labels.
+    runs : all complete runs.
+
+    Returns
+    -------
+    evidence, used : what to draw on, and the runs that it came from.
+    """
+    chosen = {
+        name: longest_design(_only(table, config.records)) if name in config.uses else table.iloc[:0]
+        for name, table in (("rows", rows), ("windows", windows))
+    }
+    known = _only(pd.DataFrame([describe(run) for run in runs]), config.records)["run"]
+    matrices = recorded([run for run in runs if run.id in set(known)]) if "matrices" in config.uses else []
+    labels = set(chosen["rows"]["label"].unique())
+    heads, pooled = (
+        _only(table[table["label"].isin(labels)], config.records) for table in (fits.heads, fits.pooled)
+    )
+    used = {run for table in chosen.values() for run in table["run"].unique()}
+    used |= {matrix.run for matrix in matrices}
+    evidence = Evidence(chosen["rows"], chosen["windows"], heads, pooled, matrices)
+    return evidence, [run for run in runs if run.id in used]
+
+
+def _only(table: pd.DataFrame, records: Mapping[str, Sequence[object]]) -> pd.DataFrame:
+    for column, allowed in records.items():
+        if column in table:
+            table = table[table[column].isin(list(allowed))]
+    return table

@@ -1,0 +1,57 @@
+"""Writes figures, tables and text so that a reader sees the old file or the new one, never half of one."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+FORMATS = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {"Software": None}}
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Hand out a temporary path beside `path` and move it there if the block succeeds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # the suffix stays last, for matplotlib tells the format by it
+    draft = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield draft
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8."""
+    with replacing(path) as draft:
+        draft.write_text(text, encoding="utf-8")
+
+
+def write_figure(figure: Figure, folder: Path, name: str) -> None:
+    """Write NAME.pdf, NAME.svg and NAME.png, without dates, so that equal records give equal files."""
+    for suffix, metadata in FORMATS.items():
+        with replacing(folder / f"{name}.{suffix}") as draft:
+            figure.savefig(draft, metadata=metadata)
+
+
+def write_csv(frame: pd.DataFrame, folder: Path, name: str) -> None:
+    """Write NAME.csv at full precision."""
+    with replacing(folder / f"{name}.csv") as draft:
+        frame.to_csv(draft, index=False, lineterminator="\n")
+
+
+def write_tex(frame: pd.DataFrame, folder: Path, name: str) -> None:
+    """Write NAME.tex, a tabular of three significant digits with LaTeX's special characters escaped."""
+    plain = frame.map(
+        lambda value: "--" if pd.isna(value) else f"{value:.3g}" if isinstance(value, float) else value
+    )
+    with replacing(folder / f"{name}.tex") as draft:
+        draft.write_text(plain.style.hide(axis="index").format(escape="latex").to_latex(), encoding="utf-8")
+
+
+def read_csv(folder: Path, name: str) -> pd.DataFrame:
+    """Read NAME.csv back, every number exactly as it was written."""
+    return pd.read_csv(folder / f"{name}.csv", float_precision="round_trip", keep_default_na=True)

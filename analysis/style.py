@@ -1,0 +1,133 @@
+"""What all figures share: page geometry, shades that survive a grey printer, direct labels, the footer."""
+
+from collections.abc import Sequence
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from scipy.optimize import isotonic_regression
+
+PAGE = 7.0  # inches, both columns of a journal page
+FOOTER = 0.32  # inches kept free below the panels
+SMALL = 6.0  # points, the least that is legible in print
+
+
+def panels(
+    rows: int, columns: int, height: float, *, right: float = 0.42, left: float = 0.5, top: float = 0.28
+) -> tuple[Figure, np.ndarray]:
+    """Lay out a page-wide grid in inches, with room right of each panel for the names of its curves.
+
+    Fixed geometry, not a solver: labels are placed by the panel's height before anything is rendered.
+
+    Parameters
+    ----------
+    rows, columns : of the grid.
+    height : of one panel's axes, inches.
+    right, left, top : margins of one panel, inches.
+
+    Returns
+    -------
+    figure, axes : axes is an object array of shape (rows, columns).
+    """
+    bottom = 0.34
+    total = rows * (height + top + bottom) + FOOTER
+    figure = Figure(figsize=(PAGE, total))
+    width = PAGE / columns - left - right
+    axes = np.empty((rows, columns), dtype=object)
+    for i, j in np.ndindex(rows, columns):
+        x = j * PAGE / columns + left
+        y = total - (i + 1) * (height + top + bottom) + bottom
+        axes[i, j] = figure.add_axes((x / PAGE, y / total, width / PAGE, height / total))
+    return figure, axes
+
+
+def shades(count: int) -> list[tuple[float, float, float, float]]:
+    """Colours from dark to middling light, in order of lightness, so that grey print keeps the order."""
+    return [tuple(colour) for colour in mpl.colormaps["cividis"](np.linspace(0.0, 0.8, max(count, 1)))]
+
+
+def count_text(value: float) -> str:
+    """Write a number of keys shortly: 512, 8k (8192), 1M (2^20); other numbers as they are."""
+    for power, suffix in ((20, "M"), (10, "k")):
+        if value >= 2**power and value % 2**power == 0:
+            return f"{value / 2**power:g}{suffix}"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:g}"
+
+
+def length_axis(axes: Axes, lengths: Sequence[float], most: int = 5) -> None:
+    """Put a logarithmic x axis with ticks on measured lengths, thinned to at most `most`."""
+    axes.set_xscale("log", base=2)
+    known = sorted(set(lengths))
+    step = -(-len(known) // most)
+    # counted from the longest, the one that the argument is about
+    axes.xaxis.set_major_locator(FixedLocator(known[::-1][::step]))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count_text(value)))
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def label_ends(axes: Axes, ends: Sequence[tuple[float, str, object]], size: float = SMALL) -> None:
+    """Write each curve's name right of the panel at the height of its end, moved apart so that none overlap.
+
+    Least total movement that keeps the order and the gap is an isotonic regression.
+
+    Parameters
+    ----------
+    axes : with final limits and scale.
+    ends : (y of the curve's end in data units, text, colour).
+    size : of the text, points.
+    """
+    if not ends:
+        return
+    box = axes.get_position()
+    height = box.height * axes.figure.bbox.height / axes.figure.dpi * 72
+    gap = 1.25 * size / height
+    ordered = sorted(ends, key=lambda end: end[0])
+    low, high = axes.transData.inverted().transform(axes.transAxes.transform([(0, 0), (0, 1)]))[:, 1]
+    data = np.clip([end[0] for end in ordered], low, high)
+    points = axes.transData.transform(np.column_stack([np.full(len(data), axes.get_xlim()[1]), data]))
+    heights = axes.transAxes.inverted().transform(points)[:, 1]
+    steps = gap * np.arange(len(heights))
+    free = np.asarray(isotonic_regression(heights - steps).x)
+    placed = np.clip(free, 0.0, max(1.0 - steps[-1], 0.0)) + steps
+    for (_, text, colour), y in zip(ordered, placed, strict=True):
+        axes.text(1.03, y, text, transform=axes.transAxes, va="center", color=colour, fontsize=size)
+
+
+def footer(figure: Figure, frame: pd.DataFrame, note: str = "") -> None:
+    """Print what a figure rests on: rows, samples, heads and seeds of each kind of source.
+
+    Parameters
+    ----------
+    figure : drawn with `panels`.
+    frame : the lines shown, from rows or windows of `analysis.load`.
+    note : further words, printed first.
+    """
+    lines = [note] if note else []
+    if "rows" in frame:
+        frame = frame.drop_duplicates(["run", "layer", "head", "sample", "variant", "length"])
+    for kind, group in frame.groupby("kind", observed=True):
+        for label, part in (
+            [("Gaussian", group)] if kind == "gaussian" else group.groupby("label", observed=True)
+        ):
+            rows = int(part["rows"].sum()) if "rows" in part else len(part)
+            per_label = part.groupby("label", observed=True)
+            samples = per_label["cluster"].nunique()
+            heads = len(part[["layer", "head"]].drop_duplicates())
+            seeds = per_label["seed"].nunique().max()
+            many = f"{samples.min()}-{samples.max()}" if samples.min() < samples.max() else f"{samples.max()}"
+            settings = f" ({len(samples)} settings)" if len(samples) > 1 else ""
+            lines.append(
+                f"{label}{settings}: {rows:,} rows, {_plural(many, 'sample')}{' each' if settings else ''}, "
+                f"{_plural(heads, 'head')}, {_plural(seeds, 'seed')}"
+            )
+    text = ".  ".join(line.rstrip(".") for line in lines) + "."
+    figure.text(
+        0.008, 0.06 / figure.get_size_inches()[1], text, fontsize=5.5, color="0.35", va="bottom", wrap=True
+    )
+
+
+def _plural(count: object, noun: str) -> str:
+    return f"{count} {noun}" if str(count) == "1" else f"{count} {noun}s"

@@ -1,0 +1,1 @@
+"""Measure how many keys a softmax attention row needs: source -> selector x windows -> measures -> records."""

@@ -1,0 +1,1 @@
+"""Everything that is measured about a row, for all windows at once."""

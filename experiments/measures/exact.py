@@ -1,0 +1,102 @@
+"""The exact row: probabilities sorted once, and whatever follows from them without any window.
+
+Shape letters: R rows, N keys.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# A key this far below the row's largest logit, in nats, is measured as if it were exactly this far: e^-340 and its
+# square are still float64 numbers, so that even a selector that keeps only such keys has a row to renormalise.
+MAX_GAP = 340.0
+
+# "At most eta" means <= eta (1 + 1e-6): a row whose dropped mass is eta up to rounding meets eta (theory.md section 1).
+ETA_SLACK = 1e-6
+
+K_MIN_ETAS = (0.5, 0.2, 0.1, 0.05, 0.01)
+COUNT_EPSILONS = (0.1, 0.01, 0.001)
+
+
+@dataclass(frozen=True)
+class ExactRows:
+    """Exact softmax rows, ranked.
+
+    Attributes
+    ----------
+    logits_RN
+        Scaled, masked logits in key order.
+    n_R
+        Keys each row can see.
+    logsumexp_R
+        ln sum_j exp(logit_j), float64.
+    order_RN
+        Key indices by falling probability; ties go to the lower index, invisible keys come last.
+    probability_RN
+        Probabilities in that order, float64; 0 where a key is invisible.
+    smallest_RN
+        `smallest_RN[:, m - 1]` is the mass of the m least probable entries. Adding up from the small end keeps a
+        dropped mass of 1e-6 as exact as one of 0.5.
+    """
+
+    logits_RN: Tensor
+    n_R: Tensor
+    logsumexp_R: Tensor
+    order_RN: Tensor
+    probability_RN: Tensor
+    smallest_RN: Tensor
+
+    @classmethod
+    def from_logits(cls, logits_RN: Tensor) -> ExactRows:
+        """Rank the rows of `logits_RN` (-inf marks an invisible key; every row sees at least one key)."""
+        n_R = torch.isfinite(logits_RN).sum(-1)
+        ranked_RN, order_RN = torch.sort(logits_RN, dim=-1, descending=True, stable=True)
+        ranked_RN = ranked_RN.double()
+        max_R1 = ranked_RN[:, :1].clone()
+        weight_RN = ranked_RN.sub_(max_R1).clamp_(min=-MAX_GAP).exp_()
+        invisible_RN = torch.arange(logits_RN.shape[1], device=logits_RN.device) >= n_R[:, None]
+        weight_RN.masked_fill_(invisible_RN, 0.0)
+        smallest_RN = weight_RN.flip(-1).cumsum_(-1)
+        normaliser_R1 = smallest_RN[:, -1:].clone()
+        return cls(
+            logits_RN=logits_RN,
+            n_R=n_R,
+            logsumexp_R=(max_R1 + normaliser_R1.log()).squeeze(-1),
+            order_RN=order_RN,
+            probability_RN=weight_RN.div_(normaliser_R1),
+            smallest_RN=smallest_RN.div_(normaliser_R1),
+        )
+
+    def k_min(self, eta: float) -> Tensor:
+        """Return the smallest k >= 1 whose k most probable keys leave a dropped mass <= eta, per row [R] int64."""
+        bound_R1 = self.smallest_RN.new_full((len(self.n_R), 1), eta * (1 + ETA_SLACK))
+        droppable_R = torch.searchsorted(self.smallest_RN, bound_R1, right=True).squeeze(-1)
+        return (self.smallest_RN.shape[-1] - droppable_R).clamp(min=1).minimum(self.n_R)
+
+    def count_above(self, epsilon: float) -> Tensor:
+        """Return #{j: p_j > epsilon} per row [R] int64."""
+        return (self.probability_RN > epsilon).sum(-1)
+
+    def statistics(self) -> dict[str, Tensor]:
+        """Return the window-free columns of rows.parquet, each [R]; `logit_std` is the population deviation."""
+        visible_RN = torch.isfinite(self.logits_RN)
+        logits_RN = self.logits_RN.double()
+        mean_R = logits_RN.masked_fill(~visible_RN, 0.0).sum(-1) / self.n_R
+        deviation_RN = (logits_RN - mean_R[:, None]).masked_fill_(~visible_RN, 0.0)
+        sink_R = torch.where(visible_RN[:, 0], (logits_RN[:, 0] - self.logsumexp_R).exp(), 0.0)
+        return {
+            "n": self.n_R,
+            "logit_mean": mean_R,
+            "logit_std": (deviation_RN.square_().sum(-1) / self.n_R).sqrt(),
+            "logit_max": logits_RN.amax(-1),
+            "logsumexp": self.logsumexp_R,
+            "entropy": torch.special.entr(self.probability_RN).sum(-1),
+            "participation": 1 / self.probability_RN.square().sum(-1),
+            "p_max": self.probability_RN[:, 0],
+            "sink_mass": sink_R,
+            **{f"k_min_{eta}": self.k_min(eta) for eta in K_MIN_ETAS},
+            **{f"count_{eps}": self.count_above(eps) for eps in COUNT_EPSILONS},
+        }

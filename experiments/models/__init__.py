@@ -1,0 +1,1 @@
+"""Real models: where a checkpoint lies, how it is loaded, and how its attention is watched."""

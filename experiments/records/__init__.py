@@ -1,0 +1,1 @@
+"""What a run leaves on disk: contract.md's files, written atomically under an identity made from the configuration."""

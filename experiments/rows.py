@@ -1,0 +1,69 @@
+"""Rows of attention: what every source hands on and every measure receives.
+
+Shape letters, here and in every file of this package: R rows (queries), N keys, D head dimension,
+V value dimension, W windows, S segments of a ranked row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Rows:
+    """R queries of one head against the N keys of their context (theory.md section 1).
+
+    Attributes
+    ----------
+    layer, head, sample, variant, length
+        Where the rows come from; `length` is the nominal context length they stand for, in tokens.
+    position_R
+        Place of each query in its sequence, counted from 0; also the index of the query's own key.
+    query_RD, key_ND, value_NV
+        After rotary embedding; keys and values are those of the head's own KV head (GQA).
+    scale
+        Factor on the dot products, as the model applies it.
+    visible_RN
+        True where the query may see the key; None if every query sees every key.
+    """
+
+    layer: int
+    head: int
+    sample: int
+    variant: str
+    length: int
+    position_R: Tensor
+    query_RD: Tensor
+    key_ND: Tensor
+    value_NV: Tensor
+    scale: float
+    visible_RN: Tensor | None = None
+
+    def __len__(self) -> int:
+        """Return the number of rows R."""
+        return self.query_RD.shape[0]
+
+    @property
+    def keys(self) -> int:
+        """The number of keys N, visible or not."""
+        return self.key_ND.shape[0]
+
+    def block(self, start: int, stop: int) -> Rows:
+        """Return rows start..stop-1 against the same keys, without copying the keys."""
+        return replace(
+            self,
+            position_R=self.position_R[start:stop],
+            query_RD=self.query_RD[start:stop],
+            visible_RN=None if self.visible_RN is None else self.visible_RN[start:stop],
+        )
+
+    def logits(self) -> Tensor:
+        """Return the scaled, masked logits [R, N] in float32 or better; -inf where a key is not visible."""
+        dtype = torch.promote_types(self.query_RD.dtype, torch.float32)
+        logits_RN = (self.query_RD.to(dtype) @ self.key_ND.to(dtype).T) * self.scale
+        if self.visible_RN is not None:
+            logits_RN.masked_fill_(~self.visible_RN, -torch.inf)
+        return logits_RN

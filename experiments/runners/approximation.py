@@ -1,0 +1,158 @@
+"""The approximation runner: how far is each sparse row from the exact one, for every window at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from experiments.errors import UserError
+from experiments.machine import Machine
+from experiments.measures.blocks import rows_per_block
+from experiments.measures.exact import ExactRows
+from experiments.measures.matrix import attention_matrix
+from experiments.measures.sparse import measure
+from experiments.rows import Rows
+from experiments.runners import Tables
+from experiments.selectors import Selector
+from experiments.sources import MatrixRequest, Source
+from experiments.windows import Window
+from experiments.windows.standard import Standard
+
+# Means over rows, as windows.parquet names them; the output errors are ratios of RMS and made apart.
+MEANS = ("dropped_mass", "tv", "kl", "linf_truncated", "linf_renormalised", "l2_truncated", "l2_renormalised")
+
+
+@dataclass
+class Approximation:
+    """Measure every window of every row, and record the attention matrices that are asked for."""
+
+    name: str = "approximation"
+    matrix_layers: list[int] = field(default_factory=list)
+    matrix_heads: list[int] = field(default_factory=list)
+    matrix_size: int = 512
+
+    def __post_init__(self) -> None:
+        if self.matrix_size < 1:
+            raise UserError(f"runner.matrix_size={self.matrix_size}: give a number of cells >= 1")
+
+    def run(
+        self,
+        source: Source,
+        selector: Selector,
+        windows: Standard,
+        machine: Machine,
+        seed: int,
+        advance: Callable[[], None],
+    ) -> Tables:
+        """Measure everything that `source` pushes; call `advance` after each group of rows."""
+        row_columns: list[dict[str, Any]] = []
+        window_columns: list[dict[str, Any]] = []
+        tables = Tables(pd.DataFrame(), pd.DataFrame())
+        resident = source.resident_bytes()
+
+        def block_size(rows: Rows, count: int) -> int:
+            width = rows.value_NV.shape[1]
+            return rows_per_block(len(rows), rows.keys, count, width, machine.memory_bytes, resident)
+
+        def on_rows(rows: Rows) -> None:
+            asked = windows.windows(rows.length)
+            statistics, measured = measure_rows(rows, selector, asked, block_size(rows, len(asked)))
+            row_columns.append(_row_columns(rows, statistics, measured["output"]))
+            window_columns.append(_window_columns(rows, selector.name, asked, measured))
+            advance()
+
+        def on_matrix(rows: Rows) -> None:
+            matrix, query_pool, key_pool = attention_matrix(rows, self.matrix_size, block_size(rows, 1))
+            name = f"layer{rows.layer:02d}.head{rows.head:02d}.sample{rows.sample}.length{rows.length}"
+            tables.matrices[name] = matrix
+            tables.matrix_facts[name] = {
+                "layer": rows.layer,
+                "head": rows.head,
+                "sample": rows.sample,
+                "length": rows.length,
+                "query_pool": query_pool,
+                "key_pool": key_pool,
+                "kind": "full" if query_pool == key_pool == 1 else "pooled",
+            }
+
+        source.stream(
+            on_rows,
+            seed=seed,
+            device=machine.device,
+            matrices=MatrixRequest(self.matrix_layers, self.matrix_heads),
+            record=on_matrix,
+        )
+        tables.rows, tables.windows = _table(row_columns), _table(window_columns)
+        return tables
+
+
+def measure_rows(
+    rows: Rows, selector: Selector, windows: list[Window], block: int
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Measure all windows of one group of rows, `block` rows at a time.
+
+    Returns
+    -------
+    tuple
+        The statistics of the exact rows, each [R], and the measures of the sparse rows, each [R, W] (and `output`
+        [R]), with the keys kept as `k`.
+    """
+    ranking = selector.ranking(rows)
+    statistics, measures = [], []
+    for start in range(0, len(rows), block):
+        part = rows.block(start, start + block)
+        exact = ExactRows.from_logits(part.logits())
+        k_RW = torch.stack([window.keys(exact) for window in windows], dim=1)
+        order_RN = ranking(part, exact)
+        if order_RN is exact.order_RN:
+            probability_RN = exact.probability_RN
+        else:
+            in_key_order_RN = torch.empty_like(exact.probability_RN).scatter_(
+                1, exact.order_RN, exact.probability_RN
+            )
+            probability_RN = in_key_order_RN.gather(1, order_RN)
+        statistics.append(exact.statistics())
+        measures.append(measure(order_RN, probability_RN, part.value_NV, k_RW) | {"k": k_RW})
+    return _join(statistics), _join(measures)
+
+
+def _join(blocks: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.cat([block[name] for block in blocks]).cpu() for name in blocks[0]}
+
+
+def _place(rows: Rows) -> dict[str, Any]:
+    return {"layer": rows.layer, "head": rows.head, "sample": rows.sample, "variant": rows.variant, "length": rows.length}
+
+
+def _row_columns(rows: Rows, statistics: dict[str, Tensor], output_R: Tensor) -> dict[str, Any]:
+    columns = {name: values_R.numpy() for name, values_R in statistics.items()}
+    place = {name: np.repeat(value, len(rows)) for name, value in _place(rows).items()}
+    return place | {"position": rows.position_R.cpu().numpy()} | columns | {"output_norm": output_R.sqrt().numpy()}
+
+
+def _window_columns(
+    rows: Rows, selector: str, windows: list[Window], measured: dict[str, Tensor]
+) -> dict[str, Any]:
+    output = measured["output"].mean()
+    place = {name: np.repeat(value, len(windows)) for name, value in _place(rows).items()}
+    return place | {
+        "rows": np.repeat(len(rows), len(windows)),
+        "selector": np.repeat(selector, len(windows)),
+        "rule": np.array([window.rule for window in windows]),
+        "parameter": np.array([float(window.parameter) for window in windows]),
+        "scale": np.array([float(window.scale) for window in windows]),
+        "k": measured["k"].double().mean(0).numpy(),
+        **{name: measured[name].mean(0).numpy() for name in MEANS},
+        "output_error_truncated": (measured["output_truncated"].mean(0) / output).sqrt().numpy(),
+        "output_error_renormalised": (measured["output_renormalised"].mean(0) / output).sqrt().numpy(),
+    }
+
+
+def _table(groups: list[dict[str, Any]]) -> pd.DataFrame:
+    return pd.DataFrame({name: np.concatenate([group[name] for group in groups]) for name in groups[0]})

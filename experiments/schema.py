@@ -1,0 +1,86 @@
+"""The configuration of a job, and the registration of every part's dataclass as its Hydra schema.
+
+A part (a source, selector, window rule, runner or tracker) is a dataclass whose fields are its configuration and whose
+methods do the work. Every one found in the folders below becomes a schema `schema/GROUP/MODULE`, which the yaml of the
+same group names first in its defaults list: an unknown key or a wrong type is then refused when Hydra composes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import pkgutil
+from dataclasses import dataclass
+from typing import Any, cast
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from experiments.errors import UserError
+
+PARTS = {
+    "source": "experiments.sources",
+    "selector": "experiments.selectors",
+    "windows": "experiments.windows",
+    "windows/rules": "experiments.windows.rules",
+    "runner": "experiments.runners",
+    "tracking": "experiments.tracking",
+}
+
+
+@dataclass
+class Job:
+    """One job: what is measured, and on what machine. The parts are instances of the dataclasses in PARTS."""
+
+    source: Any = MISSING
+    windows: Any = MISSING
+    selector: Any = MISSING
+    runner: Any = MISSING
+    tracking: Any = MISSING
+    experiment: str | None = None
+    seed: int = 0
+    device: str = "cpu"
+    memory_gb: float = 4.0
+    threads: int | None = None
+    outputs: str = "outputs"
+    plan: bool = False
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise UserError(f"seed={self.seed}: give a number >= 0")
+
+
+def register() -> None:
+    """Store the schema of the job and of every part, once per process."""
+    store = ConfigStore.instance()
+    store.store(name="job_schema", node=Job)
+    for group, package in PARTS.items():
+        for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
+            if module.ispkg:
+                continue
+            for part in _dataclasses_of(f"{package}.{module.name}"):
+                store.store(group=f"schema/{group}", name=module.name, node=part)
+
+
+def to_job(config: DictConfig) -> Job:
+    """Turn a composed configuration into the job and its parts, each of which checks its own values.
+
+    Raises
+    ------
+    UserError
+        If a value is missing or out of range.
+    """
+    if missing := sorted(OmegaConf.missing_keys(config)):
+        raise UserError(f"{missing[0]} has no value: give {missing[0]}=...")
+    OmegaConf.resolve(config)
+    return cast(Job, OmegaConf.to_object(config))
+
+
+def _dataclasses_of(module_name: str) -> list[type]:
+    module = importlib.import_module(module_name)
+    return [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and dataclasses.is_dataclass(value) and value.__module__ == module_name
+    ]

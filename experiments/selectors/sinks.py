@@ -1,0 +1,42 @@
+"""Attention sinks with a sliding window (arXiv 2309.17453): the first keys and the most recent ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from experiments.errors import UserError
+from experiments.measures.exact import ExactRows
+from experiments.rows import Rows
+from experiments.selectors import Ranking
+
+
+@dataclass
+class Sinks:
+    """Keep the row's own key first, then the first `sinks` keys, then the nearest keys (theory.md section 1).
+
+    Before the own key, nearest means most recent; where a row also sees later keys (encoders), it means the smallest
+    distance, the lower index first. Rows of a source without positions count as the last of their keys.
+    """
+
+    name: str = "sinks"
+    sinks: int = 4
+
+    def __post_init__(self) -> None:
+        if self.sinks < 0:
+            raise UserError(f"selector.sinks={self.sinks}: give a number of keys >= 0")
+
+    def ranking(self, rows: Rows) -> Ranking:
+        """Return the order own key, sinks, nearest keys."""
+        return self._order
+
+    def _order(self, block: Rows, exact: ExactRows) -> Tensor:
+        key_N = torch.arange(block.keys, device=block.query_RD.device)
+        distance_RN = (block.position_R[:, None] - key_N).abs()
+        rank_RN = distance_RN + self.sinks
+        rank_RN = torch.where(key_N < self.sinks, key_N, rank_RN)
+        rank_RN = rank_RN.masked_fill_(distance_RN == 0, -1)
+        rank_RN = rank_RN.masked_fill_(~torch.isfinite(exact.logits_RN), 2 * block.keys + self.sinks)
+        return rank_RN.argsort(dim=-1, stable=True)

@@ -1,0 +1,84 @@
+"""Where rows come from. One file per source; the class is its own Hydra schema.
+
+A source pushes rows instead of yielding them, because a model's forward pass is what calls us, layer by layer: to wait
+until it returns would be to keep the keys and values of all layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from experiments.rows import Rows
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a source will push, as far as a plan needs it: `count` times `rows` queries against `keys` keys."""
+
+    count: int
+    rows: int
+    keys: int
+    head_dim: int
+
+
+@dataclass(frozen=True)
+class MatrixRequest:
+    """The heads whose whole attention matrices are wanted, of the first text sample or draw."""
+
+    layers: list[int]
+    heads: list[int]
+
+    def wants(self, layer: int, head: int, sample: int) -> bool:
+        """Say whether this head's matrix is wanted."""
+        return sample == 0 and layer in self.layers and head in self.heads
+
+
+class Source(Protocol):
+    """What the runner asks of a source."""
+
+    name: str
+    lengths: list[int]
+    rows: int
+    samples: int
+    dtype: str
+
+    @property
+    def label(self) -> str:
+        """A human name: the model's, or the distribution's."""
+        ...
+
+    def identity(self) -> dict[str, object]:
+        """Return what decides the rows, with files and models replaced by the hash of their content."""
+        ...
+
+    def hashes(self) -> dict[str, str | None]:
+        """Return the hashes of `model` and `text`, None where there is none."""
+        ...
+
+    def batches(self) -> list[Batch]:
+        """Check the request before anything large is loaded, and return what `stream` will push."""
+        ...
+
+    def resident_bytes(self) -> int:
+        """Return the memory that the source itself holds while rows are measured, in bytes."""
+        ...
+
+    def seconds(self) -> float:
+        """Return a rough estimate of the source's own time (drawing, forward passes), measures excluded."""
+        ...
+
+    def stream(
+        self,
+        measure: Callable[[Rows], None],
+        *,
+        seed: int,
+        device: torch.device,
+        matrices: MatrixRequest,
+        record: Callable[[Rows], None],
+    ) -> None:
+        """Push every group of sampled rows to `measure`, and the rows of each wanted matrix to `record`."""
+        ...

@@ -1,0 +1,206 @@
+"""The checkpoint source: rows of a real transformers model on real text.
+
+A causal model runs once per text sample, over the longest length: the row of position i does not depend on later
+tokens, so that one pass holds the rows of every length [T8]. An encoder runs once per length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from experiments.errors import UserError
+from experiments.models.locate import Checkpoint as Located
+from experiments.models.locate import locate
+from experiments.rows import Rows
+from experiments.sources import Batch, MatrixRequest
+from experiments.sources.sampling import causal_positions, check_causal_rows, check_sampling
+from experiments.sources.text import read_text, text_hash
+
+if TYPE_CHECKING:
+    from experiments.models.probe import Attention
+
+DTYPES = ("float32", "float64", "bfloat16", "float16")
+TRIAL_TOKENS = 12
+FLOPS_PER_SECOND = 8e10  # of a forward pass on two cores; only an estimate's scale
+
+
+@dataclass
+class Checkpoint:
+    """Rows of `model` reading `samples` non-overlapping pieces of `text`, at the last positions of each length."""
+
+    model: str
+    lengths: list[int]
+    rows: int
+    samples: int
+    name: str = "checkpoint"
+    text: str | None = None
+    layers: list[int] | None = None
+    heads: list[int] | None = None
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        check_sampling(self.lengths, self.rows, self.samples)
+        check_causal_rows(self.lengths, self.rows)
+        if self.dtype not in DTYPES:
+            raise UserError(f"source.dtype={self.dtype}: choose one of {', '.join(DTYPES)}")
+
+    @property
+    def located(self) -> Located:
+        """The checkpoint on disk."""
+        return locate(self.model)
+
+    @property
+    def label(self) -> str:
+        """The model's name."""
+        return self.located.label
+
+    def identity(self) -> dict[str, object]:
+        """Return every field, with model and text replaced by their hashes and the name left out."""
+        fields = {name: value for name, value in vars(self).items() if name != "name"}
+        return fields | self.hashes()
+
+    def hashes(self) -> dict[str, str | None]:
+        """Return the SHA-256 of the model's files and of the text."""
+        return {"model": self.located.sha256(), "text": text_hash(read_text(self.text))}
+
+    def batches(self) -> list[Batch]:
+        """Check lengths and text against the model before its weights are loaded; one batch per head and length."""
+        config = self._checked_config()
+        layers, heads = self._selection(config)
+        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        count = len(layers) * len(heads) * self.samples
+        return [Batch(count, self.rows, length, head_dim) for length in self.lengths]
+
+    def resident_bytes(self) -> int:
+        """Return the size of the weights and of a few layers' activations at the longest length."""
+        config = self._checked_config()
+        size = torch.finfo(getattr(torch, self.dtype)).bits // 8
+        width = config.hidden_size * 4 + 3 * getattr(config, "intermediate_size", 4 * config.hidden_size)
+        return size * (_parameters(config) + max(self.lengths) * width)
+
+    def seconds(self) -> float:
+        """Estimate the time of the forward passes."""
+        config, longest = self._checked_config(), max(self.lengths)
+        attention = 4 * longest * config.num_hidden_layers * config.hidden_size / 2
+        return self.samples * longest * (2 * _parameters(config) + attention) / FLOPS_PER_SECOND
+
+    def stream(
+        self,
+        measure: Callable[[Rows], None],
+        *,
+        seed: int,
+        device: torch.device,
+        matrices: MatrixRequest,
+        record: Callable[[Rows], None],
+    ) -> None:
+        """Push the rows of every chosen layer, head and length while the model reads each sample."""
+        from experiments.models.load import load_model
+        from experiments.models.probe import check_watchable, forward, watch
+
+        config = self._checked_config()
+        layers, heads = self._selection(config)
+        tokens_SN = self._token_samples()
+        model = load_model(self.located, getattr(torch, self.dtype), device)
+        causal = check_watchable(model, tokens_SN[0, :TRIAL_TOKENS])
+        longest = max(self.lengths)
+        passes = {longest: sorted(self.lengths)} if causal else {length: [length] for length in sorted(self.lengths)}
+
+        for sample, token_N in enumerate(tokens_SN):
+            for keys, lengths in passes.items():
+                seen = 0
+
+                def look(attention: Attention, sample: int = sample, keys: int = keys, lengths: list[int] = lengths) -> None:
+                    nonlocal seen
+                    layer = attention.layer if attention.layer >= 0 else seen
+                    seen += 1
+                    if layer not in layers:
+                        return
+                    for head in heads:
+                        for length in lengths:
+                            position_R = (
+                                causal_positions(length, self.rows)
+                                if causal
+                                else _spread_positions(length, self.rows)
+                            )
+                            measure(_rows_of(attention, layer, head, sample, length, position_R.to(device)))
+                        if keys == longest and matrices.wants(layer, head, sample):
+                            everyone_R = torch.arange(longest, device=device)
+                            record(_rows_of(attention, layer, head, sample, longest, everyone_R))
+
+                with watch(model, look):
+                    forward(model, token_N[:keys])
+
+    def _checked_config(self) -> Any:
+        from experiments.models.load import context_length, load_config
+
+        longest, context = max(self.lengths), context_length(self.located)
+        if context is not None and longest > context:
+            raise UserError(
+                f"source.lengths has {longest}, but {self.label} reads at most {context} tokens: give shorter lengths"
+            )
+        self._check_text(len(read_text(self.text).encode()), "bytes")
+        return load_config(self.located)
+
+    def _check_text(self, available: int, unit: str) -> None:
+        needed = self.samples * max(self.lengths)
+        if available < needed:
+            raise UserError(
+                f"source.text has {available} {unit}, but {self.samples} samples of {max(self.lengths)} tokens need "
+                f"{needed}: give a longer text, fewer samples or shorter lengths"
+            )
+
+    def _token_samples(self) -> Tensor:
+        """Return tokens [samples, N]: sample i is tokens [iN, (i + 1)N) of the text."""
+        from experiments.models.load import tokenize
+
+        longest = max(self.lengths)
+        token_T = tokenize(self.located, read_text(self.text))
+        self._check_text(len(token_T), "tokens")
+        return token_T[: self.samples * longest].view(self.samples, longest)
+
+    def _selection(self, config: Any) -> tuple[list[int], list[int]]:
+        chosen = []
+        for name, asked, total in (
+            ("layers", self.layers, config.num_hidden_layers),
+            ("heads", self.heads, config.num_attention_heads),
+        ):
+            if asked is not None and (bad := [index for index in asked if not 0 <= index < total]):
+                raise UserError(f"source.{name} has {bad[0]}, but {self.label} has {name} 0..{total - 1}")
+            chosen.append(list(range(total)) if asked is None else sorted(set(asked)))
+        return chosen[0], chosen[1]
+
+
+def _rows_of(
+    attention: Attention, layer: int, head: int, sample: int, length: int, position_R: Tensor
+) -> Rows:
+    kv_head = attention.kv_head(head)
+    return Rows(
+        layer=layer,
+        head=head,
+        sample=sample,
+        variant="plain",
+        length=length,
+        position_R=position_R,
+        query_RD=attention.query_HND[head, position_R],
+        key_ND=attention.key_GND[kv_head, :length],
+        value_NV=attention.value_GNV[kv_head, :length],
+        scale=attention.scale,
+        visible_RN=attention.visible(head, position_R, length),
+    )
+
+
+def _spread_positions(length: int, rows: int) -> Tensor:
+    """Return positions [R] spread evenly over an encoder's context, where every row sees all keys."""
+    return torch.linspace(0, length - 1, rows).round().long()
+
+
+def _parameters(config: Any) -> int:
+    """Estimate the number of parameters from the widths of a Llama-like model."""
+    hidden = config.hidden_size
+    inner = getattr(config, "intermediate_size", None) or 4 * hidden
+    return config.num_hidden_layers * (4 * hidden**2 + 3 * hidden * inner) + config.vocab_size * hidden

@@ -1,0 +1,150 @@
+"""The Gaussian source (theory.md section 3): iid keys, an orthogonal W, logits iid N(0, sigma^2) given the query.
+
+Shape letters: R rows, N keys, D head dimension.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import layer_norm
+
+from experiments.errors import UserError
+from experiments.rows import Rows
+from experiments.sources import Batch, MatrixRequest
+from experiments.sources.sampling import check_sampling
+
+DEFAULT_S = 0.5
+NORMALS_PER_SECOND = 1e8
+
+
+@dataclass
+class Gaussian:
+    """Keys' inputs iid N(0, I_d), W = (sigma / sqrt d) times a random orthogonal matrix, values iid N(0, I_d).
+
+    Either `sigma` fixes the deviation of the logits, or `s` lets it grow as sigma = s sqrt(ln n); with neither, s =
+    0.5. With inputs=layernorm every input is layer-normed, as in the paper's model: the logits are then bounded by
+    sigma sqrt d and the closed forms hold only well inside that bound.
+    """
+
+    lengths: list[int]
+    rows: int
+    samples: int
+    name: str = "gaussian"
+    s: float | None = None
+    sigma: float | None = None
+    inputs: str = "gaussian"
+    head_dim: int = 64
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        check_sampling(self.lengths, self.rows, self.samples)
+        if self.s is not None and self.sigma is not None:
+            raise UserError(f"source.s={self.s} and source.sigma={self.sigma} both set the logit scale: give one of them")
+        if self.s is None and self.sigma is None:
+            self.s = DEFAULT_S
+        if (self.s or 0) < 0 or (self.sigma or 0) < 0:
+            raise UserError("source.s and source.sigma are deviations: give a number >= 0")
+        if self.inputs not in ("gaussian", "layernorm"):
+            raise UserError(f"source.inputs={self.inputs}: choose gaussian or layernorm")
+        if self.head_dim < 2:
+            raise UserError(f"source.head_dim={self.head_dim}: give at least 2 dimensions")
+        if self.dtype not in ("float32", "float64"):
+            raise UserError(f"source.dtype={self.dtype}: the Gaussian source draws float32 or float64")
+
+    @property
+    def label(self) -> str:
+        """The distribution, as a figure names it."""
+        scale = f"s = {self.s:g}" if self.s is not None else f"sigma = {self.sigma:g}"
+        return f"Gaussian, {scale}" + (", layer-normed" if self.inputs == "layernorm" else "")
+
+    def identity(self) -> dict[str, object]:
+        """Every field decides the rows."""
+        return dict(vars(self))
+
+    def hashes(self) -> dict[str, str | None]:
+        """Return no hashes: nothing is read from files."""
+        return {"model": None, "text": None}
+
+    def batches(self) -> list[Batch]:
+        """Return one batch per length, once per draw."""
+        return [Batch(self.samples, self.rows, n, self.head_dim) for n in self.lengths]
+
+    def resident_bytes(self) -> int:
+        """Return the size of the keys and values of the longest context."""
+        size = torch.finfo(getattr(torch, self.dtype)).bits // 8
+        return 2 * max(self.lengths) * self.head_dim * size
+
+    def seconds(self) -> float:
+        """Estimate the drawing time."""
+        return 2 * self.head_dim * sum(self.lengths) * self.samples / NORMALS_PER_SECOND
+
+    def logit_deviation(self, length: int) -> float:
+        """Return sigma at context length `length`: fixed, or s sqrt(ln n)."""
+        if self.sigma is not None:
+            return self.sigma
+        assert self.s is not None  # __post_init__ has set one of the two
+        return self.s * math.sqrt(math.log(length))
+
+    def stream(
+        self,
+        measure: Callable[[Rows], None],
+        *,
+        seed: int,
+        device: torch.device,
+        matrices: MatrixRequest,
+        record: Callable[[Rows], None],
+    ) -> None:
+        """Push one group of rows per draw and length; `layer` and `head` are 0."""
+        for sample in range(self.samples):
+            for length in self.lengths:
+                rows = self.draw(length, sample, seed, device)
+                measure(rows)
+                if matrices.wants(0, 0, sample):
+                    record(rows)
+
+    def draw(self, length: int, sample: int, seed: int, device: torch.device) -> Rows:
+        """Draw one context of `length` keys with its queries.
+
+        The stream of random numbers depends on seed, draw and length alone, so that logit scales are compared on the
+        same inputs, and always runs on the CPU, so that a device does not change the data.
+        """
+        entropy = np.random.SeedSequence([seed, sample, length])
+        generator = torch.Generator().manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
+        dtype = getattr(torch, self.dtype)
+
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=generator, dtype=dtype)
+
+        orthogonal_DD = _random_orthogonal(normal(self.head_dim, self.head_dim))
+        query_input_RD = normal(self.rows, self.head_dim)
+        key_ND = normal(length, self.head_dim)
+        value_ND = normal(length, self.head_dim)
+        if self.inputs == "layernorm":
+            query_input_RD = layer_norm(query_input_RD, (self.head_dim,), eps=0.0)
+            key_ND = layer_norm(key_ND, (self.head_dim,), eps=0.0)
+        norm_R1 = query_input_RD.norm(dim=-1, keepdim=True)
+        query_input_RD = query_input_RD * (math.sqrt(self.head_dim) / norm_R1)
+        return Rows(
+            layer=0,
+            head=0,
+            sample=sample,
+            variant="plain",
+            length=length,
+            position_R=torch.full((self.rows,), length - 1, device=device),
+            query_RD=(query_input_RD @ orthogonal_DD).to(device),
+            key_ND=key_ND.to(device),
+            value_NV=value_ND.to(device),
+            scale=self.logit_deviation(length) / math.sqrt(self.head_dim),
+        )
+
+
+def _random_orthogonal(normal_DD: Tensor) -> Tensor:
+    """Return a Haar-distributed orthogonal matrix; the signs of R's diagonal make the QR factor unique."""
+    q_DD, r_DD = torch.linalg.qr(normal_DD)
+    return q_DD * r_DD.diagonal().sign()

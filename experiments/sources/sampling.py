@@ -1,0 +1,36 @@
+"""Checks and choices that every source shares: which lengths, and which rows stand for each of them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from experiments.errors import UserError
+
+
+def check_sampling(lengths: list[int], rows: int, samples: int) -> None:
+    """Raise UserError unless lengths, rows per length and samples can be measured."""
+    if not lengths:
+        raise UserError("source.lengths is empty: give context lengths in keys, such as [1024,4096]")
+    if bad := [n for n in lengths if n < 1]:
+        raise UserError(f"source.lengths has {bad[0]}: a context has at least 1 key")
+    if len(set(lengths)) < len(lengths):
+        raise UserError(f"source.lengths={lengths} names a length twice: name each once")
+    if rows < 1:
+        raise UserError(f"source.rows={rows}: give a number of rows per length >= 1")
+    if samples < 1:
+        raise UserError(f"source.samples={samples}: give a number of samples >= 1")
+
+
+def check_causal_rows(lengths: list[int], rows: int) -> None:
+    """Raise UserError if a length has fewer positions than rows are asked for."""
+    if min(lengths) < rows:
+        raise UserError(
+            f"source.rows={rows} exceeds the shortest length {min(lengths)}: "
+            "the rows of a length are its last positions, so give fewer rows or a longer length"
+        )
+
+
+def causal_positions(length: int, rows: int) -> Tensor:
+    """Return the positions [R] int64 that stand for `length`: the last R ones, so that n = position + 1 [T8]."""
+    return torch.arange(length - rows, length)

@@ -1,0 +1,117 @@
+"""Weights & Biases: each job is a run, offline unless the user asks otherwise; the records stay the truth."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from experiments.errors import UserError
+from experiments.runners import Tables
+
+MODES = ("offline", "online", "disabled")
+MATRICES_SHOWN = 4
+
+
+@dataclass
+class WeightsAndBiases:
+    """Log one finished job: error-versus-length curves, a table, figures; config and provenance attached."""
+
+    mode: str = "offline"
+    project: str = "nc-sparse-attention"
+    entity: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise UserError(f"tracking.mode={self.mode}: choose one of {', '.join(MODES)}")
+
+    def log(
+        self, tables: Tables, *, config: dict[str, Any], manifest: dict[str, Any], group: str, outputs: Path
+    ) -> None:
+        """Log a job's tables under `outputs`/wandb.
+
+        Curves run over context length: k_min at each eta, and the dropped mass and output error of every power,
+        logarithmic and fixed window, all as means over rows and heads.
+        """
+        if self.mode == "disabled":
+            return
+        folder = outputs / "wandb"
+        folder.mkdir(parents=True, exist_ok=True)
+        for variable in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
+            os.environ.setdefault(variable, str(folder.resolve()))
+        os.environ.setdefault("WANDB_SILENT", "true")
+        import matplotlib.pyplot  # noqa: F401  wandb looks for it when it is handed a figure
+        import wandb
+
+        settings = wandb.Settings(
+            silent=True,
+            console="off",
+            x_disable_stats=True,
+            disable_git=True,
+            save_code=False,
+            x_save_requirements=False,
+        )
+        curves = curves_over_length(tables)
+        with wandb.init(
+            mode=self.mode,
+            project=self.project,
+            entity=self.entity,
+            dir=str(outputs),
+            group=group,
+            job_type=config["runner"]["name"],
+            name=f"{manifest['label']} {manifest['run_id'][:8]}",
+            config=config | {"manifest": manifest},
+            reinit="create_new",
+            settings=settings,
+        ) as run:
+            run.define_metric("length")
+            run.define_metric("*", step_metric="length")
+            for length, values in curves.iterrows():
+                run.log({"length": int(str(length)), **values.dropna().to_dict()})
+            run.log({"curves": wandb.Table(dataframe=curves.reset_index())})
+            run.log({"error_against_length": wandb.Image(_curve_figure(curves, manifest["label"]))})
+            for name, matrix in list(tables.matrices.items())[:MATRICES_SHOWN]:
+                run.log({f"attention/{name}": wandb.Image(_matrix_figure(matrix.float().numpy(), name))})
+            run.summary.update({"run_id": manifest["run_id"], "seconds": manifest["seconds"]})
+
+
+def curves_over_length(tables: Tables) -> pd.DataFrame:
+    """Return one line per context length: means over heads and samples of k_min and of the errors of each window."""
+    rows = tables.rows.query("variant == 'plain'")
+    k_min = rows.groupby("length")[[name for name in rows if name.startswith("k_min_")]].mean()
+    windows = tables.windows.query("variant == 'plain' and rule in ['fixed', 'log', 'power', 'linear']")
+    means = windows.groupby(["length", "rule", "parameter", "scale"])[
+        ["dropped_mass", "output_error_renormalised"]
+    ].mean()
+    wide = means.unstack(["rule", "parameter", "scale"])
+    wide.columns = [
+        f"{measure}/{rule}_{parameter:g}" + ("" if scale == 1 else f"_x{scale:g}")
+        for measure, rule, parameter, scale in wide.columns
+    ]
+    return k_min.join(wide)
+
+
+def _curve_figure(curves: pd.DataFrame, title: str) -> Figure:
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    for name in curves:
+        if name.startswith("dropped_mass/power_") and "_x" not in name:
+            axes.plot(curves.index, curves[name], marker="o", label=name.removeprefix("dropped_mass/power_"))
+    axes.set(xscale="log", yscale="log", xlabel="context length n (keys)", ylabel="dropped mass, mean", title=title)
+    if axes.lines:
+        axes.legend(title="C of k = n^C", fontsize="small", ncols=2)
+    return figure
+
+
+def _matrix_figure(matrix: np.ndarray, title: str) -> Figure:
+    figure = Figure(figsize=(5, 4), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(np.log10(np.maximum(matrix, 1e-6)), vmin=-6, vmax=0, cmap="cividis")
+    figure.colorbar(image, label="log10 probability")
+    axes.set(xlabel="key", ylabel="query", title=title)
+    return figure

@@ -1,0 +1,36 @@
+"""The set of windows that a run measures, and the short names under which a user sets them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from experiments.errors import UserError
+from experiments.windows import Window
+
+
+@dataclass
+class Standard:
+    """Every rule of theory.md section 1, with the parameters of each under a short name.
+
+    `rules` holds the rules themselves (conf/windows/rule/*.yaml), which read the short names by interpolation, so that
+    a rule is one file here and one yaml there.
+    """
+
+    fixed: list[int]
+    log_powers: list[float]
+    log_factors: list[float]
+    exponents: list[float]
+    scales: list[float]
+    fractions: list[float]
+    top_p: list[float]
+    thresholds: list[float]
+    grid_per_octave: int
+    rules: dict[str, Any] = field(default_factory=dict)
+
+    def windows(self, length: int) -> list[Window]:
+        """Return the windows of all rules for rows of nominal context length `length`."""
+        windows = [window for rule in self.rules.values() for window in rule.windows(length)]
+        if not windows:
+            raise UserError("no windows to measure: give windows.exponents, windows.fixed or another rule a value")
+        return windows

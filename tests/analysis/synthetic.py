@@ -1,0 +1,159 @@
+"""Writes records in the contract's layout: rows simulated by theory.md section 3, or following a known law."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+from safetensors.numpy import save_file
+
+ETAS = (0.5, 0.2, 0.1, 0.05, 0.01)
+WINDOWS = [
+    *(("power", c, 1.0) for c in (0.3, 0.5, 0.7, 0.9)),
+    *(("log", b, a) for b, a in ((1.0, 4.0), (2.0, 1.0))),
+    *(("fixed", k, 1.0) for k in (64.0, 256.0)),
+    ("linear", 0.1, 1.0),
+]
+
+
+def keys_kept(rule, parameter, scale, n):
+    real = {
+        "fixed": parameter,
+        "grid": parameter,
+        "log": scale * np.log(n) ** parameter,
+        "power": scale * n**parameter,
+        "linear": parameter * n,
+    }[rule]
+    return int(np.clip(np.ceil(real * (1 - 1e-9)), 1, n))
+
+
+def gaussian(lengths, rows, samples, s=None, sigma=None, seed=0, places=((0, 0),), spread=0.0, dim=16):
+    """Rows and windows of iid normal logits; `spread` varies sigma from head to head, as a real model does."""
+    draw = np.random.default_rng(seed)
+    row_lines, window_lines = [], []
+    for layer, head in places:
+        tilt = 1 + spread * draw.uniform(-1, 1)
+        for sample in range(samples):
+            for n in lengths:
+                width = tilt * (sigma if s is None else s * np.sqrt(np.log(n)))
+                logits = -np.sort(-draw.normal(0, width, (rows, n)), axis=1)
+                p = np.exp(logits - logits.max(1, keepdims=True))
+                total = p.sum(1, keepdims=True)
+                p /= total
+                kept, squares = np.cumsum(p, 1), np.cumsum(p**2, 1)
+                values = draw.normal(size=(n, dim))
+                outputs = np.cumsum(p[:, :, None] * values, 1)
+                norm = np.sqrt((outputs[:, -1] ** 2).sum(1))
+                place = {"layer": layer, "head": head, "sample": sample, "variant": "plain", "length": n}
+                for i in range(rows):
+                    line = {**place, "position": n - 1 - i, "n": n, "logit_std": logits[i].std()}
+                    line |= {"p_max": p[i, 0], "participation": 1 / squares[i, -1]}
+                    line |= {"entropy": -(p[i] * np.log(p[i] + 1e-300)).sum(), "output_norm": norm[i]}
+                    line |= {f"k_min_{eta}": int((kept[i] < 1 - eta).sum()) + 1 for eta in ETAS}
+                    line |= {f"count_{eps}": int((p[i] > eps).sum()) for eps in (0.1, 0.01, 0.001)}
+                    row_lines.append(line)
+                grid = [("grid", float(k), 1.0) for k in np.unique(np.geomspace(1, n, 14).astype(int))]
+                for rule, parameter, scale in WINDOWS + grid:
+                    k = keys_kept(rule, parameter, scale, n)
+                    tau = np.maximum(1 - kept[:, k - 1], 1e-9)
+                    cut, whole = outputs[:, k - 1], outputs[:, -1]
+                    rms = np.sqrt((norm**2).mean())
+                    window = {**place, "rows": rows, "selector": "oracle", "rule": rule}
+                    window |= {"parameter": parameter, "scale": scale, "k": k}
+                    window |= {"dropped_mass": tau.mean(), "tv": tau.mean(), "kl": -np.log1p(-tau).mean()}
+                    window["output_error_truncated"] = np.sqrt(((whole - cut) ** 2).sum(1).mean()) / rms
+                    sparse = cut / (1 - tau[:, None])
+                    window["output_error_renormalised"] = np.sqrt(((whole - sparse) ** 2).sum(1).mean()) / rms
+                    window_lines.append(window)
+    return pd.DataFrame(row_lines), pd.DataFrame(window_lines)
+
+
+def law(k_of_n, lengths=(512, 1024, 2048, 4096, 8192), clusters=12, rows=4, heads=1, noise=0.2, seed=0):
+    """Rows whose expected k_min is k_of_n(n) at every eta, with lognormal noise per cluster and per row."""
+    draw = np.random.default_rng(seed)
+    n = np.array(lengths, dtype=float)
+    shape = (heads, clusters, len(n), rows)
+    deviates = noise * draw.normal(size=(heads, clusters, len(n), 1)) + noise * draw.normal(size=shape)
+    k = k_of_n(n)[None, None, :, None] * np.exp(deviates - noise**2)
+    head, sample, length, row = (axis.ravel() for axis in np.indices(shape))
+    frame = pd.DataFrame({"layer": 0, "head": head, "sample": sample, "variant": "plain"})
+    frame["length"] = frame["n"] = n.astype(int)[length]
+    frame["position"] = frame["n"] - 1 - row
+    for eta in ETAS:
+        frame[f"k_min_{eta}"] = k.ravel()
+    return frame
+
+
+def write_run(
+    outputs, name, label, rows, windows=None, *, source="gaussian", seed=0, status="complete", matrices=None, **keys
+):
+    """Write one run folder as experiments/ does, the manifest last; `keys` go into the source's configuration."""
+    folder = Path(outputs, "runs", name)
+    folder.mkdir(parents=True, exist_ok=True)
+    defaults = {"s": None, "sigma": None, "inputs": "gaussian", "head_dim": 64} if source == "gaussian" else {}
+    lengths = sorted(int(n) for n in rows["length"].unique())
+    config = {
+        "experiment": "quick",
+        "seed": seed,
+        "device": "cpu",
+        "source": {"name": source, "lengths": lengths, "samples": int(rows["sample"].nunique()), **defaults, **keys},
+        "windows": {"exponents": [0.3, 0.5]},
+        "selector": {"name": "oracle"},
+        "runner": {"name": "approximation"},
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    rows.to_parquet(folder / "rows.parquet")
+    if windows is None:
+        place = rows.groupby(["layer", "head", "sample", "variant", "length"], as_index=False).size()
+        windows = place.rename(columns={"size": "rows"}).assign(selector="oracle", rule="fixed", parameter=64.0)
+        windows = windows.assign(scale=1.0, k=64.0, dropped_mass=0.5)
+    windows.to_parquet(folder / "windows.parquet")
+    if matrices:
+        index = {key: about for key, (_, about) in matrices.items()}
+        arrays = {key: np.asarray(array, np.float16) for key, (array, _) in matrices.items()}
+        save_file(arrays, folder / "attention.safetensors", metadata={"matrices": json.dumps(index)})
+    real = source != "gaussian"
+    manifest = {
+        "run_id": name,
+        "schema": 1,
+        "status": status,
+        "label": label,
+        "seconds": 1.0,
+        "peak_rss_mb": 100.0,
+        "seed": seed,
+        "versions": {"numpy": np.__version__},
+        "git_revision": "0" * 40,
+        "hashes": {"model": "a" * 64 if real else None, "text": "b" * 64 if real else None},
+        "command": f"python run.py source={source} seed={seed}",
+        "created": "2025-01-01T00:00:00",
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def causal(size, block, draw):
+    """Random causal attention probabilities with a sink, pooled by `block` queries and keys."""
+    logits = draw.normal(size=(size, size)) - 0.02 * np.abs(np.subtract.outer(range(size), range(size)))
+    logits[:, 0] += 4
+    logits[np.triu_indices(size, 1)] = -np.inf
+    p = np.exp(logits - logits.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    cells = size // block
+    return p.reshape(cells, block, cells, block).sum(3).mean(1)
+
+
+def demo(outputs, lengths=(256, 512, 1024, 2048, 4096), places=((0, 0), (0, 1), (1, 0), (1, 1)), samples=4):
+    """A small complete set: three Gaussian settings, one 'real' model with a few heads, two matrices."""
+    for i, s in enumerate((0.3, 0.5, 0.8)):
+        rows, windows = gaussian(lengths, 8, samples, s=s, seed=i)
+        write_run(outputs, f"gaussian{i}", f"Gaussian, s = {s}", rows, windows, s=s)
+    rows, windows = gaussian(lengths, 8, samples, s=0.6, spread=0.5, seed=9, places=places)
+    draw = np.random.default_rng(5)
+    matrices = {}
+    for layer, head, size, block in ((0, 0, 256, 1), (1, 1, 512, 2)):
+        name = f"layer{layer:02}.head{head:02}.sample0.length{size}"
+        about = {"layer": layer, "head": head, "sample": 0, "length": size}
+        about |= {"query_pool": block, "key_pool": block, "kind": "mean over queries of summed keys"}
+        matrices[name] = (causal(size, block, draw), about)
+    write_run(outputs, "real", "TinyLM-Instruct", rows, windows, source="smollm2", matrices=matrices, model="tiny")
