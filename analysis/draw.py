@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 
 import matplotlib as mpl
+import matplotlib.style
 import pandas as pd
 from omegaconf import DictConfig
 

@@ -21,6 +21,7 @@ class Matrix:
     name: str
     run: str
     label: str
+    seed: int
     layer: int
     head: int
     sample: int
@@ -51,10 +52,10 @@ def recorded(runs: Sequence[Run]) -> list[Matrix]:
             for name, about in index.items():
                 places = {key: int(about[key]) for key in ("layer", "head", "sample", "length")}
                 pools = {key: int(about[key]) for key in ("query_pool", "key_pool")}
-                label = str(run.manifest["label"])
-                found.append(Matrix(run.matrices, name, run.id, label, **places, **pools))
+                label, seed = str(run.manifest["label"]), int(run.manifest["seed"])
+                found.append(Matrix(run.matrices, name, run.id, label, seed, **places, **pools))
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as problem:
             raise UserError(
-                f"cannot read {run.matrices} ({type(problem).__name__}): delete its folder and measure it again"
+                f"cannot read {run.matrices} ({type(problem).__name__}): delete its run and measure it again"
             ) from problem
     return sorted(found, key=lambda m: (m.label, m.layer, m.head, m.length, m.sample, m.run))

@@ -17,9 +17,9 @@ PACKAGE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Stamp:
-    """Provenance of one result: the command that makes it again, its configuration, code and records.
+    """Provenance of one result: the command that makes it, its configuration, code and records.
 
-    `code` is a hash of the sources that shape the result, `records` maps run ids to hashes of their manifests.
+    `code` is a hash of the sources that shape the result; `records` maps run ids to hashes of manifests.
     """
 
     command: str
@@ -38,7 +38,7 @@ class Stamp:
 
 def make(command: str, configs: Sequence[DictConfig], script: Path | None, runs: Iterable[Run]) -> Stamp:
     """Stamp a result made by the shared modules and one script of its own, from given runs."""
-    sources = [*sorted(PACKAGE.glob("*.py")), PACKAGE / "paper.mplstyle", PACKAGE / "figures" / "__init__.py"]
+    sources = [*sorted(PACKAGE.glob("*.py")), PACKAGE / "paper.mplstyle", PACKAGE / "figures/__init__.py"]
     code = hashlib.sha256()
     for source in [*sources, *([script] if script else [])]:
         code.update(source.read_bytes())

@@ -1,6 +1,8 @@
 """What all figures share: page geometry, shades that survive a grey printer, direct labels, the footer."""
 
+import textwrap
 from collections.abc import Sequence
+from typing import TypeVar
 
 import matplotlib as mpl
 import numpy as np
@@ -9,6 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from scipy.optimize import isotonic_regression
+
+T = TypeVar("T")
 
 PAGE = 7.0  # inches, both columns of a journal page
 FOOTER = 0.32  # inches kept free below the panels
@@ -47,6 +51,12 @@ def panels(
 def shades(count: int) -> list[tuple[float, float, float, float]]:
     """Colours from dark to middling light, in order of lightness, so that grey print keeps the order."""
     return [tuple(colour) for colour in mpl.colormaps["cividis"](np.linspace(0.0, 0.8, max(count, 1)))]
+
+
+def spread_over(values: Sequence[T], most: int) -> list[T]:
+    """Pick at most `most` values evenly, the first and the last among them."""
+    picked = np.linspace(len(values) - 1, 0, min(most, len(values))).round().astype(int)
+    return [values[i] for i in sorted(set(picked.tolist()))]
 
 
 def count_text(value: float) -> str:
@@ -96,38 +106,38 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, str, object]], size: floa
         axes.text(1.03, y, text, transform=axes.transAxes, va="center", color=colour, fontsize=size)
 
 
-def footer(figure: Figure, frame: pd.DataFrame, note: str = "") -> None:
-    """Print what a figure rests on: rows, samples, heads and seeds of each kind of source.
+def footer(figure: Figure, text: str) -> None:
+    """Print below the panels what a figure rests on, see `counts`."""
+    y = 0.06 / figure.get_size_inches()[1]
+    lines = textwrap.fill(text, width=190)
+    figure.text(0.008, y, lines, fontsize=5.5, color="0.35", va="bottom", linespacing=1.3)
+
+
+def counts(frame: pd.DataFrame) -> str:
+    """Say how many rows, samples, heads and seeds stand behind the lines shown.
 
     Parameters
     ----------
-    figure : drawn with `panels`.
-    frame : the lines shown, from rows or windows of `analysis.load`.
-    note : further words, printed first.
+    frame : lines of rows or windows of `analysis.load`; Gaussian settings are summed, models are not.
     """
-    lines = [note] if note else []
     if "rows" in frame:
         frame = frame.drop_duplicates(["run", "layer", "head", "sample", "variant", "length"])
-    for kind, group in frame.groupby("kind", observed=True):
-        for label, part in (
-            [("Gaussian", group)] if kind == "gaussian" else group.groupby("label", observed=True)
-        ):
-            rows = int(part["rows"].sum()) if "rows" in part else len(part)
-            per_label = part.groupby("label", observed=True)
-            samples = per_label["cluster"].nunique()
-            heads = len(part[["layer", "head"]].drop_duplicates())
-            seeds = per_label["seed"].nunique().max()
-            many = f"{samples.min()}-{samples.max()}" if samples.min() < samples.max() else f"{samples.max()}"
-            settings = f" ({len(samples)} settings)" if len(samples) > 1 else ""
-            lines.append(
-                f"{label}{settings}: {rows:,} rows, {_plural(many, 'sample')}{' each' if settings else ''}, "
-                f"{_plural(heads, 'head')}, {_plural(seeds, 'seed')}"
-            )
-    text = ".  ".join(line.rstrip(".") for line in lines) + "."
-    figure.text(
-        0.008, 0.06 / figure.get_size_inches()[1], text, fontsize=5.5, color="0.35", va="bottom", wrap=True
-    )
+    source = frame["label"].astype(str).where(frame["kind"] != "gaussian", "Gaussian")
+    parts = []
+    for name, part in frame.groupby(source, sort=True):
+        settings = part.groupby("label", observed=True)
+        rows = int(part["rows"].sum()) if "rows" in part else len(part)
+        samples = sorted({int(count) for count in settings["cluster"].nunique()})
+        many = len(settings) > 1
+        parts.append(
+            f"{name}{f' ({len(settings)} settings)' if many else ''}: {rows:,} rows, "
+            f"{plural('-'.join(map(str, dict.fromkeys((samples[0], samples[-1])))), 'sample')}"
+            f"{' each' if many else ''}, {plural(len(part[['layer', 'head']].drop_duplicates()), 'head')}, "
+            f"{plural(settings['seed'].nunique().max(), 'seed')}"
+        )
+    return "; ".join(parts) + "."
 
 
-def _plural(count: object, noun: str) -> str:
+def plural(count: object, noun: str) -> str:
+    """Write a count with its noun: 1 head, 9 heads."""
     return f"{count} {noun}" if str(count) == "1" else f"{count} {noun}s"

@@ -15,7 +15,7 @@ NAMES = ("fits", "fits_pooled", "laws")
 
 @dataclass(frozen=True)
 class Fits:
-    """Fits per head, pooled over heads, and the share of heads that each law wins; `fresh` if read from disk."""
+    """Fits per head, pooled over heads, and the share of heads per law; `fresh` if found on disk."""
 
     heads: pd.DataFrame
     pooled: pd.DataFrame
@@ -34,9 +34,10 @@ def fits(rows: pd.DataFrame, runs: Sequence[Run], folder: Path, config: DictConf
     fresh = not force and made.matches(path, [folder / f"{name}.csv" for name in NAMES])
     if not fresh:
         how = settings.fits(config)
-        heads = fit.fit_heads(rows, how)
-        tables = (heads, fit.fit_pooled(rows, how), fit.share_of_laws(heads, config.clear_lead))
+        by_head = fit.fit_heads(rows, how)
+        tables = (by_head, fit.fit_pooled(rows, how), fit.share_of_laws(by_head, config.clear_lead))
         for name, table in zip(NAMES, tables, strict=True):
             save.write_csv(table, folder, name)
         made.write(path)
-    return Fits(*(save.read_csv(folder, name) for name in NAMES), fresh=fresh)
+    heads, pooled, laws = (save.read_csv(folder, name) for name in NAMES)
+    return Fits(heads, pooled, laws, fresh)

@@ -20,9 +20,9 @@ class NothingToDraw(Exception):
 class Evidence:
     """What a figure may draw on, already restricted to the records that its yaml names.
 
-    `rows` and `windows` as of `analysis.load`, the longest design of each label; `heads` and `pooled` the fits
-    of the labels in `rows`; `matrices` the recorded attention, not yet read. What the yaml's `uses` does not
-    name is empty.
+    `rows` and `windows` as of `analysis.load`, the longest design of each label; `heads` and `pooled` the
+    fits of the labels in `rows`; `matrices` the recorded attention, not yet read. What the yaml does not name
+    in `uses` is empty.
     """
 
     rows: pd.DataFrame

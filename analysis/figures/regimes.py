@@ -8,13 +8,9 @@ from omegaconf import DictConfig
 from analysis import closed_forms, style
 from analysis.aggregate import with_spread
 from analysis.figures import Drawing, Evidence, NothingToDraw
+from analysis.layout import by_label
 from analysis.load import labels_in_order
 
-AXIS = {
-    "dropped_mass": "dropped mass",
-    "output_error_truncated": "output error (relative)",
-    "output_error_renormalised": "output error, renormalised",
-}
 THEORY = {
     "dropped_mass": closed_forms.dropped_mass,
     "output_error_truncated": closed_forms.output_error_truncated,
@@ -37,36 +33,30 @@ def draw(evidence: Evidence, config: DictConfig) -> Drawing:
     by = ["rule", "parameter", "scale", "length"]
     points = [with_spread(curves, measure, by, config.confidence) for measure in config.measures]
     table = pd.concat(points, ignore_index=True)
-    labels = labels_in_order(curves)
-    across = min(len(labels), config.across)
-    lines = -(-len(labels) // across)
-    figure, axes = style.panels(lines * len(config.measures), across, config.height)
-    for place, (i, j) in enumerate(np.ndindex(lines, across)):
-        for row, measure in enumerate(config.measures):
-            panel = axes[i * len(config.measures) + row, j]
-            if place >= len(labels):
-                panel.remove()
-                continue
-            label = labels[place]
-            about = curves[curves["label"] == label].iloc[0]
-            shown = table[(table["label"] == label) & (table["measure"] == measure)]
-            _panel(panel, shown, about, measure, config)
-            panel.set_title(label if row == 0 else "")
-            panel.set_ylabel(AXIS[measure] if j == 0 else "")
-            panel.set_xlabel("context length n (keys)" if row == len(config.measures) - 1 else "")
-    style.footer(figure, curves)
+    figure, panels = by_label(
+        labels_in_order(curves),
+        list(config.measures),
+        config.across,
+        config.height,
+        "context length n (keys)",
+    )
+    for (label, measure), axes in panels.items():
+        about = curves[curves["label"] == label].iloc[0]
+        shown = table[(table["label"] == label) & (table["measure"] == measure)]
+        _panel(axes, shown, about, measure, config.floor)
+    style.footer(figure, style.counts(curves))
     return Drawing(figure, table)
 
 
 def _thin(frame: pd.DataFrame, most: int) -> pd.DataFrame:
     known = frame[["parameter", "scale"]].drop_duplicates().sort_values(["parameter", "scale"])
-    picked = np.unique(np.linspace(0, len(known) - 1, min(most, len(known))).round().astype(int))
+    picked = style.spread_over(range(len(known)), most)
     return frame.merge(known.iloc[picked], on=["parameter", "scale"])
 
 
-def _panel(axes: Axes, table: pd.DataFrame, about: pd.Series, measure: str, config: DictConfig) -> None:
+def _panel(axes: Axes, table: pd.DataFrame, about: pd.Series, measure: str, floor: float) -> None:
     axes.set_yscale("log")
-    axes.set_ylim(config.floor, 1.4)
+    axes.set_ylim(floor, 1.4)
     style.length_axis(axes, table["length"].tolist(), most=4)
     names = table[["rule", "parameter", "scale"]].drop_duplicates()
     ends = []
@@ -78,9 +68,7 @@ def _panel(axes: Axes, table: pd.DataFrame, about: pd.Series, measure: str, conf
             at = (table["rule"] == rule) & (table["parameter"] == parameter) & (table["scale"] == scale)
             curve = table[at].sort_values("length")
             n, centre = curve["length"].to_numpy(float), curve["centre"].to_numpy()
-            axes.fill_between(
-                n, curve["low"].clip(config.floor / 9), curve["high"], color=shade, alpha=0.18, lw=0
-            )
+            axes.fill_between(n, curve["low"].clip(floor / 9), curve["high"], color=shade, alpha=0.18, lw=0)
             axes.plot(n, centre, dash, marker=marker, color=shade)
             if about["kind"] == "gaussian":
                 sigma = closed_forms.deviation(n, _number(about["s"]), _number(about["sigma"]))
@@ -88,8 +76,6 @@ def _panel(axes: Axes, table: pd.DataFrame, about: pd.Series, measure: str, conf
                     n, THEORY[measure](curve["k"].to_numpy(), n, sigma), color="black", lw=0.5, zorder=5
                 )
             ends.append((centre[-1], _name(rule, parameter, scale), shade))
-    low, high = axes.get_xlim()
-    axes.set_xlim(low, high)
     style.label_ends(axes, ends)
 
 

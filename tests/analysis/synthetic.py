@@ -19,12 +19,12 @@ WINDOWS = [
 
 def keys_kept(rule, parameter, scale, n):
     real = {
-        "fixed": parameter,
-        "grid": parameter,
-        "log": scale * np.log(n) ** parameter,
-        "power": scale * n**parameter,
-        "linear": parameter * n,
-    }[rule]
+        "fixed": lambda: parameter,
+        "grid": lambda: parameter,
+        "log": lambda: scale * np.log(n) ** parameter,
+        "power": lambda: scale * n**parameter,
+        "linear": lambda: parameter * n,
+    }[rule]()
     return int(np.clip(np.ceil(real * (1 - 1e-9)), 1, n))
 
 
@@ -86,18 +86,36 @@ def law(k_of_n, lengths=(512, 1024, 2048, 4096, 8192), clusters=12, rows=4, head
 
 
 def write_run(
-    outputs, name, label, rows, windows=None, *, source="gaussian", seed=0, status="complete", matrices=None, **keys
+    outputs,
+    name,
+    label,
+    rows,
+    windows=None,
+    *,
+    source="gaussian",
+    seed=0,
+    status="complete",
+    matrices=None,
+    **keys,
 ):
     """Write one run folder as experiments/ does, the manifest last; `keys` go into the source's configuration."""
     folder = Path(outputs, "runs", name)
     folder.mkdir(parents=True, exist_ok=True)
-    defaults = {"s": None, "sigma": None, "inputs": "gaussian", "head_dim": 64} if source == "gaussian" else {}
+    defaults = (
+        {"s": None, "sigma": None, "inputs": "gaussian", "head_dim": 64} if source == "gaussian" else {}
+    )
     lengths = sorted(int(n) for n in rows["length"].unique())
     config = {
         "experiment": "quick",
         "seed": seed,
         "device": "cpu",
-        "source": {"name": source, "lengths": lengths, "samples": int(rows["sample"].nunique()), **defaults, **keys},
+        "source": {
+            "name": source,
+            "lengths": lengths,
+            "samples": int(rows["sample"].nunique()),
+            **defaults,
+            **keys,
+        },
         "windows": {"exponents": [0.3, 0.5]},
         "selector": {"name": "oracle"},
         "runner": {"name": "approximation"},
@@ -106,7 +124,9 @@ def write_run(
     rows.to_parquet(folder / "rows.parquet")
     if windows is None:
         place = rows.groupby(["layer", "head", "sample", "variant", "length"], as_index=False).size()
-        windows = place.rename(columns={"size": "rows"}).assign(selector="oracle", rule="fixed", parameter=64.0)
+        windows = place.rename(columns={"size": "rows"}).assign(
+            selector="oracle", rule="fixed", parameter=64.0
+        )
         windows = windows.assign(scale=1.0, k=64.0, dropped_mass=0.5)
     windows.to_parquet(folder / "windows.parquet")
     if matrices:
@@ -156,4 +176,6 @@ def demo(outputs, lengths=(256, 512, 1024, 2048, 4096), places=((0, 0), (0, 1), 
         about = {"layer": layer, "head": head, "sample": 0, "length": size}
         about |= {"query_pool": block, "key_pool": block, "kind": "mean over queries of summed keys"}
         matrices[name] = (causal(size, block, draw), about)
-    write_run(outputs, "real", "TinyLM-Instruct", rows, windows, source="smollm2", matrices=matrices, model="tiny")
+    write_run(
+        outputs, "real", "TinyLM-Instruct", rows, windows, source="smollm2", matrices=matrices, model="tiny"
+    )

@@ -1,0 +1,81 @@
+"""Recorded attention matrices on a logarithmic scale."""
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+from omegaconf import DictConfig
+
+from analysis import style
+from analysis.figures import Drawing, Evidence, NothingToDraw
+from analysis.matrices import Matrix
+
+
+def draw(evidence: Evidence, config: DictConfig) -> Drawing:
+    """Draw recorded matrices side by side; see conf/figure/attention.yaml."""
+    if not evidence.matrices:
+        raise NothingToDraw("no run recorded attention matrices")
+    shown = style.spread_over(evidence.matrices, config.panels)
+    across = min(len(shown), config.across)
+    lines = -(-len(shown) // across)
+    side = style.PAGE / config.across - 0.62
+    figure, axes = style.panels(lines, across, side, right=style.PAGE / across - 0.46 - side, left=0.46)
+    norm = LogNorm(config.lowest, 1.0)
+    # what is below the scale is dark, what the query cannot see is blank
+    colours = mpl.colormaps["cividis"].with_extremes(bad="white")
+    numbers = []
+    for i, panel in enumerate(axes.flat):
+        if i >= len(shown):
+            panel.remove()
+            continue
+        matrix = shown[i]
+        cells = matrix.read()
+        rows, columns = cells.shape
+        extent = (0, columns * matrix.key_pool, rows * matrix.query_pool, 0)
+        panel.imshow(_visible(cells, config.lowest), cmap=colours, norm=norm, extent=extent, aspect="auto")
+        panel.grid(False)
+        for axis in (panel.xaxis, panel.yaxis):
+            axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 4, 5, 8, 10]))
+            axis.set_major_formatter(FuncFormatter(lambda value, _: style.count_text(value)))
+        pooled = f", pooled {matrix.query_pool} × {matrix.key_pool}" if matrix.key_pool > 1 else ""
+        panel.set_title(f"{matrix.label}\nlayer {matrix.layer}, head {matrix.head}{pooled}", fontsize=6)
+        panel.set_xlabel("key (token)")
+        panel.set_ylabel("query (token)" if i % across == 0 else "")
+        numbers.append(_summary(matrix, cells))
+    box = axes[0, across - 1].get_position()
+    bar = figure.add_axes((box.x1 + 0.01, box.y0, 0.01, box.height))
+    figure.colorbar(ScalarMappable(norm, "cividis"), cax=bar, extend="min", label="probability per cell")
+    table = pd.DataFrame(numbers)
+    heads, samples, seeds = (
+        len({tuple(getattr(m, key) for key in keys) for m in shown})
+        for keys in (("label", "layer", "head"), ("label", "sample"), ("seed",))
+    )
+    words = (style.plural(heads, "head"), style.plural(samples, "sample"), style.plural(seeds, "seed"))
+    rows = int((table["query_pool"] * table["queries"]).sum())
+    matrices = f"{len(shown)} of {len(evidence.matrices)} recorded matrices"
+    style.footer(figure, f"{matrices}: {rows:,} rows, {', '.join(words)}.")
+    return Drawing(figure, table)
+
+
+def _visible(cells: np.ndarray, lowest: float) -> np.ma.MaskedArray:
+    future = np.triu(np.ones(cells.shape, dtype=bool), 1) & (cells == 0)
+    return np.ma.masked_where(future, np.maximum(cells, lowest / 2))
+
+
+def _summary(matrix: Matrix, cells: np.ndarray) -> dict[str, object]:
+    """Say of one matrix what the eye takes from it: mass on the first keys, and near the diagonal."""
+    return {
+        "label": matrix.label,
+        "layer": matrix.layer,
+        "head": matrix.head,
+        "sample": matrix.sample,
+        "length": matrix.length,
+        "query_pool": matrix.query_pool,
+        "key_pool": matrix.key_pool,
+        "queries": cells.shape[0],
+        "first_cell_mass": float(cells[:, 0].mean()),
+        "diagonal_mass": float(np.diagonal(cells).mean()) if cells.shape[0] == cells.shape[1] else np.nan,
+        "row_sum": float(cells.sum(1).mean()),
+    }

@@ -1,0 +1,85 @@
+"""Fitted exponents of a real model: a map over layers and heads, and their distribution with intervals."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from omegaconf import DictConfig
+
+from analysis import style
+from analysis.figures import Drawing, Evidence, NothingToDraw
+from analysis.load import labels_in_order
+
+COLUMNS = ["label", "layer", "head", "C", "C_low", "C_high", "lengths", "censored", "clusters", "reason"]
+
+
+def draw(evidence: Evidence, config: DictConfig) -> Drawing:
+    """Draw a map and a sorted plot of exponents per real model; see conf/figure/exponents.yaml."""
+    heads, pooled = (
+        table[(table["law"] == "power") & (table["eta"] == config.eta)]
+        for table in (evidence.heads, evidence.pooled)
+    )
+    if heads.empty:
+        raise NothingToDraw("no real model has been measured")
+    if heads["C"].isna().all():
+        raise NothingToDraw(f"no head could be fitted: {heads['reason'].iloc[0]}")
+    labels = labels_in_order(evidence.rows)
+    figure, axes = style.panels(len(labels), 2, config.height, right=0.55)
+    for (chart, sorted_plot), label in zip(axes, labels, strict=True):
+        of_label = heads[heads["label"] == label]
+        _map(figure, chart, of_label)
+        chart.set_title(label)
+        _caterpillar(sorted_plot, of_label, pooled[pooled["label"] == label].iloc[0])
+        sorted_plot.set_title(rf"{len(of_label)} heads, sorted ($\eta$ = {config.eta:g})")
+    style.footer(figure, style.counts(evidence.rows))
+    table = heads[[column for column in COLUMNS if column in heads]]
+    return Drawing(figure, table.sort_values(["label", "layer", "head"], ignore_index=True))
+
+
+def _map(figure: Figure, axes: Axes, heads: pd.DataFrame) -> None:
+    grid = heads.pivot_table(index="layer", columns="head", values="C")
+    layers = np.arange(int(heads["layer"].min()), int(heads["layer"].max()) + 1)
+    columns = np.arange(int(heads["head"].max()) + 1)
+    values = grid.reindex(index=layers, columns=columns).to_numpy()
+    axes.set_facecolor("0.85")
+    axes.grid(False)
+    extent = (-0.5, len(columns) - 0.5, layers[0] - 0.5, layers[-1] + 0.5)
+    axes.imshow(values, cmap="cividis", vmin=0, vmax=1, origin="lower", aspect="auto", extent=extent)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(nbins=10, integer=True))
+    axes.set_xlabel("head")
+    axes.set_ylabel("layer")
+    box = axes.get_position()
+    bar = figure.add_axes((box.x1 + 0.012, box.y0, 0.012, box.height))
+    over, under = bool((heads["C"] > 1).any()), bool((heads["C"] < 0).any())
+    extend = "both" if over and under else "max" if over else "min" if under else "neither"
+    scale = ScalarMappable(Normalize(0, 1), "cividis")
+    figure.colorbar(scale, cax=bar, extend=extend, label="exponent C")
+
+
+def _caterpillar(axes: Axes, heads: pd.DataFrame, pooled: pd.Series) -> None:
+    ranked = heads.dropna(subset="C").sort_values("C", ignore_index=True)
+    rank = ranked.index.to_numpy() + 1
+    dot = min(2.6, 220 / len(ranked))
+    axes.hlines(rank, ranked["C_low"], ranked["C_high"], color="0.62", lw=min(0.9, 80 / len(ranked)))
+    axes.plot(ranked["C"], rank, "o", color="black", ms=dot, mew=0)
+    axes.set_xlabel(r"exponent C of $k_{\min} = a\,n^{C}$")
+    axes.set_ylabel("rank of head")
+    low = min(0.0, float(ranked["C"].min()) - 0.1)
+    high = max(1.0, float(ranked["C"].max()) + 0.1)
+    axes.set_xlim(low, high)
+    axes.set_ylim(0, len(ranked) + 1)
+    if np.isnan(pooled["C"]):
+        return
+    axes.axvspan(pooled["C_low"], pooled["C_high"], color=style.shades(2)[1], alpha=0.35, lw=0)
+    axes.axvline(pooled["C"], color="black", lw=0.8, ls="--")
+    # the sorted curve rises to the right, so the far corner is free
+    words = f"pooled C = {pooled['C']:.2f}"
+    if not np.isnan(pooled["C_low"]):
+        words += f" [{pooled['C_low']:.2f}, {pooled['C_high']:.2f}]"
+    axes.text(
+        0.03, 0.97, words, transform=axes.transAxes, va="top", fontsize=style.SMALL, backgroundcolor="white"
+    )

@@ -1,0 +1,48 @@
+"""The grid that several figures share: one column of panels per source, one row per measure."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis import style
+
+MEASURES = {
+    "dropped_mass": "dropped mass",
+    "output_error_truncated": "output error, relative",
+    "output_error_renormalised": "output error, renorm.",
+}
+
+
+def by_label(
+    labels: Sequence[str], measures: Sequence[str], across: int, height: float, x_name: str
+) -> tuple[Figure, dict[tuple[str, str], Axes]]:
+    """Lay out labels side by side, measures below each other, and wrap after `across` labels.
+
+    Parameters
+    ----------
+    labels, measures : in the order of reading.
+    across : most panels side by side.
+    height : of a panel, inches.
+    x_name : of the x axes, with unit.
+
+    Returns
+    -------
+    figure, axes : axes by (label, measure), titled and named.
+    """
+    columns = min(len(labels), across)
+    blocks = -(-len(labels) // columns)
+    figure, grid = style.panels(blocks * len(measures), columns, height)
+    axes = {}
+    for place, (block, column) in enumerate(np.ndindex(blocks, columns)):
+        for i, measure in enumerate(measures):
+            panel = grid[block * len(measures) + i, column]
+            if place >= len(labels):
+                panel.remove()
+                continue
+            axes[labels[place], measure] = panel
+            panel.set_title(labels[place] if i == 0 else "")
+            panel.set_ylabel(MEASURES.get(measure, measure) if column == 0 else "")
+            panel.set_xlabel(x_name if i == len(measures) - 1 else "")
+    return figure, axes

@@ -1,0 +1,101 @@
+"""The page: one self-contained HTML file that needs no network and no server."""
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from omegaconf import DictConfig
+
+from analysis import save
+from analysis.draw import Outcome
+from analysis.load import Run
+from analysis.report.summary import law_shares, pooled_fits, sentences
+from analysis.tables import Fits
+
+SMALL_SVG = 300_000  # bytes; beyond it the PNG is the lighter picture, and the page stays below 5 MB
+PREVIEW = 12  # lines of a long table
+
+
+def write(
+    outputs: Path, outcomes: Sequence[Outcome], fits: Fits, runs: Sequence[Run], config: DictConfig
+) -> Path:
+    """Write the report and return its path.
+
+    Parameters
+    ----------
+    outputs : the page goes to `report/index.html` below it; figures and tables are read from there.
+    outcomes : of all figures, in the order of reading.
+    fits : the fit tables.
+    runs : all complete runs, for the provenance.
+    config : conf/analysis.yaml.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+    )
+    known = {run.id: run for run in runs}
+    page = environment.get_template("page.html.j2").render(
+        css=Path(__file__).with_name("page.css").read_text(encoding="utf-8"),
+        sentences=sentences(fits, config),
+        eta=config.headline_eta,
+        resamples=config.resamples,
+        confidence=f"{config.confidence:.0%}",
+        clear_lead=config.clear_lead,
+        figures=[_figure(outcome, outputs, known) for outcome in outcomes if outcome.stamp],
+        skipped=[outcome for outcome in outcomes if not outcome.stamp],
+        laws=law_shares(fits, config),
+        pooled=pooled_fits(fits, config),
+        fit_lines=len(fits.heads),
+        runs=runs,
+        versions=_versions(runs),
+    )
+    path = outputs / "report" / "index.html"
+    save.write_text(path, page)
+    return path
+
+
+def _figure(outcome: Outcome, outputs: Path, runs: dict[str, Run]) -> dict[str, Any]:
+    assert outcome.stamp is not None
+    table = save.read_csv(outputs / "tables", outcome.name)
+    return {
+        "name": outcome.name,
+        "config": outcome.config,
+        "image": _image(outputs / "figures", outcome.name),
+        "note": outcome.reason,
+        "command": outcome.stamp.command,
+        "settings": outcome.stamp.config,
+        "code": outcome.stamp.code,
+        "records": [(run, runs.get(run)) for run in outcome.stamp.records],
+        "table": _cells(table.head(PREVIEW)),
+        "lines": len(table),
+    }
+
+
+def _image(folder: Path, name: str) -> str:
+    vector = folder / f"{name}.svg"
+    path, kind = (
+        (vector, "svg+xml") if vector.stat().st_size <= SMALL_SVG else (folder / f"{name}.png", "png")
+    )
+    return f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def _cells(table: pd.DataFrame) -> dict[str, list[Any]]:
+    def cell(value: Any) -> str:
+        if pd.isna(value):
+            return "–"
+        return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+    return {"head": list(table.columns), "body": [[cell(v) for v in line] for line in table.to_numpy(object)]}
+
+
+def _versions(runs: Sequence[Run]) -> dict[str, str]:
+    found: dict[str, set[str]] = {}
+    for run in runs:
+        for package, version in run.manifest.get("versions", {}).items():
+            found.setdefault(package, set()).add(str(version))
+    return {package: ", ".join(sorted(versions)) for package, versions in sorted(found.items())}

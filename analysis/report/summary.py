@@ -1,0 +1,105 @@
+"""The report's words and short tables, each number taken from the fit tables."""
+
+from typing import Any
+
+import pandas as pd
+from omegaconf import DictConfig
+
+from analysis.laws import LAWS
+from analysis.tables import Fits
+
+FORMULA = {law.name: law.formula for law in LAWS}
+WORDS = {
+    "constant": "a constant number of keys",
+    "log": "logarithmic growth",
+    "power": "a power of n",
+    "linear": "a fixed share of the context",
+    "power_log": "a power of n times ln n",
+}
+
+
+def sentences(fits: Fits, config: DictConfig) -> list[dict[str, str]]:
+    """Say in plain words, for each label at the headline eta, what was found.
+
+    Returns
+    -------
+    list of dicts with `label`, `need` (keys at the longest context), `exponent` and `law`.
+    """
+    found = []
+    for label, table in _headline(fits.pooled, config).groupby("label", sort=False):
+        power = table[table["law"] == "power"].iloc[0]
+        several = power["heads"] > 1
+        whose = f"the typical of {power['heads']} heads" if several else "a row"
+        need = f"{whose} keeps {power['k_longest']:,.0f} of {power['n_longest']:,.0f} keys"
+        laws = _headline(fits.laws, config)
+        found.append(
+            {
+                "label": str(label),
+                "need": need,
+                "exponent": _exponent(power),
+                "law": _law(table, laws[laws["label"] == label], several),
+            }
+        )
+    return found
+
+
+def law_shares(fits: Fits, config: DictConfig) -> list[dict[str, Any]]:
+    """Make the table of laws against labels: heads won by each law at the headline eta."""
+    lines = []
+    for label, table in _headline(fits.laws, config).groupby("label", sort=False):
+        won = {row.law: f"{row.won} ({row.clearly})" for row in table.itertuples()}
+        lines.append(
+            {"label": label, "won": [won[law] for law in FORMULA], "unranked": table["unranked"].iloc[0]}
+        )
+    return [{"formulas": list(FORMULA.values()), "lines": lines}] if lines else []
+
+
+def pooled_fits(fits: Fits, config: DictConfig) -> list[dict[str, str]]:
+    """Make the table of pooled power laws: exponent at each eta, with its interval."""
+    plain = fits.pooled[(fits.pooled["law"] == "power") & (fits.pooled["variant"] == "plain")]
+    best = fits.pooled[fits.pooled["lead"].notna()].set_index(["label", "variant", "eta"])["law"]
+    return [
+        {
+            "label": str(row["label"]),
+            "eta": f"{row['eta']:g}",
+            "exponent": _interval(row) if pd.notna(row["C"]) else "–",
+            "k": f"{row['k_longest']:,.1f}",
+            "n": f"{row['n_longest']:,.0f}",
+            "lengths": f"{row['lengths']} ({row['censored']} left out)"
+            if row["censored"]
+            else str(row["lengths"]),
+            "clusters": str(row["clusters"]),
+            "best": FORMULA.get(best.get((row["label"], "plain", row["eta"]), ""), "not ranked"),
+        }
+        for _, row in plain.iterrows()
+    ]
+
+
+def _headline(table: pd.DataFrame, config: DictConfig) -> pd.DataFrame:
+    return table[(table["eta"] == config.headline_eta) & (table["variant"] == "plain")]
+
+
+def _interval(power: pd.Series) -> str:
+    if pd.isna(power["C_low"]):
+        return f"{power['C']:.2f} (one sample, no interval)"
+    return f"{power['C']:.2f} [{power['C_low']:.2f}, {power['C_high']:.2f}]"
+
+
+def _exponent(power: pd.Series) -> str:
+    if pd.isna(power["C"]):
+        return f"no exponent ({power['reason']})"
+    return f"k grows like n to the power {_interval(power)}"
+
+
+def _law(pooled: pd.DataFrame, laws: pd.DataFrame, several: bool) -> str:
+    best = pooled[pooled["lead"].notna()]
+    if best.empty:
+        return "too few lengths to say which law fits best"
+    lead = best.iloc[0]
+    verdict = f"best described by {WORDS[lead['law']]} ({FORMULA[lead['law']]})"
+    ranked = int(laws["ranked"].iloc[0])
+    if not several or not ranked:
+        return verdict
+    first = laws.sort_values("won", ascending=False, kind="stable").iloc[0]
+    share = f"{WORDS[first['law']]} wins {first['won']} of {ranked} heads, {first['clearly']} of them clearly"
+    return f"pooled {verdict}; {share}"
