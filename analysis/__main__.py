@@ -17,13 +17,9 @@ from experiments.errors import UserError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the analysis; returns the exit status, 1 after an error that the user can mend."""
     parser = argparse.ArgumentParser(prog="python -m analysis", description=__doc__)
-    parser.add_argument(
-        "--only", nargs="+", metavar="NAME", help=f"figures to draw: {', '.join(figures.names())}"
-    )
+    parser.add_argument("--only", nargs="+", metavar="NAME", help=f"figures to draw: {', '.join(figures.names())}")
     parser.add_argument("--force", action="store_true", help="make everything anew, fresh or not")
-    parser.add_argument(
-        "--outputs", type=Path, default=Path("outputs"), metavar="DIR", help="where runs/ lies"
-    )
+    parser.add_argument("--outputs", type=Path, default=Path("outputs"), metavar="DIR", help="where runs/ lies")
     asked = parser.parse_args(arguments)
     try:
         analyse(asked.outputs, asked.only, asked.force, Console())

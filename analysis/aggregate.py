@@ -31,9 +31,7 @@ def with_spread(frame: pd.DataFrame, measure: str, by: Sequence[str], confidence
     by_cluster = clusters.groupby(keys, observed=True)[measure]
     table["clusters"] = by_cluster.size() // table["heads"]
     many = table["heads"] > 1
-    half = by_cluster.sem() * stats.t.isf(
-        (1 - confidence) / 2, (table["clusters"] - 1).where(table["clusters"] > 1)
-    )
+    half = by_cluster.sem() * stats.t.isf((1 - confidence) / 2, (table["clusters"] - 1).where(table["clusters"] > 1))
     table["centre"] = heads[measure].median().where(many, heads[measure].mean())
     table["low"] = heads[measure].quantile(0.25).where(many, table["centre"] - half)
     table["high"] = heads[measure].quantile(0.75).where(many, table["centre"] + half)

@@ -178,9 +178,7 @@ def _censored(at_one: Array, at_n: Array, rows: Array, settings: Settings) -> ND
         return ~((at_one / rows <= settings.at_one) & (at_n / rows <= settings.at_n))
 
 
-def _fit(
-    y: Array, replicates: Array, curves: Curves, censored: NDArray[np.bool_], settings: Settings
-) -> pd.DataFrame:
+def _fit(y: Array, replicates: Array, curves: Curves, censored: NDArray[np.bool_], settings: Settings) -> pd.DataFrame:
     """Fit all laws to y (curves, lengths) and to its bootstrap replicates (resamples, curves, lengths)."""
     points = (~censored).sum(-1)
     fitted = np.flatnonzero(points >= settings.min_lengths)

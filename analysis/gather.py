@@ -35,9 +35,7 @@ def gather(
     known = _only(pd.DataFrame([describe(run) for run in runs]), config.records)["run"]
     matrices = recorded([run for run in runs if run.id in set(known)]) if "matrices" in config.uses else []
     labels = set(chosen["rows"]["label"].unique())
-    heads, pooled = (
-        _only(table[table["label"].isin(labels)], config.records) for table in (fits.heads, fits.pooled)
-    )
+    heads, pooled = (_only(table[table["label"].isin(labels)], config.records) for table in (fits.heads, fits.pooled))
     used = {run for table in chosen.values() for run in table["run"].unique()}
     used |= {matrix.run for matrix in matrices}
     evidence = Evidence(chosen["rows"], chosen["windows"], heads, pooled, matrices)

@@ -29,7 +29,7 @@ def by_label(
 
     Returns
     -------
-    figure, axes : axes by (label, measure), titled and named.
+    figure, axes : axes by (label, measure), titled and named; all are to have the same y limits in a row.
     """
     columns = min(len(labels), across)
     blocks = -(-len(labels) // columns)
@@ -42,7 +42,9 @@ def by_label(
                 panel.remove()
                 continue
             axes[labels[place], measure] = panel
-            panel.set_title(labels[place] if i == 0 else "")
+            panel.tick_params(labelleft=column == 0)
+            # a label is the user's: a $ in it is no mathematics
+            panel.set_title(labels[place] if i == 0 else "", parse_math=False)
             panel.set_ylabel(MEASURES.get(measure, measure) if column == 0 else "")
             panel.set_xlabel(x_name if i == len(measures) - 1 else "")
     return figure, axes

@@ -45,13 +45,11 @@ def write_csv(frame: pd.DataFrame, folder: Path, name: str) -> None:
 
 def write_tex(frame: pd.DataFrame, folder: Path, name: str) -> None:
     """Write NAME.tex, a tabular of three significant digits with LaTeX's special characters escaped."""
-    plain = frame.map(
-        lambda value: "--" if pd.isna(value) else f"{value:.3g}" if isinstance(value, float) else value
-    )
+    plain = frame.map(lambda value: "--" if pd.isna(value) else f"{value:.3g}" if isinstance(value, float) else value)
     with replacing(folder / f"{name}.tex") as draft:
         draft.write_text(plain.style.hide(axis="index").format(escape="latex").to_latex(), encoding="utf-8")
 
 
 def read_csv(folder: Path, name: str) -> pd.DataFrame:
-    """Read NAME.csv back, every number exactly as it was written."""
-    return pd.read_csv(folder / f"{name}.csv", float_precision="round_trip", keep_default_na=True)
+    """Read NAME.csv back."""
+    return pd.read_csv(folder / f"{name}.csv")

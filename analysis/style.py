@@ -8,11 +8,13 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from scipy.optimize import isotonic_regression
 
 T = TypeVar("T")
+Colour = tuple[float, float, float, float]
 
 PAGE = 7.0  # inches, both columns of a journal page
 FOOTER = 0.32  # inches kept free below the panels
@@ -20,7 +22,14 @@ SMALL = 6.0  # points, the least that is legible in print
 
 
 def panels(
-    rows: int, columns: int, height: float, *, right: float = 0.42, left: float = 0.5, top: float = 0.28
+    rows: int,
+    columns: int,
+    height: float,
+    *,
+    left: float = 0.5,
+    gap: float = 0.12,
+    right: float = 0.42,
+    edge: float = 0,
 ) -> tuple[Figure, np.ndarray]:
     """Lay out a page-wide grid in inches, with room right of each panel for the names of its curves.
 
@@ -30,27 +39,29 @@ def panels(
     ----------
     rows, columns : of the grid.
     height : of one panel's axes, inches.
-    right, left, top : margins of one panel, inches.
+    left : margin of the first column, inches.
+    gap, right : what each further panel has free to its left, and each panel to its right, inches.
+    edge : what the last column has free besides, inches.
 
     Returns
     -------
     figure, axes : axes is an object array of shape (rows, columns).
     """
-    bottom = 0.34
+    top, bottom = 0.28, 0.34
     total = rows * (height + top + bottom) + FOOTER
+    width = (PAGE - left - edge - columns * right - (columns - 1) * gap) / columns
     figure = Figure(figsize=(PAGE, total))
-    width = PAGE / columns - left - right
     axes = np.empty((rows, columns), dtype=object)
     for i, j in np.ndindex(rows, columns):
-        x = j * PAGE / columns + left
+        x = left + j * (width + right + gap)
         y = total - (i + 1) * (height + top + bottom) + bottom
         axes[i, j] = figure.add_axes((x / PAGE, y / total, width / PAGE, height / total))
     return figure, axes
 
 
-def shades(count: int) -> list[tuple[float, float, float, float]]:
+def shades(count: int) -> list[Colour]:
     """Colours from dark to middling light, in order of lightness, so that grey print keeps the order."""
-    return [tuple(colour) for colour in mpl.colormaps["cividis"](np.linspace(0.0, 0.8, max(count, 1)))]
+    return [tuple(colour) for colour in mpl.colormaps["cividis"](np.linspace(0.15, 0.75, max(count, 1)))]
 
 
 def spread_over(values: Sequence[T], most: int) -> list[T]:
@@ -78,7 +89,7 @@ def length_axis(axes: Axes, lengths: Sequence[float], most: int = 5) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
 
 
-def label_ends(axes: Axes, ends: Sequence[tuple[float, str, object]], size: float = SMALL) -> None:
+def label_ends(axes: Axes, ends: Sequence[tuple[float, str, Colour]], size: float = SMALL) -> None:
     """Write each curve's name right of the panel at the height of its end, moved apart so that none overlap.
 
     Least total movement that keeps the order and the gap is an isotonic regression.
@@ -101,8 +112,10 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, str, object]], size: floa
     heights = axes.transAxes.inverted().transform(points)[:, 1]
     steps = gap * np.arange(len(heights))
     free = np.asarray(isotonic_regression(heights - steps).x)
-    placed = np.clip(free, 0.0, max(1.0 - steps[-1], 0.0)) + steps
-    for (_, text, colour), y in zip(ordered, placed, strict=True):
+    placed = np.clip(free, 0.02, max(0.95 - steps[-1], 0.02)) + steps
+    for (_, text, shade), y in zip(ordered, placed, strict=True):
+        # thin strokes look paler than a line of the same colour
+        colour = 0.75 * np.asarray(to_rgb(shade))
         axes.text(1.03, y, text, transform=axes.transAxes, va="center", color=colour, fontsize=size)
 
 
@@ -110,7 +123,7 @@ def footer(figure: Figure, text: str) -> None:
     """Print below the panels what a figure rests on, see `counts`."""
     y = 0.06 / figure.get_size_inches()[1]
     lines = textwrap.fill(text, width=190)
-    figure.text(0.008, y, lines, fontsize=5.5, color="0.35", va="bottom", linespacing=1.3)
+    figure.text(0.008, y, lines, fontsize=5.5, color="0.35", va="bottom", linespacing=1.3, parse_math=False)
 
 
 def counts(frame: pd.DataFrame) -> str:

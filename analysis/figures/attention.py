@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter
 from omegaconf import DictConfig
 
 from analysis import style
@@ -18,10 +18,10 @@ def draw(evidence: Evidence, config: DictConfig) -> Drawing:
     if not evidence.matrices:
         raise NothingToDraw("no run recorded attention matrices")
     shown = style.spread_over(evidence.matrices, config.panels)
-    across = min(len(shown), config.across)
-    lines = -(-len(shown) // across)
-    side = style.PAGE / config.across - 0.62
-    figure, axes = style.panels(lines, across, side, right=style.PAGE / across - 0.46 - side, left=0.46)
+    lines = -(-len(shown) // config.across)
+    left, gap, right, edge = 0.46, 0.28, 0.1, 0.45
+    side = (style.PAGE - left - edge - gap * (config.across - 1)) / config.across - right
+    figure, axes = style.panels(lines, config.across, side, left=left, gap=gap, right=right, edge=edge)
     norm = LogNorm(config.lowest, 1.0)
     # what is below the scale is dark, what the query cannot see is blank
     colours = mpl.colormaps["cividis"].with_extremes(bad="white")
@@ -37,15 +37,17 @@ def draw(evidence: Evidence, config: DictConfig) -> Drawing:
         panel.imshow(_visible(cells, config.lowest), cmap=colours, norm=norm, extent=extent, aspect="auto")
         panel.grid(False)
         for axis in (panel.xaxis, panel.yaxis):
-            axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 4, 5, 8, 10]))
+            axis.set_major_locator(FixedLocator(np.linspace(0, matrix.length, 5).tolist()))
             axis.set_major_formatter(FuncFormatter(lambda value, _: style.count_text(value)))
         pooled = f", pooled {matrix.query_pool} × {matrix.key_pool}" if matrix.key_pool > 1 else ""
-        panel.set_title(f"{matrix.label}\nlayer {matrix.layer}, head {matrix.head}{pooled}", fontsize=6)
+        panel.set_title(
+            f"{matrix.label}\nlayer {matrix.layer}, head {matrix.head}{pooled}", fontsize=6, parse_math=False
+        )
         panel.set_xlabel("key (token)")
-        panel.set_ylabel("query (token)" if i % across == 0 else "")
+        panel.set_ylabel("query (token)" if i % config.across == 0 else "")
         numbers.append(_summary(matrix, cells))
-    box = axes[0, across - 1].get_position()
-    bar = figure.add_axes((box.x1 + 0.01, box.y0, 0.01, box.height))
+    box = axes[0, min(len(shown), config.across) - 1].get_position()
+    bar = figure.add_axes((box.x1 + 0.008, box.y0, 0.01, box.height))
     figure.colorbar(ScalarMappable(norm, "cividis"), cax=bar, extend="min", label="probability per cell")
     table = pd.DataFrame(numbers)
     heads, samples, seeds = (

@@ -19,19 +19,18 @@ COLUMNS = ["label", "layer", "head", "C", "C_low", "C_high", "lengths", "censore
 def draw(evidence: Evidence, config: DictConfig) -> Drawing:
     """Draw a map and a sorted plot of exponents per real model; see conf/figure/exponents.yaml."""
     heads, pooled = (
-        table[(table["law"] == "power") & (table["eta"] == config.eta)]
-        for table in (evidence.heads, evidence.pooled)
+        table[(table["law"] == "power") & (table["eta"] == config.eta)] for table in (evidence.heads, evidence.pooled)
     )
     if heads.empty:
         raise NothingToDraw("no real model has been measured")
     if heads["C"].isna().all():
         raise NothingToDraw(f"no head could be fitted: {heads['reason'].iloc[0]}")
     labels = labels_in_order(evidence.rows)
-    figure, axes = style.panels(len(labels), 2, config.height, right=0.55)
+    figure, axes = style.panels(len(labels), 2, config.height, gap=0.4, right=0.5)
     for (chart, sorted_plot), label in zip(axes, labels, strict=True):
         of_label = heads[heads["label"] == label]
         _map(figure, chart, of_label)
-        chart.set_title(label)
+        chart.set_title(label, parse_math=False)
         _caterpillar(sorted_plot, of_label, pooled[pooled["label"] == label].iloc[0])
         sorted_plot.set_title(rf"{len(of_label)} heads, sorted ($\eta$ = {config.eta:g})")
     style.footer(figure, style.counts(evidence.rows))
@@ -80,6 +79,4 @@ def _caterpillar(axes: Axes, heads: pd.DataFrame, pooled: pd.Series) -> None:
     words = f"pooled C = {pooled['C']:.2f}"
     if not np.isnan(pooled["C_low"]):
         words += f" [{pooled['C_low']:.2f}, {pooled['C_high']:.2f}]"
-    axes.text(
-        0.03, 0.97, words, transform=axes.transAxes, va="top", fontsize=style.SMALL, backgroundcolor="white"
-    )
+    axes.text(0.03, 0.97, words, transform=axes.transAxes, va="top", fontsize=style.SMALL, backgroundcolor="white")

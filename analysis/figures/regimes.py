@@ -43,7 +43,7 @@ def draw(evidence: Evidence, config: DictConfig) -> Drawing:
     for (label, measure), axes in panels.items():
         about = curves[curves["label"] == label].iloc[0]
         shown = table[(table["label"] == label) & (table["measure"] == measure)]
-        _panel(axes, shown, about, measure, config.floor)
+        _panel(axes, shown, about, measure, config)
     style.footer(figure, style.counts(curves))
     return Drawing(figure, table)
 
@@ -54,28 +54,30 @@ def _thin(frame: pd.DataFrame, most: int) -> pd.DataFrame:
     return frame.merge(known.iloc[picked], on=["parameter", "scale"])
 
 
-def _panel(axes: Axes, table: pd.DataFrame, about: pd.Series, measure: str, floor: float) -> None:
-    axes.set_yscale("log")
-    axes.set_ylim(floor, 1.4)
+def _panel(axes: Axes, table: pd.DataFrame, about: pd.Series, measure: str, config: DictConfig) -> None:
+    scale = config.measures[measure]
+    axes.set_yscale(scale)
+    axes.set_ylim(config.floor if scale == "log" else 0.0, 1.4 if scale == "log" else 1.05)
     style.length_axis(axes, table["length"].tolist(), most=4)
+    # a window that holds the whole row has no error to show
+    table = table[table["k"] < table["length"]]
     names = table[["rule", "parameter", "scale"]].drop_duplicates()
     ends = []
     for rule, (dash, marker) in LINES.items():
-        of_rule = names[names["rule"] == rule]
-        for shade, (parameter, scale) in zip(
-            style.shades(len(of_rule)), of_rule[["parameter", "scale"]].itertuples(index=False), strict=True
-        ):
-            at = (table["rule"] == rule) & (table["parameter"] == parameter) & (table["scale"] == scale)
+        of_rule = names[names["rule"] == rule].itertuples(index=False, name=None)
+        for shade, name in zip(style.shades((names["rule"] == rule).sum()), of_rule, strict=True):
+            at = (table[["rule", "parameter", "scale"]] == list(name)).all(axis=1)
             curve = table[at].sort_values("length")
             n, centre = curve["length"].to_numpy(float), curve["centre"].to_numpy()
-            axes.fill_between(n, curve["low"].clip(floor / 9), curve["high"], color=shade, alpha=0.18, lw=0)
+            low = curve["low"].clip(config.floor / 9)
+            axes.fill_between(n, low, curve["high"], color=shade, alpha=0.14, lw=0)
             axes.plot(n, centre, dash, marker=marker, color=shade)
             if about["kind"] == "gaussian":
                 sigma = closed_forms.deviation(n, _number(about["s"]), _number(about["sigma"]))
-                axes.plot(
-                    n, THEORY[measure](curve["k"].to_numpy(), n, sigma), color="black", lw=0.5, zorder=5
-                )
-            ends.append((centre[-1], _name(rule, parameter, scale), shade))
+                theory = THEORY[measure](curve["k"].to_numpy(), n, sigma)
+                trusted = sigma <= config.trusted[measure] * np.sqrt(np.log(n)) + 1e-9
+                axes.plot(n, np.where(trusted, theory, np.nan), color="black", lw=0.6, zorder=5)
+            ends.append((centre[-1], _name(*name), shade))
     style.label_ends(axes, ends)
 
 
@@ -88,5 +90,6 @@ def _name(rule: str, parameter: float, scale: float) -> str:
     if rule == "power":
         return rf"{factor}$n^{{{parameter:g}}}$"
     if rule == "log":
-        return f"{factor}ln n" if parameter == 1 else rf"{factor}(ln n)$^{{{parameter:g}}}$"
+        power = "" if parameter == 1 else f"^{{{parameter:g}}}"
+        return rf"{factor}$\ln{power} n$"
     return style.count_text(parameter)

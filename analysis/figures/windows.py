@@ -60,9 +60,5 @@ def _panel(axes: Axes, table: pd.DataFrame, floor: float) -> None:
         curve = table[table["length"] == length].sort_values("k")
         # the last point, k = n, drops nothing and has no place on a logarithmic axis
         curve = curve[curve["centre"] > floor / 9]
-        axes.fill_between(
-            curve["k"], curve["low"].clip(floor / 9), curve["high"], color=shade, alpha=0.18, lw=0
-        )
-        axes.plot(
-            curve["k"], curve["centre"], color=shade, marker=marker, label=style.count_text(float(length))
-        )
+        axes.fill_between(curve["k"], curve["low"].clip(floor / 9), curve["high"], color=shade, alpha=0.18, lw=0)
+        axes.plot(curve["k"], curve["centre"], color=shade, marker=marker, label=style.count_text(float(length)))

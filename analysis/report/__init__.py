@@ -19,9 +19,7 @@ SMALL_SVG = 300_000  # bytes; beyond it the PNG is the lighter picture, and the 
 PREVIEW = 12  # lines of a long table
 
 
-def write(
-    outputs: Path, outcomes: Sequence[Outcome], fits: Fits, runs: Sequence[Run], config: DictConfig
-) -> Path:
+def write(outputs: Path, outcomes: Sequence[Outcome], fits: Fits, runs: Sequence[Run], config: DictConfig) -> Path:
     """Write the report and return its path.
 
     Parameters
@@ -78,9 +76,7 @@ def _figure(outcome: Outcome, outputs: Path, runs: dict[str, Run]) -> dict[str, 
 
 def _image(folder: Path, name: str) -> str:
     vector = folder / f"{name}.svg"
-    path, kind = (
-        (vector, "svg+xml") if vector.stat().st_size <= SMALL_SVG else (folder / f"{name}.png", "png")
-    )
+    path, kind = (vector, "svg+xml") if vector.stat().st_size <= SMALL_SVG else (folder / f"{name}.png", "png")
     return f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 

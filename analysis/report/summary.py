@@ -29,7 +29,7 @@ def sentences(fits: Fits, config: DictConfig) -> list[dict[str, str]]:
     for label, table in _headline(fits.pooled, config).groupby("label", sort=False):
         power = table[table["law"] == "power"].iloc[0]
         several = power["heads"] > 1
-        whose = f"the typical of {power['heads']} heads" if several else "a row"
+        whose = f"The typical of {power['heads']} heads" if several else "A row"
         need = f"{whose} keeps {power['k_longest']:,.0f} of {power['n_longest']:,.0f} keys"
         laws = _headline(fits.laws, config)
         found.append(
@@ -48,9 +48,7 @@ def law_shares(fits: Fits, config: DictConfig) -> list[dict[str, Any]]:
     lines = []
     for label, table in _headline(fits.laws, config).groupby("label", sort=False):
         won = {row.law: f"{row.won} ({row.clearly})" for row in table.itertuples()}
-        lines.append(
-            {"label": label, "won": [won[law] for law in FORMULA], "unranked": table["unranked"].iloc[0]}
-        )
+        lines.append({"label": label, "won": [won[law] for law in FORMULA], "unranked": table["unranked"].iloc[0]})
     return [{"formulas": list(FORMULA.values()), "lines": lines}] if lines else []
 
 
@@ -65,9 +63,7 @@ def pooled_fits(fits: Fits, config: DictConfig) -> list[dict[str, str]]:
             "exponent": _interval(row) if pd.notna(row["C"]) else "–",
             "k": f"{row['k_longest']:,.1f}",
             "n": f"{row['n_longest']:,.0f}",
-            "lengths": f"{row['lengths']} ({row['censored']} left out)"
-            if row["censored"]
-            else str(row["lengths"]),
+            "lengths": f"{row['lengths']} ({row['censored']} left out)" if row["censored"] else str(row["lengths"]),
             "clusters": str(row["clusters"]),
             "best": FORMULA.get(best.get((row["label"], "plain", row["eta"]), ""), "not ranked"),
         }
@@ -87,19 +83,19 @@ def _interval(power: pd.Series) -> str:
 
 def _exponent(power: pd.Series) -> str:
     if pd.isna(power["C"]):
-        return f"no exponent ({power['reason']})"
-    return f"k grows like n to the power {_interval(power)}"
+        return f"No exponent: {power['reason']}."
+    return f"As a power of n, k grows with exponent {_interval(power)}."
 
 
 def _law(pooled: pd.DataFrame, laws: pd.DataFrame, several: bool) -> str:
     best = pooled[pooled["lead"].notna()]
     if best.empty:
-        return "too few lengths to say which law fits best"
+        return "Too few lengths to say which law fits best."
     lead = best.iloc[0]
-    verdict = f"best described by {WORDS[lead['law']]} ({FORMULA[lead['law']]})"
+    verdict = f"Best described by {WORDS[lead['law']]}."
     ranked = int(laws["ranked"].iloc[0])
     if not several or not ranked:
         return verdict
     first = laws.sort_values("won", ascending=False, kind="stable").iloc[0]
     share = f"{WORDS[first['law']]} wins {first['won']} of {ranked} heads, {first['clearly']} of them clearly"
-    return f"pooled {verdict}; {share}"
+    return f"{verdict} Head by head, {share}."

@@ -1,4 +1,4 @@
-"""Writes records in the contract's layout: rows simulated by theory.md section 3, or following a known law."""
+"""Writes records in the contract's layout: rows simulated by theory.md section 3, or of a known law."""
 
 import json
 from pathlib import Path
@@ -101,9 +101,7 @@ def write_run(
     """Write one run folder as experiments/ does, the manifest last; `keys` go into the source's configuration."""
     folder = Path(outputs, "runs", name)
     folder.mkdir(parents=True, exist_ok=True)
-    defaults = (
-        {"s": None, "sigma": None, "inputs": "gaussian", "head_dim": 64} if source == "gaussian" else {}
-    )
+    defaults = {"s": None, "sigma": None, "inputs": "gaussian", "head_dim": 64} if source == "gaussian" else {}
     lengths = sorted(int(n) for n in rows["length"].unique())
     config = {
         "experiment": "quick",
@@ -124,9 +122,7 @@ def write_run(
     rows.to_parquet(folder / "rows.parquet")
     if windows is None:
         place = rows.groupby(["layer", "head", "sample", "variant", "length"], as_index=False).size()
-        windows = place.rename(columns={"size": "rows"}).assign(
-            selector="oracle", rule="fixed", parameter=64.0
-        )
+        windows = place.rename(columns={"size": "rows"}).assign(selector="oracle", rule="fixed", parameter=64.0)
         windows = windows.assign(scale=1.0, k=64.0, dropped_mass=0.5)
     windows.to_parquet(folder / "windows.parquet")
     if matrices:
@@ -176,6 +172,4 @@ def demo(outputs, lengths=(256, 512, 1024, 2048, 4096), places=((0, 0), (0, 1), 
         about = {"layer": layer, "head": head, "sample": 0, "length": size}
         about |= {"query_pool": block, "key_pool": block, "kind": "mean over queries of summed keys"}
         matrices[name] = (causal(size, block, draw), about)
-    write_run(
-        outputs, "real", "TinyLM-Instruct", rows, windows, source="smollm2", matrices=matrices, model="tiny"
-    )
+    write_run(outputs, "real", "TinyLM-Instruct", rows, windows, source="smollm2", matrices=matrices, model="tiny")
