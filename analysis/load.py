@@ -35,6 +35,11 @@ class Run:
         return str(self.manifest["run_id"])
 
     @property
+    def kind(self) -> str:
+        """Return `gaussian` for the source with closed forms, `real` for any model."""
+        return "gaussian" if self.config["source"]["name"] == "gaussian" else "real"
+
+    @property
     def matrices(self) -> Path:
         """Where the attention matrices lie, if any were recorded."""
         return self.folder / "attention.safetensors"
@@ -159,11 +164,13 @@ def _table(runs: list[Run], name: str, needed: tuple[str, ...]) -> pd.DataFrame:
     if not frames:
         raise UserError("no complete records of runner=approximation: measure first, e.g. python run.py")
     table = pd.concat(frames, ignore_index=True)
+    # a million lines that repeat one name or sha256 are better stored once
+    for words in ("variant", *({"selector", "rule"} & set(table))):
+        table[words] = table[words].astype("category")
     which = np.repeat(np.arange(len(runs)), [len(frame) for frame in frames])
     described = pd.DataFrame([describe(run) for run in runs])
     for column in described:
         values = described[column]
-        # a million lines that repeat one sha256 are better stored once
         stored = values if pd.api.types.is_numeric_dtype(values) else values.astype("category")
         table[column] = stored.take(which).array
     # Another seed draws other Gaussian keys, but reads the same document again: that is no new evidence.
@@ -179,7 +186,7 @@ def describe(run: Run) -> dict[str, Any]:
     return {
         "run": run.id,
         "label": str(run.manifest["label"]),
-        "kind": "gaussian" if source["name"] == "gaussian" else "real",
+        "kind": run.kind,
         "source": source["name"],
         "experiment": run.config.get("experiment"),
         "runner": run.config["runner"]["name"],

@@ -21,6 +21,7 @@ class Matrix:
     name: str
     run: str
     label: str
+    kind: str
     seed: int
     layer: int
     head: int
@@ -36,7 +37,9 @@ class Matrix:
 
 
 def recorded(runs: Sequence[Run]) -> list[Matrix]:
-    """List the matrices of given runs, by label, layer, head, length and sample; none are read.
+    """List the matrices of given runs, real models first, by label, layer, head, length and sample.
+
+    None are read.
 
     Raises
     ------
@@ -53,9 +56,9 @@ def recorded(runs: Sequence[Run]) -> list[Matrix]:
                 places = {key: int(about[key]) for key in ("layer", "head", "sample", "length")}
                 pools = {key: int(about[key]) for key in ("query_pool", "key_pool")}
                 label, seed = str(run.manifest["label"]), int(run.manifest["seed"])
-                found.append(Matrix(run.matrices, name, run.id, label, seed, **places, **pools))
+                found.append(Matrix(run.matrices, name, run.id, label, run.kind, seed, **places, **pools))
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as problem:
             raise UserError(
                 f"cannot read {run.matrices} ({type(problem).__name__}): delete its run and measure it again"
             ) from problem
-    return sorted(found, key=lambda m: (m.label, m.layer, m.head, m.length, m.sample, m.run))
+    return sorted(found, key=lambda m: (m.kind != "real", m.label, m.layer, m.head, m.length, m.sample, m.run))

@@ -17,7 +17,7 @@ def draw(evidence: Evidence, config: DictConfig) -> Drawing:
     """Draw recorded matrices side by side; see conf/figure/attention.yaml."""
     if not evidence.matrices:
         raise NothingToDraw("no run recorded attention matrices")
-    shown = style.spread_over(evidence.matrices, config.panels)
+    shown = style.spread_over(_one_per_head(evidence.matrices), config.panels)
     lines = -(-len(shown) // config.across)
     left, gap, right, edge = 0.46, 0.28, 0.1, 0.45
     side = (style.PAGE - left - edge - gap * (config.across - 1)) / config.across - right
@@ -34,17 +34,20 @@ def draw(evidence: Evidence, config: DictConfig) -> Drawing:
         cells = matrix.read()
         rows, columns = cells.shape
         extent = (0, columns * matrix.key_pool, rows * matrix.query_pool, 0)
-        panel.imshow(_visible(cells, config.lowest), cmap=colours, norm=norm, extent=extent, aspect="auto")
+        panel.imshow(_visible(matrix, cells, config.lowest), cmap=colours, norm=norm, extent=extent, aspect="auto")
         panel.grid(False)
-        for axis in (panel.xaxis, panel.yaxis):
-            axis.set_major_locator(FixedLocator(np.linspace(0, matrix.length, 5).tolist()))
+        for axis, end in ((panel.xaxis, extent[1]), (panel.yaxis, extent[2])):
+            axis.set_major_locator(FixedLocator(np.linspace(0, end, 5).tolist()))
             axis.set_major_formatter(FuncFormatter(lambda value, _: style.count_text(value)))
-        pooled = f", pooled {matrix.query_pool} × {matrix.key_pool}" if matrix.key_pool > 1 else ""
-        panel.set_title(
-            f"{matrix.label}\nlayer {matrix.layer}, head {matrix.head}{pooled}", fontsize=6, parse_math=False
-        )
-        panel.set_xlabel("key (token)")
-        panel.set_ylabel("query (token)" if i % config.across == 0 else "")
+        pooled = max(matrix.query_pool, matrix.key_pool) > 1
+        pools = f"pooled {matrix.query_pool} × {matrix.key_pool}" if pooled else ""
+        place = f"layer {matrix.layer}, head {matrix.head}" if matrix.kind == "real" else ""
+        second = ", ".join(filter(None, (place, pools))) or f"n = {style.count_text(matrix.length)}"
+        panel.set_title(f"{matrix.label}\n{second}", fontsize=6, parse_math=False)
+
+        unit = "token" if matrix.kind == "real" else "draw"
+        panel.set_xlabel(f"key ({unit})")
+        panel.set_ylabel(f"query ({unit})" if i % config.across == 0 else "")
         numbers.append(_summary(matrix, cells))
     box = axes[0, min(len(shown), config.across) - 1].get_position()
     bar = figure.add_axes((box.x1 + 0.008, box.y0, 0.01, box.height))
@@ -61,8 +64,19 @@ def draw(evidence: Evidence, config: DictConfig) -> Drawing:
     return Drawing(figure, table)
 
 
-def _visible(cells: np.ndarray, lowest: float) -> np.ma.MaskedArray:
-    future = np.triu(np.ones(cells.shape, dtype=bool), 1) & (cells == 0)
+def _one_per_head(matrices: list[Matrix]) -> list[Matrix]:
+    """Pick of each head the matrix that is pooled least, and of those the longest: it shows most."""
+    best: dict[tuple[str, int, int], Matrix] = {}
+    for matrix in sorted(matrices, key=lambda m: (m.key_pool * m.query_pool, -m.length, m.sample)):
+        best.setdefault((matrix.label, matrix.layer, matrix.head), matrix)
+    return [matrix for matrix in matrices if matrix in best.values()]
+
+
+def _visible(matrix: Matrix, cells: np.ndarray, lowest: float) -> np.ma.MaskedArray:
+    """Mask what lies in the query's future, which a recorded 0 alone does not tell from a very small p."""
+    ends, starts = (np.arange(size) for size in cells.shape)
+    future = (starts * matrix.key_pool)[None, :] >= ((ends + 1) * matrix.query_pool)[:, None]
+    future &= (cells == 0) & (matrix.kind == "real")
     return np.ma.masked_where(future, np.maximum(cells, lowest / 2))
 
 

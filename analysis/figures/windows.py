@@ -2,7 +2,7 @@
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from omegaconf import DictConfig
 
 from analysis import style
@@ -52,8 +52,7 @@ def _panel(axes: Axes, table: pd.DataFrame, floor: float) -> None:
     axes.set_yscale("log")
     axes.set_ylim(floor, 1.4)
     lengths = sorted(table["length"].unique())
-    axes.set_xlim(0.9, 1.2 * lengths[-1])
-    axes.xaxis.set_major_locator(LogLocator(base=2, numticks=5))
+    axes.xaxis.set_major_locator(FixedLocator([8.0**power for power in range(8)]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: style.count_text(value)))
     axes.xaxis.set_minor_locator(NullLocator())
     for length, shade, marker in zip(lengths, style.shades(len(lengths)), MARKERS, strict=False):
@@ -61,4 +60,6 @@ def _panel(axes: Axes, table: pd.DataFrame, floor: float) -> None:
         # the last point, k = n, drops nothing and has no place on a logarithmic axis
         curve = curve[curve["centre"] > floor / 9]
         axes.fill_between(curve["k"], curve["low"].clip(floor / 9), curve["high"], color=shade, alpha=0.18, lw=0)
-        axes.plot(curve["k"], curve["centre"], color=shade, marker=marker, label=style.count_text(float(length)))
+        name, some = style.count_text(float(length)), max(1, len(curve) // 8)
+        axes.plot(curve["k"], curve["centre"], color=shade, marker=marker, markevery=some, label=name)
+    axes.set_xlim(0.9, 1.2 * lengths[-1])

@@ -2,14 +2,24 @@ import shutil
 
 import pytest
 
+from analysis import settings
+from analysis.__main__ import main
 from tests.analysis import synthetic
 
 
-@pytest.fixture(scope="session")
-def analysed(tmp_path_factory):
-    """Outputs with records, analysed once; not to be changed."""
-    from analysis.__main__ import main
+@pytest.fixture(scope="session", autouse=True)
+def few_resamples():
+    """Bootstrap less: what is tested through the command is not the width of its intervals."""
+    config = settings.analysis()
+    config.resamples = 60
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(settings, "analysis", lambda: config)
+        yield
 
+
+@pytest.fixture(scope="session")
+def analysed(tmp_path_factory, few_resamples):
+    """Outputs with records, analysed once; not to be changed."""
     outputs = tmp_path_factory.mktemp("analysed")
     synthetic.demo(outputs)
     assert main(["--outputs", str(outputs)]) == 0
