@@ -43,8 +43,8 @@ def by_label(
                 continue
             axes[labels[place], measure] = panel
             panel.tick_params(labelleft=column == 0)
-            # a label is the user's: a $ in it is no mathematics
-            panel.set_title(labels[place] if i == 0 else "", parse_math=False)
+            if i == 0:
+                style.title(panel, labels[place], style.PAGE / columns - 0.35)
             panel.set_ylabel(MEASURES.get(measure, measure) if column == 0 else "")
             panel.set_xlabel(x_name if i == len(measures) - 1 else "")
     return figure, axes

@@ -47,7 +47,7 @@ def panels(
     -------
     figure, axes : axes is an object array of shape (rows, columns).
     """
-    top, bottom = 0.28, 0.34
+    top, bottom = 0.33, 0.34
     total = rows * (height + top + bottom) + FOOTER
     width = (PAGE - left - edge - columns * right - (columns - 1) * gap) / columns
     figure = Figure(figsize=(PAGE, total))
@@ -64,6 +64,13 @@ def shades(count: int) -> list[Colour]:
     return [tuple(colour) for colour in mpl.colormaps["cividis"](np.linspace(0.15, 0.75, max(count, 1)))]
 
 
+def title(axes: Axes, label: str, width: float, size: float = 7.5) -> None:
+    """Title a panel with a record's label, broken into lines of at most `width` inches."""
+    letters = int(width * 72 / (0.64 * size))
+    # a label is the user's: a $ in it is no mathematics
+    axes.set_title(textwrap.fill(label, letters), parse_math=False, fontsize=size, linespacing=1.1)
+
+
 def spread_over(values: Sequence[T], most: int) -> list[T]:
     """Pick at most `most` values evenly, the first and the last among them."""
     picked = np.linspace(len(values) - 1, 0, min(most, len(values))).round().astype(int)
@@ -71,9 +78,9 @@ def spread_over(values: Sequence[T], most: int) -> list[T]:
 
 
 def count_text(value: float) -> str:
-    """Write a number of keys shortly: 512, 8k (8192), 1M (2^20); other numbers as they are."""
+    """Write a number of keys shortly: 512, 1.5k (1536), 8k (8192), 1M (2^20); other numbers as they are."""
     for power, suffix in ((20, "M"), (10, "k")):
-        if value >= 2**power and value % 2**power == 0:
+        if value >= 2**power and value % 2 ** (power - 1) == 0:
             return f"{value / 2**power:g}{suffix}"
     return f"{value:,.0f}" if value >= 1000 else f"{value:g}"
 

@@ -19,7 +19,7 @@ def draw(evidence: Evidence, config: DictConfig) -> Drawing:
         raise NothingToDraw("no run recorded attention matrices")
     shown = style.spread_over(_one_per_head(evidence.matrices), config.panels)
     lines = -(-len(shown) // config.across)
-    left, gap, right, edge = 0.46, 0.28, 0.1, 0.45
+    left, gap, right, edge = 0.48, 0.28, 0.1, 0.45
     side = (style.PAGE - left - edge - gap * (config.across - 1)) / config.across - right
     figure, axes = style.panels(lines, config.across, side, left=left, gap=gap, right=right, edge=edge)
     norm = LogNorm(config.lowest, 1.0)

@@ -26,11 +26,11 @@ def draw(evidence: Evidence, config: DictConfig) -> Drawing:
     if heads["C"].isna().all():
         raise NothingToDraw(f"no head could be fitted: {heads['reason'].iloc[0]}")
     labels = labels_in_order(evidence.rows)
-    figure, axes = style.panels(len(labels), 2, config.height, gap=0.4, right=0.5)
+    figure, axes = style.panels(len(labels), 2, config.height, gap=0.62, right=0.42)
     for (chart, sorted_plot), label in zip(axes, labels, strict=True):
         of_label = heads[heads["label"] == label]
         _map(figure, chart, of_label)
-        chart.set_title(label, parse_math=False)
+        style.title(chart, label, style.PAGE / 2 - 0.6)
         _caterpillar(sorted_plot, of_label, pooled[pooled["label"] == label].iloc[0])
         sorted_plot.set_title(rf"{len(of_label)} heads, sorted ($\eta$ = {config.eta:g})")
     style.footer(figure, style.counts(evidence.rows))
@@ -67,16 +67,18 @@ def _caterpillar(axes: Axes, heads: pd.DataFrame, pooled: pd.Series) -> None:
     axes.plot(ranked["C"], rank, "o", color="black", ms=dot, mew=0)
     axes.set_xlabel(r"exponent C of $k_{\min} = a\,n^{C}$")
     axes.set_ylabel("rank of head")
-    low = min(0.0, float(ranked["C"].min()) - 0.1)
-    high = max(1.0, float(ranked["C"].max()) + 0.1)
-    axes.set_xlim(low, high)
+    ends = ranked[["C", "C_low", "C_high"]].to_numpy()
+    # a head of a single wild interval must not squeeze all others
+    low, high = max(-0.5, min(0.0, np.nanmin(ends))), min(1.6, max(1.0, np.nanmax(ends)))
+    axes.set_xlim(low - 0.03, high + 0.03)
     axes.set_ylim(0, len(ranked) + 1)
     if np.isnan(pooled["C"]):
         return
     axes.axvspan(pooled["C_low"], pooled["C_high"], color=style.shades(2)[1], alpha=0.35, lw=0)
     axes.axvline(pooled["C"], color="black", lw=0.8, ls="--")
-    # the sorted curve rises to the right, so the far corner is free
     words = f"pooled C = {pooled['C']:.2f}"
     if not np.isnan(pooled["C_low"]):
         words += f" [{pooled['C_low']:.2f}, {pooled['C_high']:.2f}]"
-    axes.text(0.03, 0.97, words, transform=axes.transAxes, va="top", fontsize=style.SMALL, backgroundcolor="white")
+    # sorted dots rise to the right, which leaves two corners free; the band takes one of them
+    x, y, ha, va = (0.97, 0.03, "right", "bottom") if pooled["C"] < (low + high) / 2 else (0.03, 0.97, "left", "top")
+    axes.text(x, y, words, transform=axes.transAxes, ha=ha, va=va, fontsize=style.SMALL)

@@ -70,7 +70,7 @@ def _panel(axes: Axes, table: pd.DataFrame, about: pd.Series, measure: str, conf
             curve = table[at].sort_values("length")
             n, centre = curve["length"].to_numpy(float), curve["centre"].to_numpy()
             low = curve["low"].clip(config.floor / 9)
-            axes.fill_between(n, low, curve["high"], color=shade, alpha=0.14, lw=0)
+            axes.fill_between(n, low, curve["high"], color=shade, alpha=0.11, lw=0)
             axes.plot(n, centre, dash, marker=marker, color=shade)
             if about["kind"] == "gaussian":
                 sigma = closed_forms.deviation(n, _number(about["s"]), _number(about["sigma"]))

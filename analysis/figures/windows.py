@@ -59,7 +59,7 @@ def _panel(axes: Axes, table: pd.DataFrame, floor: float) -> None:
         curve = table[table["length"] == length].sort_values("k")
         # the last point, k = n, drops nothing and has no place on a logarithmic axis
         curve = curve[curve["centre"] > floor / 9]
-        axes.fill_between(curve["k"], curve["low"].clip(floor / 9), curve["high"], color=shade, alpha=0.18, lw=0)
+        axes.fill_between(curve["k"], curve["low"].clip(floor / 9), curve["high"], color=shade, alpha=0.13, lw=0)
         name, some = style.count_text(float(length)), max(1, len(curve) // 8)
         axes.plot(curve["k"], curve["centre"], color=shade, marker=marker, markevery=some, label=name)
     axes.set_xlim(0.9, 1.2 * lengths[-1])

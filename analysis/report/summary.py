@@ -29,7 +29,7 @@ def sentences(fits: Fits, config: DictConfig) -> list[dict[str, str]]:
     for label, table in _headline(fits.pooled, config).groupby("label", sort=False):
         power = table[table["law"] == "power"].iloc[0]
         several = power["heads"] > 1
-        whose = f"The typical of {power['heads']} heads" if several else "A row"
+        whose = f"The typical head (of {power['heads']})" if several else "A row"
         need = f"{whose} keeps {power['k_longest']:,.0f} of {power['n_longest']:,.0f} keys"
         laws = _headline(fits.laws, config)
         found.append(
@@ -37,7 +37,7 @@ def sentences(fits: Fits, config: DictConfig) -> list[dict[str, str]]:
                 "label": str(label),
                 "need": need,
                 "exponent": _exponent(power),
-                "law": _law(table, laws[laws["label"] == label], several),
+                "law": _law(table, laws[laws["label"] == label], several, config.clear_lead),
             }
         )
     return found
@@ -87,12 +87,13 @@ def _exponent(power: pd.Series) -> str:
     return f"As a power of n, k grows with exponent {_interval(power)}."
 
 
-def _law(pooled: pd.DataFrame, laws: pd.DataFrame, several: bool) -> str:
+def _law(pooled: pd.DataFrame, laws: pd.DataFrame, several: bool, clear_lead: float) -> str:
     best = pooled[pooled["lead"].notna()]
     if best.empty:
         return "Too few lengths to say which law fits best."
     lead = best.iloc[0]
-    verdict = f"Best described by {WORDS[lead['law']]}."
+    narrowly = "" if lead["lead"] >= clear_lead else ", though not clearly,"
+    verdict = f"Best described{narrowly} by {WORDS[lead['law']]}."
     ranked = int(laws["ranked"].iloc[0])
     if not several or not ranked:
         return verdict

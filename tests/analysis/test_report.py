@@ -43,7 +43,7 @@ def test_its_links_lead_to_files(text, analysed):
 def test_it_says_what_was_found_for_each_label(text):
     for label in ("Gaussian, s = 0.3", "Gaussian, s = 0.5", "Gaussian, s = 0.8", "TinyLM-Instruct"):
         assert f"<h3>{label}</h3>" in text
-    assert re.search(r"The typical of 4 heads keeps [\d,]+ of 4,096 keys", text)
+    assert re.search(r"The typical head \(of 4\) keeps [\d,]+ of 4,096 keys", text)
     assert re.search(r"exponent 0\.\d\d \[0\.\d\d, \d\.\d\d\]", text)
 
 

@@ -26,7 +26,7 @@ def test_names_at_the_ends_of_curves_never_overlap(scale):
 
 def test_numbers_of_keys_are_short():
     values = (64, 512, 1000, 1024, 8192, 1536, 2**20, 1e6)
-    expected = ["64", "512", "1,000", "1k", "8k", "1,536", "1M", "1,000,000"]
+    expected = ["64", "512", "1,000", "1k", "8k", "1.5k", "1M", "1,000,000"]
     assert [style.count_text(value) for value in values] == expected
 
 
