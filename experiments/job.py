@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import time
 from datetime import UTC, datetime
@@ -10,17 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
+from omegaconf import OmegaConf
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from experiments import summary
 from experiments.machine import Machine
 from experiments.plan import plan
-from experiments.records.folder import finished, run_folder, save
-from experiments.records.identity import run_id
+from experiments.records.folder import Record, finished, new_record, run_folder
+from experiments.records.identity import SCHEMA_VERSION, run_id
 from experiments.records.provenance import git_revision, peak_rss_mb, versions
-from experiments.runners import Tables
 from experiments.schema import Job
 
 log = logging.getLogger(__name__)
@@ -52,46 +52,42 @@ def execute(job: Job, command: str, console: Console) -> dict[str, Any]:
         console.print(f"Already measured: [bold]{before['label']}[/], {folder}")
         return {"run_id": identifier, "status": "found", "seconds": 0.0}
 
-    tables = _measure(job, machine, sum(batch.count for batch in batches), console)
     config = {name: value for name, value in dataclasses.asdict(job).items() if name not in ("plan", "force")}
-    manifest: dict[str, Any] = {}
 
-    def finish() -> dict[str, Any]:
-        manifest.update(
-            run_id=identifier,
-            status="complete",
-            label=job.source.label,
-            experiment=job.experiment,
-            seconds=round(time.monotonic() - started, 3),
-            peak_rss_mb=round(peak_rss_mb(), 1),
-            seed=job.seed,
-            hashes=job.source.hashes(),
-            versions=versions(),
-            git_revision=git_revision(),
-            command=command,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-        )
-        return manifest
+    def manifest() -> dict[str, Any]:
+        return {
+            "run_id": identifier,
+            "schema": SCHEMA_VERSION,
+            "status": "complete",
+            "label": job.source.label,
+            "experiment": job.experiment,
+            "seconds": round(time.monotonic() - started, 3),
+            "peak_rss_mb": round(peak_rss_mb(), 1),
+            "seed": job.seed,
+            "hashes": job.source.hashes(),
+            "versions": versions(),
+            "git_revision": git_revision(),
+            "command": command,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
 
-    save(folder, yaml.safe_dump(config, sort_keys=False), tables, finish)
-    _track(job, tables, config, manifest, outputs)
-    _say_findings(tables, manifest, folder, console)
-    return {"run_id": identifier, "status": "measured", "seconds": manifest["seconds"]}
+    with new_record(folder) as record:
+        _measure(job, machine, record, sum(batch.count for batch in batches), console)
+        record.close(OmegaConf.to_yaml(OmegaConf.create(config)), manifest)
+    _track(job, folder, outputs)
+    return {"run_id": identifier, "status": "measured", "seconds": _say_findings(folder, console)}
 
 
-def _measure(job: Job, machine: Machine, groups: int, console: Console) -> Tables:
+def _measure(job: Job, machine: Machine, record: Record, groups: int, console: Console) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(f"{job.source.label}, heads x lengths", total=groups)
-        return job.runner.run(
-            job.source, job.selector, job.windows, machine, job.seed, lambda: progress.advance(task)
-        )
+        job.runner.run(job.source, job.selector, job.windows, machine, job.seed, record, lambda: progress.advance(task))
 
 
-def _track(job: Job, tables: Tables, config: dict[str, Any], manifest: dict[str, Any], outputs: Path) -> None:
-    group = job.experiment or job.source.name
+def _track(job: Job, folder: Path, outputs: Path) -> None:
     try:
-        job.tracking.log(tables, config=config, manifest=manifest, group=group, outputs=outputs)
+        job.tracking.log(folder, group=job.experiment or job.source.name, outputs=outputs)
     except Exception as error:  # whatever a tracker does, the record is already safe
         log.warning("tracking failed, the record is kept: %s", error)
 
@@ -110,10 +106,12 @@ def _say_plan(
     return {"run_id": identifier, "status": "planned", "seconds": seconds, **dataclasses.asdict(what)}
 
 
-def _say_findings(tables: Tables, manifest: dict[str, Any], folder: Path, console: Console) -> None:
-    rows: pd.DataFrame = tables.rows
+def _say_findings(folder: Path, console: Console) -> float:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    rows, windows = pd.read_parquet(folder / "rows.parquet"), pd.read_parquet(folder / "windows.parquet")
     facts = f"{len(rows)} rows in {manifest['seconds']:.0f} s, peak {manifest['peak_rss_mb']:.0f} MB"
-    console.print(summary.table(rows, tables.windows, f"{manifest['label']}: {facts}"))
+    console.print(summary.table(rows, windows, f"{manifest['label']}: {facts}"))
     if line := summary.sentence(rows):
         console.print(line)
     console.print(f"Record: {folder}")
+    return float(manifest["seconds"])

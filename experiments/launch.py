@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import sys
 import traceback
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,13 @@ from experiments.schema import register, to_job
 CONF = str(Path(__file__).resolve().parents[1] / "conf")
 OUTCOME = "outcome.json"
 # Lines of Hydra's messages that do not help: its own names for things, and advice that the schema would refuse.
-HYDRA_INTERNALS = ("reference_type=", "object_type=", "full_key:", "To append to your config use", "See https://hydra")
+HYDRA_INTERNALS = (
+    "reference_type=",
+    "object_type=",
+    "full_key:",
+    "To append to your config use",
+    "See https://hydra",
+)
 
 _launches: list[Path] = []
 
@@ -48,6 +55,9 @@ class RememberFolder(Callback):
 def main() -> int:
     """Run the command line and return the exit status: 0 only if every job succeeded."""
     register()
+    # The parser takes -m before or after all overrides, but not between them, where people write it too.
+    flags = [argument for argument in sys.argv if argument in ("-m", "--multirun")]
+    sys.argv = [argument for argument in sys.argv if argument not in flags] + flags[:1]
     # Hydra prints its own errors over several lines unless it is told to raise them.
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -69,7 +79,7 @@ def main() -> int:
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="config")
 def _hydra_job(config: DictConfig) -> None:
-    console = Console(soft_wrap=False, highlight=False)
+    console = Console(soft_wrap=True, highlight=False)
     context = HydraConfig.get()
     folder = Path(context.runtime.output_dir)
     command = shlex.join(["python", "run.py", *context.overrides.task])
@@ -105,9 +115,7 @@ def _write_outcome(path: Path, outcome: dict[str, Any]) -> None:
 
 def _report(errors: Console) -> bool:
     """Say which jobs failed and, for a planned sweep, what it would cost; return whether any failed."""
-    outcomes = [
-        json.loads(path.read_text()) for folder in _launches for path in sorted(folder.rglob(OUTCOME))
-    ]
+    outcomes = [json.loads(path.read_text()) for folder in _launches for path in sorted(folder.rglob(OUTCOME))]
     _launches.clear()
     planned = {o["run_id"]: o for o in outcomes if o["status"] == "planned"}
     if len(planned) > 1:
@@ -125,4 +133,3 @@ def _report(errors: Console) -> bool:
         for outcome in failed:
             errors.print(f"  {outcome['command']}", markup=False)
     return bool(failed)
-

@@ -43,7 +43,7 @@ def plan(job: Job, machine: Machine) -> Plan:
         If the source refuses the request, or not even one row fits in memory.
     """
     batches: list[Batch] = job.source.batches()
-    counts = {batch.keys: len(job.windows.windows(batch.keys)) for batch in batches}
+    counts = {batch.keys: len(job.windows.at(batch.keys)) for batch in batches}
     resident = job.source.resident_bytes()
     for batch in batches:
         rows_per_block(batch.rows, batch.keys, counts[batch.keys], batch.head_dim, machine.memory_bytes, resident)
@@ -75,7 +75,7 @@ def _seconds_per_entry(job: Job, machine: Machine, head_dim: int) -> float:
         value_NV=key_ND,
         scale=head_dim**-0.5,
     )
-    windows = job.windows.windows(CALIBRATION_KEYS)
+    windows = job.windows.at(CALIBRATION_KEYS)
     measure_rows(rows, job.selector, windows, len(rows))
     start = time.perf_counter()
     measure_rows(rows, job.selector, windows, len(rows))

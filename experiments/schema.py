@@ -69,8 +69,11 @@ def to_job(config: DictConfig) -> Job:
     Raises
     ------
     UserError
-        If a value is missing or out of range.
+        If a key is unknown, or a value is missing or out of range.
     """
+    known = {field.name for field in dataclasses.fields(Job)}
+    if unknown := sorted(set(map(str, config)) - known):
+        raise UserError(f"{unknown[0]} is no key of the configuration: choose from {', '.join(sorted(known))}")
     if missing := sorted(OmegaConf.missing_keys(config)):
         raise UserError(f"{missing[0]} has no value: give {missing[0]}=...")
     OmegaConf.resolve(config)

@@ -12,22 +12,24 @@ TOLERANCE = 0.1  # dropped mass at which the summary quotes the window
 def table(rows: pd.DataFrame, windows: pd.DataFrame, title: str) -> Table:
     """Return, per context length, the keys that are needed and the error of windows that grow like powers.
 
-    `k_min(0.1)` is the median over heads with its quantiles, each head's rows averaged first; `tau` is the dropped mass.
+    `k_min(0.1)` is the median over heads with its quantiles, each head's rows averaged; `tau` is the dropped mass.
     """
     rows, windows = rows.query("variant == 'plain'"), windows.query("variant == 'plain' and rule == 'power'")
     result = Table(title=title, title_justify="left", title_style="bold")
     powers = sorted(windows["parameter"].unique())
     shown = [c for c in (0.3, 0.5, 0.7) if c in powers] or powers[:3]
     result.add_column("length", justify="right")
-    result.add_column(f"k_min({TOLERANCE:g}) [10%, 90%]", justify="right")
+    several = rows.groupby(["layer", "head"]).ngroups > 1
+    result.add_column(f"k_min({TOLERANCE:g})" + (" [10%, 90%]" if several else ""), justify="right", no_wrap=True)
     result.add_column("1/sum p^2", justify="right")
     for c in shown:
-        result.add_column(f"tau at n^{c:g}", justify="right")
+        result.add_column(f"tau, n^{c:g}", justify="right")
     for length, group in rows.groupby("length"):
         heads = group.groupby(["layer", "head"])
         k_heads = heads[f"k_min_{TOLERANCE}"].mean()
         low, middle, high = k_heads.quantile([0.1, 0.5, 0.9])
-        cells = [f"{length}", f"{middle:.0f} [{low:.0f}, {high:.0f}]", f"{heads['participation'].mean().median():.1f}"]
+        spread = f" [{low:.0f}, {high:.0f}]" if several else ""
+        cells = [f"{length}", f"{middle:.0f}{spread}", f"{heads['participation'].mean().median():.1f}"]
         at_length = windows[windows["length"] == length]
         cells += [f"{at_length.loc[at_length['parameter'] == c, 'dropped_mass'].mean():.3g}" for c in shown]
         result.add_row(*cells)

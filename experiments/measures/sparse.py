@@ -39,7 +39,6 @@ def measure(order_RN: Tensor, probability_RN: Tensor, value_NV: Tensor, k_RW: Te
         `output_truncated`, `output_renormalised` of the output errors [T6]; per row [R]: `output`, the squared norm
         of the exact output.
     """
-    rows, windows = k_RW.shape
     k_sorted_RW, sorting_RW = k_RW.sort(dim=-1)
     undo_RW = sorting_RW.argsort(dim=-1)
     segments = _Segments(k_sorted_RW, probability_RN.shape[1])
@@ -97,9 +96,7 @@ class _Segments:
         """Reduce each segment by `sum` or `max`; an empty segment gives 0."""
         return torch.segment_reduce(values_RN.flatten(), how, offsets=self.offsets, initial=0.0).view(self.shape)
 
-    def weighted_values(
-        self, order_RN: Tensor, probability_RN: Tensor, largest_RS: Tensor, value_NV: Tensor
-    ) -> Tensor:
+    def weighted_values(self, order_RN: Tensor, probability_RN: Tensor, largest_RS: Tensor, value_NV: Tensor) -> Tensor:
         """Return sum of p_j v_j over each segment [R, S, V] in float64.
 
         The sums run in float32 over weights relative to the segment's largest, so that neither a segment of tiny

@@ -5,11 +5,15 @@ A GGUF file takes 15 s to dequantise, so a float32 copy is kept in a cache and l
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
+import io
 import os
 import shutil
 import tempfile
 from functools import lru_cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import platformdirs
@@ -26,9 +30,10 @@ def cache_folder() -> Path:
     return Path(os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("nc-sparse-attention"))
 
 
+@lru_cache(maxsize=8)
 def context_length(checkpoint: Checkpoint) -> int | None:
     """Return the longest context of the model in tokens, None if it names none; reads no weights."""
-    if checkpoint.gguf:
+    if checkpoint.gguf and not _copy_of(checkpoint).exists():
         from gguf import GGUFReader
 
         fields = GGUFReader(checkpoint.folder / checkpoint.gguf).fields
@@ -38,22 +43,22 @@ def context_length(checkpoint: Checkpoint) -> int | None:
     return getattr(load_config(checkpoint), "max_position_embeddings", None)
 
 
+@lru_cache(maxsize=8)
 def load_config(checkpoint: Checkpoint) -> Any:
     """Return the text part of the model's configuration."""
-    from transformers import AutoConfig
-
+    transformers = _quiet_transformers()
     try:
-        return AutoConfig.from_pretrained(_readable_folder(checkpoint)).get_text_config()
+        return transformers.AutoConfig.from_pretrained(_readable_folder(checkpoint)).get_text_config()
     except (OSError, ValueError) as error:
-        raise UserError(f"{checkpoint.label}: transformers cannot read its config.json ({_first_line(error)})") from error
+        raise UserError(
+            f"{checkpoint.label}: transformers cannot read its config.json ({_first_line(error)})"
+        ) from error
 
 
 @lru_cache(maxsize=4)
 def tokenize(checkpoint: Checkpoint, text: str) -> torch.Tensor:
     """Return the token ids [T] of the whole text, encoded as the tokenizer encodes plain text by default."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(_readable_folder(checkpoint))
+    tokenizer = _quiet_transformers().AutoTokenizer.from_pretrained(_readable_folder(checkpoint))
     return torch.tensor(tokenizer(text, verbose=False)["input_ids"])
 
 
@@ -70,10 +75,8 @@ def load_model(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device,
     UserError
         If the weights are not safetensors (pickles run code when they are loaded) or cannot be read.
     """
-    import transformers
-
     try:
-        model = getattr(transformers, auto).from_pretrained(
+        model = getattr(_quiet_transformers(), auto).from_pretrained(
             _readable_folder(checkpoint), dtype=dtype, use_safetensors=True
         )
     except OSError as error:
@@ -89,27 +92,31 @@ def _readable_folder(checkpoint: Checkpoint) -> Path:
     return _dequantised(checkpoint) if checkpoint.gguf else checkpoint.folder
 
 
-def _dequantised(checkpoint: Checkpoint) -> Path:
-    from importlib.metadata import version
-
+def _copy_of(checkpoint: Checkpoint) -> Path:
     # A new transformers may dequantise or name tensors differently, so it makes its own copy.
-    copy = cache_folder() / "models" / f"{checkpoint.sha256()[:16]}-transformers-{version('transformers')}"
+    name = f"{checkpoint.sha256()[:16]}-transformers-{importlib.metadata.version('transformers')}"
+    return cache_folder() / "models" / name
+
+
+def _dequantised(checkpoint: Checkpoint) -> Path:
+    copy = _copy_of(checkpoint)
     if copy.exists():
         return copy
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
+    transformers = _quiet_transformers()
     copy.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=copy.parent))
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            checkpoint.folder, gguf_file=checkpoint.gguf, dtype=torch.float32
-        )
+        with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that no setting of transformers silences
+            model = transformers.AutoModelForCausalLM.from_pretrained(
+                checkpoint.folder, gguf_file=checkpoint.gguf, dtype=torch.float32
+            )
         # The weights are plain float32 now; what says otherwise would make the copy load as a quantised model.
         model.hf_quantizer = None
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config
         model.save_pretrained(partial)
-        AutoTokenizer.from_pretrained(checkpoint.folder, gguf_file=checkpoint.gguf).save_pretrained(partial)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint.folder, gguf_file=checkpoint.gguf)
+        tokenizer.save_pretrained(partial)
         try:
             partial.rename(copy)
         except OSError:
@@ -118,6 +125,14 @@ def _dequantised(checkpoint: Checkpoint) -> Path:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return copy
+
+
+def _quiet_transformers() -> ModuleType:
+    """Return transformers without its own progress bars, which would interleave with ours."""
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    return transformers
 
 
 def _first_line(error: Exception) -> str:

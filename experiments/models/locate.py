@@ -6,7 +6,7 @@ import hashlib
 import importlib.metadata
 import re
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 from experiments.errors import UserError
@@ -100,7 +100,7 @@ def _file_hash(path: Path) -> str:
     return _hash_once(path.resolve(), status.st_size, status.st_mtime_ns)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _hash_once(path: Path, size: int, modified_ns: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -107,7 +107,9 @@ def watch(model: Any, look: Callable[[Attention], None]) -> Iterator[None]:
         layer = int(getattr(module, "layer_idx", -1))
         for name, what in NOT_PLAIN.items():
             if extra.get(name) is not None:
-                raise UserError(f"{type(model).__name__}: layer {layer} has {what}, which is not plain softmax attention")
+                raise UserError(
+                    f"{type(model).__name__}: layer {layer} has {what}, which is not plain softmax attention"
+                )
         declared = extra.get("is_causal")
         causal = getattr(module, "is_causal", True) if declared is None else declared
         look(

@@ -10,7 +10,17 @@ import sys
 from functools import lru_cache
 from pathlib import Path
 
-PACKAGES = ("torch", "numpy", "pandas", "pyarrow", "transformers", "tokenizers", "gguf", "hydra-core", "safetensors")
+PACKAGES = (
+    "torch",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "transformers",
+    "tokenizers",
+    "gguf",
+    "hydra-core",
+    "safetensors",
+)
 ROOT = Path(__file__).resolve().parents[2]
 
 

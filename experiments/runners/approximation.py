@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -17,11 +16,11 @@ from experiments.measures.blocks import rows_per_block
 from experiments.measures.exact import ExactRows
 from experiments.measures.matrix import attention_matrix
 from experiments.measures.sparse import measure
+from experiments.records.folder import Record
 from experiments.rows import Rows
-from experiments.runners import Tables
 from experiments.selectors import Selector
 from experiments.sources import MatrixRequest, Source
-from experiments.windows import Window
+from experiments.windows import Windows
 from experiments.windows.standard import Standard
 
 # Means over rows, as windows.parquet names them; the output errors are ratios of RMS and made apart.
@@ -48,12 +47,10 @@ class Approximation:
         windows: Standard,
         machine: Machine,
         seed: int,
+        record: Record,
         advance: Callable[[], None],
-    ) -> Tables:
+    ) -> None:
         """Measure everything that `source` pushes; call `advance` after each group of rows."""
-        row_columns: list[dict[str, Any]] = []
-        window_columns: list[dict[str, Any]] = []
-        tables = Tables(pd.DataFrame(), pd.DataFrame())
         resident = source.resident_bytes()
 
         def block_size(rows: Rows, count: int) -> int:
@@ -61,17 +58,16 @@ class Approximation:
             return rows_per_block(len(rows), rows.keys, count, width, machine.memory_bytes, resident)
 
         def on_rows(rows: Rows) -> None:
-            asked = windows.windows(rows.length)
+            asked = windows.at(rows.length)
             statistics, measured = measure_rows(rows, selector, asked, block_size(rows, len(asked)))
-            row_columns.append(_row_columns(rows, statistics, measured["output"]))
-            window_columns.append(_window_columns(rows, selector.name, asked, measured))
+            record.rows.append(_row_columns(rows, statistics, measured["output"]))
+            record.windows.append(_window_columns(rows, selector.name, asked, measured))
             advance()
 
         def on_matrix(rows: Rows) -> None:
             matrix, query_pool, key_pool = attention_matrix(rows, self.matrix_size, block_size(rows, 1))
             name = f"layer{rows.layer:02d}.head{rows.head:02d}.sample{rows.sample}.length{rows.length}"
-            tables.matrices[name] = matrix
-            tables.matrix_facts[name] = {
+            facts: dict[str, object] = {
                 "layer": rows.layer,
                 "head": rows.head,
                 "sample": rows.sample,
@@ -80,6 +76,7 @@ class Approximation:
                 "key_pool": key_pool,
                 "kind": "full" if query_pool == key_pool == 1 else "pooled",
             }
+            record.add_matrix(name, matrix, facts)
 
         source.stream(
             on_rows,
@@ -88,12 +85,10 @@ class Approximation:
             matrices=MatrixRequest(self.matrix_layers, self.matrix_heads),
             record=on_matrix,
         )
-        tables.rows, tables.windows = _table(row_columns), _table(window_columns)
-        return tables
 
 
 def measure_rows(
-    rows: Rows, selector: Selector, windows: list[Window], block: int
+    rows: Rows, selector: Selector, windows: Windows, block: int
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Measure all windows of one group of rows, `block` rows at a time.
 
@@ -108,14 +103,12 @@ def measure_rows(
     for start in range(0, len(rows), block):
         part = rows.block(start, start + block)
         exact = ExactRows.from_logits(part.logits())
-        k_RW = torch.stack([window.keys(exact) for window in windows], dim=1)
+        k_RW = windows.keys(exact)
         order_RN = ranking(part, exact)
         if order_RN is exact.order_RN:
             probability_RN = exact.probability_RN
         else:
-            in_key_order_RN = torch.empty_like(exact.probability_RN).scatter_(
-                1, exact.order_RN, exact.probability_RN
-            )
+            in_key_order_RN = torch.empty_like(exact.probability_RN).scatter_(1, exact.order_RN, exact.probability_RN)
             probability_RN = in_key_order_RN.gather(1, order_RN)
         statistics.append(exact.statistics())
         measures.append(measure(order_RN, probability_RN, part.value_NV, k_RW) | {"k": k_RW})
@@ -127,7 +120,13 @@ def _join(blocks: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def _place(rows: Rows) -> dict[str, Any]:
-    return {"layer": rows.layer, "head": rows.head, "sample": rows.sample, "variant": rows.variant, "length": rows.length}
+    return {
+        "layer": rows.layer,
+        "head": rows.head,
+        "sample": rows.sample,
+        "variant": rows.variant,
+        "length": rows.length,
+    }
 
 
 def _row_columns(rows: Rows, statistics: dict[str, Tensor], output_R: Tensor) -> dict[str, Any]:
@@ -136,23 +135,15 @@ def _row_columns(rows: Rows, statistics: dict[str, Tensor], output_R: Tensor) ->
     return place | {"position": rows.position_R.cpu().numpy()} | columns | {"output_norm": output_R.sqrt().numpy()}
 
 
-def _window_columns(
-    rows: Rows, selector: str, windows: list[Window], measured: dict[str, Tensor]
-) -> dict[str, Any]:
+def _window_columns(rows: Rows, selector: str, windows: Windows, measured: dict[str, Tensor]) -> dict[str, Any]:
     output = measured["output"].mean()
     place = {name: np.repeat(value, len(windows)) for name, value in _place(rows).items()}
     return place | {
         "rows": np.repeat(len(rows), len(windows)),
         "selector": np.repeat(selector, len(windows)),
-        "rule": np.array([window.rule for window in windows]),
-        "parameter": np.array([float(window.parameter) for window in windows]),
-        "scale": np.array([float(window.scale) for window in windows]),
+        **{name: np.array(values) for name, values in windows.columns().items()},
         "k": measured["k"].double().mean(0).numpy(),
         **{name: measured[name].mean(0).numpy() for name in MEANS},
         "output_error_truncated": (measured["output_truncated"].mean(0) / output).sqrt().numpy(),
         "output_error_renormalised": (measured["output_renormalised"].mean(0) / output).sqrt().numpy(),
     }
-
-
-def _table(groups: list[dict[str, Any]]) -> pd.DataFrame:
-    return pd.DataFrame({name: np.concatenate([group[name] for group in groups]) for name in groups[0]})

@@ -7,7 +7,7 @@ tokens, so that one pass holds the rows of every length [T8]. An encoder runs on
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -61,7 +61,7 @@ class Checkpoint:
 
     def identity(self) -> dict[str, object]:
         """Return every field, with model and text replaced by their hashes and the name left out."""
-        fields = {name: value for name, value in vars(self).items() if name != "name"}
+        fields = {name: value for name, value in asdict(self).items() if name != "name"}
         return fields | self.hashes()
 
     def hashes(self) -> dict[str, str | None]:
@@ -114,7 +114,9 @@ class Checkpoint:
             for keys, lengths in passes.items():
                 seen = 0
 
-                def look(attention: Attention, sample: int = sample, keys: int = keys, lengths: list[int] = lengths) -> None:
+                def look(
+                    attention: Attention, sample: int = sample, keys: int = keys, lengths: list[int] = lengths
+                ) -> None:
                     nonlocal seen
                     layer = attention.layer if attention.layer >= 0 else seen
                     seen += 1
@@ -123,9 +125,7 @@ class Checkpoint:
                     for head in heads:
                         for length in lengths:
                             position_R = (
-                                causal_positions(length, self.rows)
-                                if causal
-                                else _spread_positions(length, self.rows)
+                                causal_positions(length, self.rows) if causal else _spread_positions(length, self.rows)
                             )
                             measure(_rows_of(attention, layer, head, sample, length, position_R.to(device)))
                         if keys == longest and matrices.wants(layer, head, sample):
@@ -175,9 +175,7 @@ class Checkpoint:
         return chosen[0], chosen[1]
 
 
-def _rows_of(
-    attention: Attention, layer: int, head: int, sample: int, length: int, position_R: Tensor
-) -> Rows:
+def _rows_of(attention: Attention, layer: int, head: int, sample: int, length: int, position_R: Tensor) -> Rows:
     kv_head = attention.kv_head(head)
     return Rows(
         layer=layer,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -45,7 +45,9 @@ class Gaussian:
     def __post_init__(self) -> None:
         check_sampling(self.lengths, self.rows, self.samples)
         if self.s is not None and self.sigma is not None:
-            raise UserError(f"source.s={self.s} and source.sigma={self.sigma} both set the logit scale: give one of them")
+            raise UserError(
+                f"source.s={self.s} and source.sigma={self.sigma} both set the logit scale: give one of them"
+            )
         if self.s is None and self.sigma is None:
             self.s = DEFAULT_S
         if (self.s or 0) < 0 or (self.sigma or 0) < 0:
@@ -65,7 +67,7 @@ class Gaussian:
 
     def identity(self) -> dict[str, object]:
         """Every field decides the rows."""
-        return dict(vars(self))
+        return asdict(self)
 
     def hashes(self) -> dict[str, str | None]:
         """Return no hashes: nothing is read from files."""
@@ -122,9 +124,9 @@ class Gaussian:
             return torch.randn(*shape, generator=generator, dtype=dtype)
 
         orthogonal_DD = _random_orthogonal(normal(self.head_dim, self.head_dim))
-        query_input_RD = normal(self.rows, self.head_dim)
         key_ND = normal(length, self.head_dim)
         value_ND = normal(length, self.head_dim)
+        query_input_RD = normal(self.rows, self.head_dim)  # last, so that more rows leave the rest as it was
         if self.inputs == "layernorm":
             query_input_RD = layer_norm(query_input_RD, (self.head_dim,), eps=0.0)
             key_ND = layer_norm(key_ND, (self.head_dim,), eps=0.0)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from omegaconf import OmegaConf
+from safetensors.numpy import load_file
 
 from experiments.errors import UserError
-from experiments.runners import Tables
 
 MODES = ("offline", "online", "disabled")
 MATRICES_SHOWN = 4
@@ -30,10 +32,8 @@ class WeightsAndBiases:
         if self.mode not in MODES:
             raise UserError(f"tracking.mode={self.mode}: choose one of {', '.join(MODES)}")
 
-    def log(
-        self, tables: Tables, *, config: dict[str, Any], manifest: dict[str, Any], group: str, outputs: Path
-    ) -> None:
-        """Log a job's tables under `outputs`/wandb.
+    def log(self, record: Path, *, group: str, outputs: Path) -> None:
+        """Log the run whose files lie in `record`, under `outputs`/wandb.
 
         Curves run over context length: k_min at each eta, and the dropped mass and output error of every power,
         logarithmic and fixed window, all as means over rows and heads.
@@ -56,9 +56,13 @@ class WeightsAndBiases:
             save_code=False,
             x_save_requirements=False,
         )
-        curves = curves_over_length(tables)
+        manifest = json.loads((record / "manifest.json").read_text())
+        config = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(record / "config.yaml")))
+        curves = curves_over_length(
+            pd.read_parquet(record / "rows.parquet"), pd.read_parquet(record / "windows.parquet")
+        )
         with wandb.init(
-            mode=self.mode,
+            mode=cast(Literal["offline", "online"], self.mode),
             project=self.project,
             entity=self.entity,
             dir=str(outputs),
@@ -75,31 +79,37 @@ class WeightsAndBiases:
                 run.log({"length": int(str(length)), **values.dropna().to_dict()})
             run.log({"curves": wandb.Table(dataframe=curves.reset_index())})
             run.log({"error_against_length": wandb.Image(_curve_figure(curves, manifest["label"]))})
-            for name, matrix in list(tables.matrices.items())[:MATRICES_SHOWN]:
-                run.log({f"attention/{name}": wandb.Image(_matrix_figure(matrix.float().numpy(), name))})
+            for name, matrix in _matrices(record / "attention.safetensors").items():
+                run.log({f"attention/{name}": wandb.Image(_matrix_figure(matrix, name))})
             run.summary.update({"run_id": manifest["run_id"], "seconds": manifest["seconds"]})
 
 
-def curves_over_length(tables: Tables) -> pd.DataFrame:
+def curves_over_length(rows: pd.DataFrame, windows: pd.DataFrame) -> pd.DataFrame:
     """Return one line per context length: means over heads and samples of k_min and of the errors of each window."""
-    rows = tables.rows.query("variant == 'plain'")
-    k_min = rows.groupby("length")[[name for name in rows if name.startswith("k_min_")]].mean()
-    windows = tables.windows.query("variant == 'plain' and rule in ['fixed', 'log', 'power', 'linear']")
+    rows = rows.query("variant == 'plain'")
+    k_min = rows.groupby("length")[[name for name in rows.columns if str(name).startswith("k_min_")]].mean()
+    windows = windows.query("variant == 'plain' and rule in ['fixed', 'log', 'power', 'linear']")
     means = windows.groupby(["length", "rule", "parameter", "scale"])[
         ["dropped_mass", "output_error_renormalised"]
     ].mean()
-    wide = means.unstack(["rule", "parameter", "scale"])
-    wide.columns = [
-        f"{measure}/{rule}_{parameter:g}" + ("" if scale == 1 else f"_x{scale:g}")
-        for measure, rule, parameter, scale in wide.columns
-    ]
-    return k_min.join(wide)
+    curves = {str(name): k_min[name] for name in k_min}
+    for (rule, parameter, scale), lines in means.reset_index("length").groupby(level=["rule", "parameter", "scale"]):
+        window = f"{rule}_{parameter:g}" + ("" if scale == 1 else f"_x{scale:g}")
+        for measure in ("dropped_mass", "output_error_renormalised"):
+            curves[f"{measure}/{window}"] = lines.set_index("length")[measure]
+    return pd.DataFrame(curves)
+
+
+def _matrices(path: Path) -> dict[str, np.ndarray]:
+    if not path.exists():
+        return {}
+    return {name: matrix.astype(np.float32) for name, matrix in list(load_file(path).items())[:MATRICES_SHOWN]}
 
 
 def _curve_figure(curves: pd.DataFrame, title: str) -> Figure:
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
-    for name in curves:
+    for name in map(str, curves.columns):
         if name.startswith("dropped_mass/power_") and "_x" not in name:
             axes.plot(curves.index, curves[name], marker="o", label=name.removeprefix("dropped_mass/power_"))
     axes.set(xscale="log", yscale="log", xlabel="context length n (keys)", ylabel="dropped mass, mean", title=title)

@@ -1,11 +1,10 @@
-"""How many keys a row keeps. One file per rule; each rule's class is its own Hydra schema.
+"""How many keys a row keeps: the window rules of theory.md section 1, and the set of windows that a run measures.
 
-A rule has `windows(length) -> list[Window]`: the windows that it contributes for rows of that nominal length.
+Shape letters: R rows, W windows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,27 +14,46 @@ from torch import Tensor
 from experiments.measures.exact import ExactRows
 
 
-@dataclass(frozen=True)
-class Window:
-    """One window: its coordinates in windows.parquet, and the keys that it asks for.
-
-    `size` maps the exact rows to a real number of keys per row [R], float64; a rule of n alone reads only `n_R`.
-    """
+class Rule(Protocol):
+    """What the window set asks of a rule. One file per rule in `rules/`; the class is its own Hydra schema."""
 
     rule: str
-    parameter: float
-    scale: float
-    size: Callable[[ExactRows], Tensor]
+
+    def coordinates(self, length: int) -> list[tuple[float, float]]:
+        """Return `parameter` and `scale` (windows.parquet) of this rule's windows for rows of nominal `length`."""
+        ...
+
+    def sizes(self, exact: ExactRows, parameter_W: Tensor, scale_W: Tensor) -> Tensor:
+        """Return the real number of keys that each window asks for [R, W]; a rule of n alone reads only `n_R`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The windows measured for rows of one nominal length, rule after rule."""
+
+    rules: list[Rule]
+    coordinates: list[list[tuple[float, float]]]
+
+    def __len__(self) -> int:
+        """Return the number of windows W."""
+        return sum(len(part) for part in self.coordinates)
+
+    def columns(self) -> dict[str, list[str] | list[float]]:
+        """Return the columns of windows.parquet that name each window."""
+        flat = [(rule.rule, *pair) for rule, part in zip(self.rules, self.coordinates, strict=True) for pair in part]
+        return {
+            "rule": [name for name, _, _ in flat],
+            "parameter": [float(parameter) for _, parameter, _ in flat],
+            "scale": [float(scale) for _, _, scale in flat],
+        }
 
     def keys(self, exact: ExactRows) -> Tensor:
-        """Return the keys kept per row [R] int64: ceil(x (1 - 1e-9)) held within [1, n] (theory.md section 1)."""
-        k_R = torch.ceil(self.size(exact).double() * (1 - 1e-9)).long()
-        return k_R.clamp(min=1).minimum(exact.n_R)
-
-
-class Rule(Protocol):
-    """What the window set asks of a rule."""
-
-    def windows(self, length: int) -> list[Window]:
-        """Return this rule's windows for rows of nominal context length `length`."""
-        ...
+        """Return the keys kept [R, W] int64: ceil(x (1 - 1e-9)) held within [1, n], x as the rule asks."""
+        sizes = []
+        for rule, part in zip(self.rules, self.coordinates, strict=True):
+            if part:
+                parameter_W, scale_W = torch.tensor(part, dtype=torch.float64, device=exact.n_R.device).unbind(1)
+                sizes.append(rule.sizes(exact, parameter_W, scale_W).double())
+        k_RW = torch.ceil(torch.cat(sizes, dim=1) * (1 - 1e-9)).long()
+        return k_RW.clamp_(min=1).minimum(exact.n_R[:, None])

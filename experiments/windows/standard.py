@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from experiments.errors import UserError
-from experiments.windows import Window
+from experiments.windows import Windows
 
 
 @dataclass
 class Standard:
     """Every rule of theory.md section 1, with the parameters of each under a short name.
 
-    `rules` holds the rules themselves (conf/windows/rule/*.yaml), which read the short names by interpolation, so that
+    `rules` holds the rules themselves (conf/windows/rules/*.yaml), which read the short names by interpolation, so that
     a rule is one file here and one yaml there.
     """
 
@@ -28,9 +28,10 @@ class Standard:
     grid_per_octave: int
     rules: dict[str, Any] = field(default_factory=dict)
 
-    def windows(self, length: int) -> list[Window]:
+    def at(self, length: int) -> Windows:
         """Return the windows of all rules for rows of nominal context length `length`."""
-        windows = [window for rule in self.rules.values() for window in rule.windows(length)]
-        if not windows:
+        rules = list(self.rules.values())
+        windows = Windows(rules, [rule.coordinates(length) for rule in rules])
+        if not len(windows):
             raise UserError("no windows to measure: give windows.exponents, windows.fixed or another rule a value")
         return windows

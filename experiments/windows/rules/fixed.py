@@ -4,25 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
+from torch import Tensor
 
 from experiments.errors import UserError
-from experiments.windows import Window
+from experiments.measures.exact import ExactRows
 
 
 @dataclass
 class Fixed:
-    """Windows of `sizes` keys."""
+    """Windows of as many keys as the list says."""
 
-    sizes: list[int]
+    keys: list[int]
+    rule: str = "fixed"
 
     def __post_init__(self) -> None:
-        if bad := [k for k in self.sizes if k < 1]:
+        if bad := [k for k in self.keys if k < 1]:
             raise UserError(f"windows.fixed has {bad[0]}: give numbers of keys >= 1")
 
-    def windows(self, length: int) -> list[Window]:
-        """Return one window per size."""
-        return [
-            Window("fixed", k0, 1.0, lambda exact, k0=k0: torch.full_like(exact.logsumexp_R, k0))
-            for k0 in self.sizes
-        ]
+    def coordinates(self, length: int) -> list[tuple[float, float]]:
+        """Return (k0, 1) per window."""
+        return [(k0, 1.0) for k0 in self.keys]
+
+    def sizes(self, exact: ExactRows, parameter_W: Tensor, scale_W: Tensor) -> Tensor:
+        """Return k0 for every row."""
+        return parameter_W.expand(len(exact.n_R), -1)

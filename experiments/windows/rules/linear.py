@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from experiments.errors import UserError
-from experiments.windows import Window
+from experiments.measures.exact import ExactRows
 
 
 @dataclass
@@ -13,14 +15,16 @@ class Linear:
     """Windows beta n for every fraction beta."""
 
     fractions: list[float]
+    rule: str = "linear"
 
     def __post_init__(self) -> None:
         if bad := [beta for beta in self.fractions if not 0 < beta <= 1]:
             raise UserError(f"windows.fractions has beta = {bad[0]}: a share of the keys lies in (0, 1]")
 
-    def windows(self, length: int) -> list[Window]:
-        """Return one window per fraction."""
-        return [
-            Window("linear", beta, 1.0, lambda exact, beta=beta: beta * exact.n_R.double())
-            for beta in self.fractions
-        ]
+    def coordinates(self, length: int) -> list[tuple[float, float]]:
+        """Return (beta, 1) per window."""
+        return [(beta, 1.0) for beta in self.fractions]
+
+    def sizes(self, exact: ExactRows, parameter_W: Tensor, scale_W: Tensor) -> Tensor:
+        """Return beta n."""
+        return parameter_W * exact.n_R.double()[:, None]

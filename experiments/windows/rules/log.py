@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import product
 
+from torch import Tensor
+
 from experiments.errors import UserError
-from experiments.windows import Window
+from experiments.measures.exact import ExactRows
 
 
 @dataclass
@@ -15,14 +17,16 @@ class Log:
 
     powers: list[float]
     factors: list[float]
+    rule: str = "log"
 
     def __post_init__(self) -> None:
         if bad := [x for x in (*self.powers, *self.factors) if x <= 0]:
             raise UserError(f"windows.log_powers or windows.log_factors has {bad[0]}: give numbers > 0")
 
-    def windows(self, length: int) -> list[Window]:
-        """Return one window per power and factor; `parameter` is b, `scale` is a."""
-        return [
-            Window("log", b, a, lambda exact, a=a, b=b: a * exact.n_R.double().log() ** b)
-            for b, a in product(self.powers, self.factors)
-        ]
+    def coordinates(self, length: int) -> list[tuple[float, float]]:
+        """Return (b, a) per window."""
+        return list(product(self.powers, self.factors))
+
+    def sizes(self, exact: ExactRows, parameter_W: Tensor, scale_W: Tensor) -> Tensor:
+        """Return a (ln n)^b."""
+        return scale_W * exact.n_R.double().log()[:, None] ** parameter_W

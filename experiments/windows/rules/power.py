@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import product
 
+from torch import Tensor
+
 from experiments.errors import UserError
-from experiments.windows import Window
+from experiments.measures.exact import ExactRows
 
 
 @dataclass
@@ -15,6 +17,7 @@ class Power:
 
     exponents: list[float]
     scales: list[float]
+    rule: str = "power"
 
     def __post_init__(self) -> None:
         if bad := [c for c in self.exponents if not 0 < c < 1]:
@@ -22,9 +25,10 @@ class Power:
         if bad := [alpha for alpha in self.scales if alpha <= 0]:
             raise UserError(f"windows.scales has alpha = {bad[0]}: give numbers > 0")
 
-    def windows(self, length: int) -> list[Window]:
-        """Return one window per exponent and scale."""
-        return [
-            Window("power", c, alpha, lambda exact, c=c, alpha=alpha: alpha * exact.n_R.double() ** c)
-            for c, alpha in product(self.exponents, self.scales)
-        ]
+    def coordinates(self, length: int) -> list[tuple[float, float]]:
+        """Return (C, alpha) per window."""
+        return list(product(self.exponents, self.scales))
+
+    def sizes(self, exact: ExactRows, parameter_W: Tensor, scale_W: Tensor) -> Tensor:
+        """Return alpha n^C."""
+        return scale_W * exact.n_R.double()[:, None] ** parameter_W

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
 from experiments.errors import UserError
-from experiments.windows import Window
+from experiments.measures.exact import ExactRows
 
 
 @dataclass
@@ -13,13 +16,16 @@ class Threshold:
     """Windows for every threshold eps, taken from the exact row whichever selector then picks the keys."""
 
     epsilons: list[float]
+    rule: str = "threshold"
 
     def __post_init__(self) -> None:
         if bad := [eps for eps in self.epsilons if not 0 < eps < 1]:
             raise UserError(f"windows.thresholds has eps = {bad[0]}: a probability lies between 0 and 1, both excluded")
 
-    def windows(self, length: int) -> list[Window]:
-        """Return one window per threshold."""
-        return [
-            Window("threshold", eps, 1.0, lambda exact, eps=eps: exact.count_above(eps)) for eps in self.epsilons
-        ]
+    def coordinates(self, length: int) -> list[tuple[float, float]]:
+        """Return (eps, 1) per window."""
+        return [(eps, 1.0) for eps in self.epsilons]
+
+    def sizes(self, exact: ExactRows, parameter_W: Tensor, scale_W: Tensor) -> Tensor:
+        """Return the number of entries above eps."""
+        return torch.stack([exact.count_above(eps) for eps in self.epsilons], dim=1)

