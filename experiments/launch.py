@@ -64,7 +64,7 @@ def main() -> int:
     errors = Console(stderr=True, soft_wrap=True, highlight=False)
     try:
         _hydra_job()
-    except (HydraException, OmegaConfBaseException, UserError, OSError) as error:
+    except Exception as error:  # Hydra refuses some overrides with a bare ValueError
         if wants_traceback:
             raise
         errors.print(f"error: {one_line(error)}", markup=False)

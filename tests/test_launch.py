@@ -79,6 +79,7 @@ def test_a_plan_measures_nothing(command, tmp_path):
         (["selector.k=4"], "selector.k"),
         (["windows=budget"], "budget"),
         (["gibberish"], "gibberish"),
+        (["experiment=null"], "NoneType"),
     ],
 )
 def test_bad_input_is_one_line_and_a_status(command, tmp_path, arguments, word):

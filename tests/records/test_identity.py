@@ -14,7 +14,6 @@ from experiments.records.identity import run_id
         "threads=1",
         "force=true",
         "plan=true",
-        "experiment=null",
     ],
 )
 def test_circumstances_do_not_change_the_run_id(job, override):
