@@ -14,6 +14,8 @@ from torch import Tensor
 # square are still float64 numbers, so that even a selector that keeps only such keys has a row to renormalise.
 MAX_GAP = 340.0
 
+FLOAT32_GAP = 80.0
+
 # "At most eta" means <= eta (1 + 1e-6): a row whose dropped mass is eta up to rounding meets eta (theory.md section 1).
 ETA_SLACK = 1e-6
 
@@ -52,23 +54,31 @@ class ExactRows:
     @classmethod
     def from_logits(cls, logits_RN: Tensor) -> ExactRows:
         """Rank the rows of `logits_RN` (-inf marks an invisible key; every row sees at least one key)."""
-        n_R = torch.isfinite(logits_RN).sum(-1)
-        ranked_RN, order_RN = torch.sort(logits_RN, dim=-1, descending=True, stable=True)
-        ranked_RN = ranked_RN.double()
-        max_R1 = ranked_RN[:, :1].clone()
-        weight_RN = ranked_RN.sub_(max_R1).clamp_(min=-MAX_GAP).exp_()
-        invisible_RN = torch.arange(logits_RN.shape[1], device=logits_RN.device) >= n_R[:, None]
-        weight_RN.masked_fill_(invisible_RN, 0.0)
+        max_R1 = logits_RN.amax(-1, keepdim=True)
+        gap_RN = logits_RN - max_R1
+        # The quick path weighs and ranks keys in float32; the same weights give both the same k and the same ties. Far
+        # below the largest logit float32 has no numbers left, and only keys kept by other selectors care.
+        far_RN = gap_RN.double().clamp(min=-MAX_GAP).exp_()
+        weight_RN = torch.where(gap_RN > -FLOAT32_GAP, gap_RN.exp().double(), far_RN)
+        weight_RN.masked_fill_(torch.isneginf(logits_RN), 0.0)
+        weight_RN, order_RN = torch.sort(weight_RN, dim=-1, descending=True, stable=True)
         smallest_RN = weight_RN.flip(-1).cumsum_(-1)
         normaliser_R1 = smallest_RN[:, -1:].clone()
         return cls(
             logits_RN=logits_RN,
-            n_R=n_R,
-            logsumexp_R=(max_R1 + normaliser_R1.log()).squeeze(-1),
+            n_R=torch.isfinite(logits_RN).sum(-1),
+            logsumexp_R=(max_R1.double() + normaliser_R1.log()).squeeze(-1),
             order_RN=order_RN,
             probability_RN=weight_RN.div_(normaliser_R1),
             smallest_RN=smallest_RN.div_(normaliser_R1),
         )
+
+    def probabilities(self, order_RN: Tensor) -> Tensor:
+        """Return the probabilities in another order of the keys, such as a selector's."""
+        if order_RN is self.order_RN:
+            return self.probability_RN
+        in_key_order_RN = torch.empty_like(self.probability_RN).scatter_(1, self.order_RN, self.probability_RN)
+        return in_key_order_RN.gather(1, order_RN)
 
     def k_min(self, eta: float) -> Tensor:
         """Return the smallest k >= 1 whose k most probable keys leave a dropped mass <= eta, per row [R] int64."""

@@ -12,10 +12,9 @@ from torch import Tensor
 
 from experiments.errors import UserError
 from experiments.machine import Machine
-from experiments.measures.blocks import rows_per_block
-from experiments.measures.exact import ExactRows
+from experiments.measures.block import measure_block
 from experiments.measures.matrix import attention_matrix
-from experiments.measures.sparse import measure
+from experiments.measures.memory import rows_per_block
 from experiments.records.folder import Record
 from experiments.rows import Rows
 from experiments.selectors import Selector
@@ -99,20 +98,8 @@ def measure_rows(
         [R]), with the keys kept as `k`.
     """
     ranking = selector.ranking(rows)
-    statistics, measures = [], []
-    for start in range(0, len(rows), block):
-        part = rows.block(start, start + block)
-        exact = ExactRows.from_logits(part.logits())
-        k_RW = windows.keys(exact)
-        order_RN = ranking(part, exact)
-        if order_RN is exact.order_RN:
-            probability_RN = exact.probability_RN
-        else:
-            in_key_order_RN = torch.empty_like(exact.probability_RN).scatter_(1, exact.order_RN, exact.probability_RN)
-            probability_RN = in_key_order_RN.gather(1, order_RN)
-        statistics.append(exact.statistics())
-        measures.append(measure(order_RN, probability_RN, part.value_NV, k_RW) | {"k": k_RW})
-    return _join(statistics), _join(measures)
+    blocks = [measure_block(rows.block(i, i + block), ranking, windows) for i in range(0, len(rows), block)]
+    return _join([statistics for statistics, _ in blocks]), _join([measures for _, measures in blocks])
 
 
 def _join(blocks: list[dict[str, Tensor]]) -> dict[str, Tensor]:

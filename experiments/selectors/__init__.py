@@ -2,7 +2,8 @@
 
 A selector has `name: str` and `ranking(rows) -> Ranking`. `ranking` is called once per head with all of its rows and
 keys, the place to prepare anything that a head needs; the `Ranking` it returns is then called once per block of rows
-and says in which order that block's keys are kept. Such a nested order serves every k in one pass.
+and says in which order that block's keys are kept. Such a nested order serves every k in one pass. None instead of a
+ranking means that the most probable keys are kept, which needs no sorting.
 """
 
 from __future__ import annotations
@@ -24,6 +25,6 @@ class Selector(Protocol):
 
     name: str
 
-    def ranking(self, rows: Rows) -> Ranking:
+    def ranking(self, rows: Rows) -> Ranking | None:
         """Prepare one head and return the ranking of its keys, block by block."""
         ...

@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from experiments.measures.exact import ExactRows
+from experiments.measures import RowFacts
 
 
 class Rule(Protocol):
@@ -23,7 +23,7 @@ class Rule(Protocol):
         """Return `parameter` and `scale` (windows.parquet) of this rule's windows for rows of nominal `length`."""
         ...
 
-    def sizes(self, exact: ExactRows, parameter_W: Tensor, scale_W: Tensor) -> Tensor:
+    def sizes(self, exact: RowFacts, parameter_W: Tensor, scale_W: Tensor) -> Tensor:
         """Return the real number of keys that each window asks for [R, W]; a rule of n alone reads only `n_R`."""
         ...
 
@@ -48,7 +48,7 @@ class Windows:
             "scale": [float(scale) for _, _, scale in flat],
         }
 
-    def keys(self, exact: ExactRows) -> Tensor:
+    def keys(self, exact: RowFacts) -> Tensor:
         """Return the keys kept [R, W] int64: ceil(x (1 - 1e-9)) held within [1, n], x as the rule asks."""
         sizes = []
         for rule, part in zip(self.rules, self.coordinates, strict=True):

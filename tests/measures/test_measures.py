@@ -63,7 +63,7 @@ def test_row_statistics_agree_with_brute_force(kind, n):
     statistics = ExactRows.from_logits(torch.tensor(logits_RN)).statistics()
     for r, row in enumerate(logits_RN.astype(float)):
         for name, expected in brute_force.statistics(row).items():
-            assert statistics[name][r].item() == pytest.approx(expected, rel=1e-9, abs=1e-12), (name, row)
+            assert statistics[name][r].item() == pytest.approx(expected, rel=1e-6, abs=1e-9), (name, row)
 
 
 @settings(max_examples=60, deadline=None)

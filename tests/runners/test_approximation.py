@@ -10,8 +10,8 @@ from safetensors import safe_open
 
 from experiments.errors import UserError
 from experiments.launch import main
-from experiments.measures.blocks import rows_per_block
 from experiments.measures.matrix import attention_matrix
+from experiments.measures.memory import rows_per_block
 from experiments.runners.approximation import measure_rows
 from experiments.sources.gaussian import Gaussian
 from tests import brute_force

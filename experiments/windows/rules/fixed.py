@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from experiments.errors import UserError
-from experiments.measures.exact import ExactRows
+from experiments.measures import RowFacts
 
 
 @dataclass
@@ -25,6 +25,6 @@ class Fixed:
         """Return (k0, 1) per window."""
         return [(k0, 1.0) for k0 in self.keys]
 
-    def sizes(self, exact: ExactRows, parameter_W: Tensor, scale_W: Tensor) -> Tensor:
+    def sizes(self, exact: RowFacts, parameter_W: Tensor, scale_W: Tensor) -> Tensor:
         """Return k0 for every row."""
-        return parameter_W.expand(len(exact.n_R), -1)
+        return parameter_W.expand(exact.n_R.numel(), -1)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from experiments.errors import UserError
-from experiments.measures.exact import ExactRows
+from experiments.measures import RowFacts
 
 
 @dataclass
@@ -27,6 +27,6 @@ class Grid:
         sizes = {round(2 ** (i / self.per_octave)) for i in steps}
         return [(k, 1.0) for k in sorted(sizes) if k <= length]
 
-    def sizes(self, exact: ExactRows, parameter_W: Tensor, scale_W: Tensor) -> Tensor:
+    def sizes(self, exact: RowFacts, parameter_W: Tensor, scale_W: Tensor) -> Tensor:
         """Return k for every row."""
-        return parameter_W.expand(len(exact.n_R), -1)
+        return parameter_W.expand(exact.n_R.numel(), -1)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from experiments.errors import UserError
-from experiments.measures.exact import ExactRows
+from experiments.measures import RowFacts
 
 
 @dataclass
@@ -25,6 +25,6 @@ class Linear:
         """Return (beta, 1) per window."""
         return [(beta, 1.0) for beta in self.fractions]
 
-    def sizes(self, exact: ExactRows, parameter_W: Tensor, scale_W: Tensor) -> Tensor:
+    def sizes(self, exact: RowFacts, parameter_W: Tensor, scale_W: Tensor) -> Tensor:
         """Return beta n."""
         return parameter_W * exact.n_R.double()[:, None]

@@ -8,7 +8,7 @@ from itertools import product
 from torch import Tensor
 
 from experiments.errors import UserError
-from experiments.measures.exact import ExactRows
+from experiments.measures import RowFacts
 
 
 @dataclass
@@ -27,6 +27,6 @@ class Log:
         """Return (b, a) per window."""
         return list(product(self.powers, self.factors))
 
-    def sizes(self, exact: ExactRows, parameter_W: Tensor, scale_W: Tensor) -> Tensor:
+    def sizes(self, exact: RowFacts, parameter_W: Tensor, scale_W: Tensor) -> Tensor:
         """Return a (ln n)^b."""
         return scale_W * exact.n_R.double().log()[:, None] ** parameter_W

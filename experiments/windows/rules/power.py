@@ -8,7 +8,7 @@ from itertools import product
 from torch import Tensor
 
 from experiments.errors import UserError
-from experiments.measures.exact import ExactRows
+from experiments.measures import RowFacts
 
 
 @dataclass
@@ -29,6 +29,6 @@ class Power:
         """Return (C, alpha) per window."""
         return list(product(self.exponents, self.scales))
 
-    def sizes(self, exact: ExactRows, parameter_W: Tensor, scale_W: Tensor) -> Tensor:
+    def sizes(self, exact: RowFacts, parameter_W: Tensor, scale_W: Tensor) -> Tensor:
         """Return alpha n^C."""
         return scale_W * exact.n_R.double()[:, None] ** parameter_W

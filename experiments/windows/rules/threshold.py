@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from experiments.errors import UserError
-from experiments.measures.exact import ExactRows
+from experiments.measures import RowFacts
 
 
 @dataclass
@@ -26,6 +26,6 @@ class Threshold:
         """Return (eps, 1) per window."""
         return [(eps, 1.0) for eps in self.epsilons]
 
-    def sizes(self, exact: ExactRows, parameter_W: Tensor, scale_W: Tensor) -> Tensor:
+    def sizes(self, exact: RowFacts, parameter_W: Tensor, scale_W: Tensor) -> Tensor:
         """Return the number of entries above eps."""
         return torch.stack([exact.count_above(eps) for eps in self.epsilons], dim=1)

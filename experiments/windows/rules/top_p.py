@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from experiments.errors import UserError
-from experiments.measures.exact import ExactRows
+from experiments.measures import RowFacts
 
 
 @dataclass
@@ -26,6 +26,6 @@ class TopP:
         """Return (eta, 1) per window."""
         return [(eta, 1.0) for eta in self.etas]
 
-    def sizes(self, exact: ExactRows, parameter_W: Tensor, scale_W: Tensor) -> Tensor:
+    def sizes(self, exact: RowFacts, parameter_W: Tensor, scale_W: Tensor) -> Tensor:
         """Return the smallest k with dropped mass <= eta."""
         return torch.stack([exact.k_min(eta) for eta in self.etas], dim=1)
