@@ -24,7 +24,7 @@ from rich.console import Console
 
 from experiments.errors import UserError
 from experiments.job import execute
-from experiments.schema import register, to_job
+from experiments.schema import Job, register, to_job
 
 CONF = str(Path(__file__).resolve().parents[1] / "conf")
 OUTCOME = "outcome.json"
@@ -93,6 +93,13 @@ def _hydra_job(config: DictConfig) -> None:
         log.write_text(traceback.format_exc())
         outcome["error"] = f"{type(error).__name__}: {one_line(error)} (details in {log})"
     _write_outcome(folder / OUTCOME, outcome)
+
+
+def configure(*overrides: str) -> Job:
+    """Return the job that `python run.py OVERRIDES` would run, for use from Python."""
+    register()
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=CONF):
+        return to_job(hydra.compose("config", overrides=list(overrides)))
 
 
 def one_line(error: BaseException) -> str:

@@ -4,11 +4,10 @@ import os
 
 import pytest
 from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 
-from experiments.launch import CONF
+from experiments.launch import CONF, configure
 from experiments.models.locate import locate
-from experiments.schema import register, to_job
+from experiments.schema import register
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["WANDB_MODE"] = "offline"
@@ -18,7 +17,6 @@ os.environ["WANDB_MODE"] = "offline"
 def composed():
     """Compose a configuration from overrides, as Hydra does for a job."""
     register()
-    GlobalHydra.instance().clear()
 
     def compose_config(*overrides):
         with initialize_config_dir(version_base="1.3", config_dir=CONF):
@@ -28,9 +26,9 @@ def composed():
 
 
 @pytest.fixture
-def job(composed):
+def job():
     """Compose overrides into a job."""
-    return lambda *overrides: to_job(composed(*overrides))
+    return configure
 
 
 @pytest.fixture(scope="session")

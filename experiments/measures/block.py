@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from experiments.measures.exact import ExactRows
+from experiments.measures.exact import COUNT_EPSILONS, K_MIN_ETAS, ExactRows
 from experiments.measures.quick import QuickRows
 from experiments.measures.sparse import measure
 from experiments.rows import Rows
@@ -32,6 +32,7 @@ def measure_block(
     logits_RN = block.logits()
     if ranking is None and logits_RN.device.type == "cpu" and logits_RN.dtype == torch.float32:
         quick = QuickRows.from_logits(logits_RN)
+        quick.look_up({*K_MIN_ETAS, *windows.etas}, {*COUNT_EPSILONS, *windows.epsilons})
         statistics = quick.statistics()
         k_RW = windows.keys(quick)
         return statistics, quick.measure(block.value_NV, k_RW) | {"k": k_RW}

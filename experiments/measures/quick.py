@@ -7,12 +7,14 @@ Shape letters: R rows, N keys, V value dimension, W windows.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numba
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from experiments.measures import kernels
 from experiments.measures.exact import COUNT_EPSILONS, ETA_SLACK, K_MIN_ETAS
@@ -23,6 +25,11 @@ MEASURED = (
 )
 
 
+def _mantissa_bits(keys: int) -> int:
+    """Return how finely to bin rows of `keys` keys: few keys should share a bin, few bins should be empty."""
+    return min(max(keys.bit_length() - 8, 2), 8)
+
+
 @dataclass(frozen=True)
 class QuickRows:
     """What `ExactRows` knows, without the order: the same names, the same meaning."""
@@ -30,10 +37,13 @@ class QuickRows:
     highest_R: Tensor
     weight_RN: np.ndarray
     bits_RN: np.ndarray
+    bin_RN: np.ndarray
     count_RB: np.ndarray
     mass_RB: np.ndarray
     square_RB: np.ndarray
     moment_R6: np.ndarray
+    _shift: int
+    _lowest: int
     _k_min: dict[float, Tensor] = field(default_factory=dict)
     _counts: dict[float, Tensor] = field(default_factory=dict)
 
@@ -41,29 +51,37 @@ class QuickRows:
     def from_logits(cls, logits_RN: Tensor) -> QuickRows:
         """Weigh and bin the rows of `logits_RN` (float32 on the CPU; -inf marks an invisible key)."""
         numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
-        rows = logits_RN.shape[0]
+        rows, keys = logits_RN.shape
+        mantissa_bits = _mantissa_bits(keys)
+        bins = (kernels.OCTAVES << mantissa_bits) + 1
         highest_R1 = logits_RN.amax(-1, keepdim=True)
         weight_RN = (logits_RN - highest_R1).exp_().numpy()
-        exact = cls(
+        quick = cls(
             highest_R=highest_R1.squeeze(-1).double(),
             weight_RN=weight_RN,
             bits_RN=weight_RN.view(np.int32),
-            count_RB=np.empty((rows, kernels.BINS), np.int32),
-            mass_RB=np.empty((rows, kernels.BINS)),
-            square_RB=np.empty((rows, kernels.BINS)),
+            bin_RN=np.empty((rows, keys), np.uint16),
+            count_RB=np.empty((rows, bins), np.int32),
+            mass_RB=np.empty((rows, bins)),
+            square_RB=np.empty((rows, bins)),
             moment_R6=np.empty((rows, 6)),
+            _shift=23 - mantissa_bits,  # a float32 has 23 bits of mantissa and an exponent of 127 at 1
+            _lowest=(127 - kernels.OCTAVES) << mantissa_bits,
         )
         kernels.histogram(
             logits_RN.numpy(),
             weight_RN,
-            exact.bits_RN,
+            quick.bits_RN,
             highest_R1.squeeze(-1).numpy(),
-            exact.count_RB,
-            exact.mass_RB,
-            exact.square_RB,
-            exact.moment_R6,
+            quick._shift,
+            quick._lowest,
+            quick.bin_RN,
+            quick.count_RB,
+            quick.mass_RB,
+            quick.square_RB,
+            quick.moment_R6,
         )
-        return exact
+        return quick
 
     @property
     def n_R(self) -> Tensor:
@@ -72,30 +90,43 @@ class QuickRows:
 
     @property
     def _total_R(self) -> np.ndarray:
-        return self.moment_R6[:, 4]
+        return np.ascontiguousarray(self.moment_R6[:, 4])
 
     def k_min(self, eta: float) -> Tensor:
         """Return the smallest k >= 1 whose k most probable keys leave a dropped mass <= eta, per row [R] int64."""
         if eta not in self._k_min:
-            etas = sorted({eta, *K_MIN_ETAS} - set(self._k_min))  # the usual ones cost one pass together
-            k_RE = np.empty((len(self._total_R), len(etas)), np.int64)
-            limits = np.array(etas) * (1 + ETA_SLACK)
-            kernels.smallest_windows(
-                self.weight_RN, self.bits_RN, self.count_RB, self.mass_RB, self._total_R, limits, k_RE
-            )
-            for column, each in enumerate(etas):
-                self._k_min[each] = torch.from_numpy(k_RE[:, column]).minimum(self.n_R)
+            self.look_up([eta], [])
         return self._k_min[eta]
 
     def count_above(self, epsilon: float) -> Tensor:
         """Return #{j: p_j > epsilon} per row [R] int64."""
         if epsilon not in self._counts:
-            epsilons = sorted({epsilon, *COUNT_EPSILONS} - set(self._counts))
-            count_RE = np.empty((len(self._total_R), len(epsilons)), np.int64)
-            kernels.counts_above(self.weight_RN, self._total_R, np.array(epsilons), count_RE)
-            for column, each in enumerate(epsilons):
-                self._counts[each] = torch.from_numpy(count_RE[:, column])
+            self.look_up([], [epsilon])
         return self._counts[epsilon]
+
+    def look_up(self, etas: Iterable[float], epsilons: Iterable[float]) -> None:
+        """Find the smallest windows and the counts of many tolerances in one pass over the rows."""
+        limits, thresholds = np.array(sorted(set(etas))), np.array(sorted(set(epsilons)))
+        total_R = self._total_R
+        k_RE = np.empty((len(total_R), len(limits)), np.int64)
+        count_RT = np.empty((len(total_R), len(thresholds)), np.int64)
+        smallest_RT = (total_R[:, None] * thresholds).astype(np.float32)
+        bin_RT = np.clip((smallest_RT.view(np.int32) >> self._shift) - self._lowest, 0, self.count_RB.shape[1] - 1)
+        kernels.resolve(
+            self.weight_RN,
+            self.bin_RN,
+            self.count_RB,
+            self.mass_RB,
+            total_R,
+            limits * (1 + ETA_SLACK),
+            thresholds,
+            bin_RT,
+            k_RE,
+            count_RT,
+        )
+        n_R = self.n_R
+        self._k_min.update({eta: torch.from_numpy(k_RE[:, i]).minimum(n_R) for i, eta in enumerate(limits.tolist())})
+        self._counts.update({eps: torch.from_numpy(count_RT[:, i]) for i, eps in enumerate(thresholds.tolist())})
 
     def statistics(self) -> dict[str, Tensor]:
         """Return the window-free columns of rows.parquet, each [R]."""
@@ -121,16 +152,18 @@ class QuickRows:
         rows, windows = k_RW.shape
         measure_RWM = np.empty((rows, windows, kernels.MEASURES))
         output_R = np.empty(rows)
+        value_NV = pad(value_NV.float(), (0, -value_NV.shape[1] % kernels.LANES)).contiguous()
         kernels.sparse(
             self.weight_RN,
             self.bits_RN,
+            self.bin_RN,
             self.count_RB,
             self.mass_RB,
             self.square_RB,
             self._total_R,
-            value_NV.float().contiguous().numpy(),
+            value_NV.numpy(),
             k_RW.numpy(),
-            (0,) * value_NV.shape[1],
+            (0,) * (value_NV.shape[1] // kernels.LANES),
             measure_RWM,
             output_R,
         )

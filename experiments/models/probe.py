@@ -8,7 +8,7 @@ sdpa to the last bit and nothing n x n exists on our account.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,11 +82,12 @@ class Attention:
 
 
 @contextmanager
-def watch(model: Any, look: Callable[[Attention], None]) -> Iterator[None]:
-    """Call `look` for each attention layer of each forward pass of `model` inside the context.
+def intercept(model: Any, attend: Callable[[Attention], Tensor | None]) -> Iterator[None]:
+    """Hand each attention layer of each forward pass of `model` inside the context to `attend`.
 
-    Both interfaces get the name: without a mask function of its own, transformers would silently drop the padding and
-    sliding-window masks.
+    What `attend` returns, [H, N, V], is taken as the layer's output; if it returns None, the layer attends as plain
+    sdpa does. Both interfaces get the name: without a mask function of its own, transformers would silently drop the
+    padding and sliding-window masks.
 
     Raises
     ------
@@ -94,7 +95,7 @@ def watch(model: Any, look: Callable[[Attention], None]) -> Iterator[None]:
         From the forward pass, if a layer's attention is not plain softmax.
     """
 
-    def attend(
+    def layer_attention(
         module: torch.nn.Module,
         query: Tensor,
         key: Tensor,
@@ -112,7 +113,7 @@ def watch(model: Any, look: Callable[[Attention], None]) -> Iterator[None]:
                 )
         declared = extra.get("is_causal")
         causal = getattr(module, "is_causal", True) if declared is None else declared
-        look(
+        output_HNV = attend(
             Attention(
                 layer=layer,
                 query_HND=query[0],
@@ -123,18 +124,29 @@ def watch(model: Any, look: Callable[[Attention], None]) -> Iterator[None]:
                 mask=None if attention_mask is None else attention_mask[0],
             )
         )
+        if output_HNV is not None:
+            return output_HNV.transpose(0, 1)[None].to(query.dtype).contiguous(), None
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **extra
         )
 
     before = model.config._attn_implementation
-    AttentionInterface.register(NAME, attend)
+    AttentionInterface.register(NAME, layer_attention)
     AttentionMaskInterface.register(NAME, sdpa_mask)
     model.set_attn_implementation(NAME)
     try:
         yield
     finally:
         model.set_attn_implementation(before)
+
+
+def watch(model: Any, look: Callable[[Attention], None]) -> AbstractContextManager[None]:
+    """Let `look` see each attention layer while the model attends as plain sdpa does; see `intercept`."""
+
+    def attend(attention: Attention) -> None:
+        look(attention)
+
+    return intercept(model, attend)
 
 
 def check_watchable(model: Any, token_N: Tensor) -> bool:

@@ -39,6 +39,16 @@ class Windows:
         """Return the number of windows W."""
         return sum(len(part) for part in self.coordinates)
 
+    @property
+    def etas(self) -> list[float]:
+        """Tolerances that rules ask of the rows, told beforehand so that one pass can serve all."""
+        return [eta for rule in self.rules for eta in getattr(rule, "etas", [])]
+
+    @property
+    def epsilons(self) -> list[float]:
+        """Thresholds that rules ask of the rows."""
+        return [epsilon for rule in self.rules for epsilon in getattr(rule, "epsilons", [])]
+
     def columns(self) -> dict[str, list[str] | list[float]]:
         """Return the columns of windows.parquet that name each window."""
         flat = [(rule.rule, *pair) for rule, part in zip(self.rules, self.coordinates, strict=True) for pair in part]

@@ -1,0 +1,40 @@
+"""A forward pass in which every layer attends to its oracle top k(n), against the plain one."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from benchmarks.pairs import time_pairs
+from experiments.launch import configure
+from experiments.machine import Machine
+from experiments.models.load import load_model, tokenize
+from experiments.models.probe import forward
+from experiments.models.sparse_forward import attend_to_top_k
+from experiments.sources.text import read_text
+
+LENGTH, PAIRS = 4096, 5
+EXPONENTS = (0.5, 0.9)  # a narrow and a wide window: the one adds up kept values, the other multiplies densely
+
+
+def run() -> dict[str, float]:
+    """Return `topk_forward_ratio`, the worse of the two windows."""
+    job = configure("source=smollm2")
+    machine = Machine.from_settings("cpu", job.memory_gb, None)
+    located = job.source.located
+    token_N = tokenize(located, read_text(None))[:LENGTH]
+    model = load_model(located, torch.float32, machine.device)
+    ratios = []
+    for exponent in EXPONENTS:
+
+        def keys_kept(n_R: Tensor, exponent: float = exponent) -> Tensor:
+            return (n_R.double() ** exponent).ceil().long().minimum(n_R)
+
+        def sparse(keys_kept: object = keys_kept) -> None:
+            with attend_to_top_k(model, keys_kept):  # type: ignore[arg-type]
+                forward(model, token_N)
+
+        pairs = time_pairs(sparse, lambda: forward(model, token_N), PAIRS)
+        print(f"  SmolLM2, {LENGTH} tokens, k = n^{exponent}, top-k / plain: {pairs.describe()}")
+        ratios.append(pairs.ratio)
+    return {"topk_forward_ratio": max(ratios)}
