@@ -188,8 +188,8 @@ def sparse(
 ):
     """Fill measure_RWM with every measure of every window, and output_R with the squared norm of the exact output.
 
-    V is a multiple of LANES, and `lanes` a tuple of V / LANES zeros: its length is a constant to the compiler, which the
-    inner loops need to be quick.
+    V is a multiple of LANES, and `lanes` a tuple of V / LANES zeros: its length is a constant to the compiler, which
+    the inner loops need to be quick.
     """
     rows, keys = weight_RN.shape
     windows, width = k_RW.shape[1], value_NV.shape[1]
