@@ -79,6 +79,8 @@ def execute(job: Job, command: str, console: Console) -> dict[str, Any]:
 
 
 def _measure(job: Job, machine: Machine, record: Record, groups: int, console: Console) -> None:
+    if not console.is_terminal:
+        console.print(f"Measuring {job.source.label}: {groups} groups of rows (head x length x sample)")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(f"{job.source.label}, heads x lengths", total=groups)
@@ -103,14 +105,16 @@ def _say_plan(
         + f"; {what.rows} rows at lengths {job.source.lengths}, {what.windows} windows, "
         f"memory {what.memory_bytes / 1e9:.1f} GB, disk {what.disk_bytes / 1e6:.1f} MB"
     )
-    return {"run_id": identifier, "status": "planned", "seconds": seconds, **dataclasses.asdict(what)}
+    return {"run_id": identifier, "status": "planned", **dataclasses.asdict(what), "seconds": seconds}
 
 
 def _say_findings(folder: Path, console: Console) -> float:
     manifest = json.loads((folder / "manifest.json").read_text())
     rows, windows = pd.read_parquet(folder / "rows.parquet"), pd.read_parquet(folder / "windows.parquet")
     facts = f"{len(rows)} rows in {manifest['seconds']:.0f} s, peak {manifest['peak_rss_mb']:.0f} MB"
-    console.print(summary.table(rows, windows, f"{manifest['label']}: {facts}"))
+    selector = windows["selector"].iloc[0]
+    label = manifest["label"] if selector == "oracle" else f"{manifest['label']}, keys kept by {selector}"
+    console.print(summary.table(rows, windows, f"{label}: {facts}"))
     if line := summary.sentence(rows):
         console.print(line)
     console.print(f"Record: {folder}")

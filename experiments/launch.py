@@ -67,12 +67,17 @@ def main() -> int:
     except Exception as error:  # Hydra refuses some overrides with a bare ValueError
         if wants_traceback:
             raise
-        errors.print(f"error: {one_line(error)}", markup=False)
+        text = one_line(error)
+        if isinstance(error, OSError):
+            text = f"the results cannot be written ({text}); choose another outputs="
+        errors.print(f"error: {text}", markup=False)
         return 1
     except KeyboardInterrupt:
         errors.print("stopped; what is finished is kept, the same command continues", markup=False)
         return 130
     finally:
+        if not wants_traceback:
+            del os.environ["HYDRA_FULL_ERROR"]
         failed = _report(errors)
     return 1 if failed else 0
 

@@ -71,13 +71,27 @@ def to_job(config: DictConfig) -> Job:
     UserError
         If a key is unknown, or a value is missing or out of range.
     """
-    known = {field.name for field in dataclasses.fields(Job)}
-    if unknown := sorted(set(map(str, config)) - known):
-        raise UserError(f"{unknown[0]} is no key of the configuration: choose from {', '.join(sorted(known))}")
+    _refuse_appended_keys(config, "")
     if missing := sorted(OmegaConf.missing_keys(config)):
         raise UserError(f"{missing[0]} has no value: give {missing[0]}=...")
     OmegaConf.resolve(config)
     return cast(Job, OmegaConf.to_object(config))
+
+
+def _refuse_appended_keys(config: DictConfig, prefix: str) -> None:
+    """Raise UserError for a key that `+key=value` has added to a node whose dataclass does not have it."""
+    part = OmegaConf.get_type(config)
+    if part is not None and dataclasses.is_dataclass(part):
+        known = {field.name for field in dataclasses.fields(part)}
+        if unknown := sorted(set(map(str, config)) - known):
+            raise UserError(
+                f"{prefix}{unknown[0]} is no key of the configuration: choose from {', '.join(sorted(known))}"
+            )
+    for key in map(str, config):
+        if OmegaConf.is_dict(config) and not OmegaConf.is_missing(config, key):
+            value = config._get_node(key)
+            if isinstance(value, DictConfig) and not value._is_none():
+                _refuse_appended_keys(value, f"{prefix}{key}.")
 
 
 def _dataclasses_of(module_name: str) -> list[type]:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from rich.table import Table
 
+MIN_SPAN = 1.5  # of the keys that a head's rows see; sliding-window layers stop growing
 TOLERANCE = 0.1  # dropped mass at which the summary quotes the window
 
 
@@ -48,10 +49,14 @@ def sentence(rows: pd.DataFrame) -> str | None:
     slopes = [
         np.polyfit(np.log(head["n"]), np.log(head[f"k_min_{TOLERANCE}"]), 1)[0]
         for _, head in means.groupby(["layer", "head"])
+        if head["n"].max() > MIN_SPAN * head["n"].min()
     ]
+    if not slopes:
+        return f"Rows see about {means['n'].max():.0f} keys at every length, so there is no growth to speak of."
     low, middle, high = np.quantile(slopes, [0.1, 0.5, 0.9])
     spread = f" (10% of heads below n^{low:.2f}, 10% above n^{high:.2f})" if len(slopes) > 1 else ""
+    rough = "" if means["length"].nunique() > 3 else " A rough slope: few lengths."
     return (
         f"The window for a dropped mass of {TOLERANCE:g} grows like n^{middle:.2f} between "
-        f"{means['length'].min()} and {means['length'].max()} keys{spread}."
+        f"{means['length'].min()} and {means['length'].max()} keys{spread}.{rough}"
     )

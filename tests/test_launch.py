@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -79,6 +80,10 @@ def test_a_plan_measures_nothing(command, tmp_path):
         (["selector.k=4"], "selector.k"),
         (["windows=budget"], "budget"),
         (["gibberish"], "gibberish"),
+        (["+source.foo=1"], "source.foo"),
+        (["+windows.rules.power.foo=1"], "windows.rules.power.foo"),
+        (["runner.matrix_layers=[3]", "runner.matrix_heads=[0]"], "matrix_layers"),
+        (["runner.matrix_layers=[0]"], "give both"),
         (["experiment=null"], "NoneType"),
     ],
 )
@@ -125,3 +130,36 @@ def test_a_killed_run_is_completed_by_the_same_command(tmp_path):
     assert subprocess.run(arguments, cwd=ROOT, capture_output=True, check=False).returncode == 0
     (manifest,) = tmp_path.glob("runs/[!.]*/manifest.json")
     assert json.loads(manifest.read_text())["status"] == "complete"
+
+
+def test_a_truncated_record_is_measured_again(command, tmp_path):
+    command(*TINY)
+    (folder,) = (tmp_path / "out" / "runs").iterdir()
+    whole = (folder / "windows.parquet").read_bytes()
+    (folder / "windows.parquet").write_bytes(whole[: len(whole) // 2])
+    status, out, _ = command(*TINY)
+    assert status == 0
+    assert "Already measured" not in out
+    assert len((folder / "windows.parquet").read_bytes()) > len(whole) // 2
+
+
+def test_what_a_killed_job_left_is_removed(command, tmp_path):
+    command(*TINY)
+    (folder,) = (tmp_path / "out" / "runs").iterdir()
+    leftover = folder.with_name(f".partial-{folder.name}-{platform.node()}-999999999-x")
+    leftover.mkdir()
+    command(*TINY, "force=true")
+    assert not leftover.exists()
+
+
+def test_outputs_that_cannot_be_written_are_one_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("sys.argv", ["run.py", *TINY, f"outputs={tmp_path / 'file'}"])
+    assert main() == 1
+    assert "outputs=" in capsys.readouterr().err
+
+
+def test_a_plan_of_what_is_measured_costs_nothing(command):
+    command(*TINY, "-m", "source.s=0.3,0.8")
+    _, out, _ = command(*TINY, "-m", "source.s=0.3,0.8", "plan=true")
+    assert "2 jobs: about 0 s" in out

@@ -132,6 +132,7 @@ def _quiet_transformers() -> ModuleType:
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
     return transformers
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors.torch import save_file
@@ -39,7 +41,17 @@ def finished(folder: Path) -> dict[str, Any] | None:
         complete = manifest["status"] == "complete"
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    return manifest if complete and (folder / "rows.parquet").exists() else None
+    tables = (folder / "rows.parquet", folder / "windows.parquet")
+    return manifest if complete and all(map(_whole, tables)) else None
+
+
+def _whole(parquet: Path) -> bool:
+    """Say whether a parquet file ends with a footer that can be read: a truncated one does not."""
+    try:
+        pq.read_metadata(parquet)
+    except (OSError, pa.ArrowException):
+        return False
+    return True
 
 
 class Record:
@@ -82,7 +94,9 @@ def new_record(folder: Path) -> Iterator[Record]:
     partial: Path | None = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=folder.parent))
+        mine = f"{PARTIAL}{folder.name}-{platform.node()}-"
+        _remove_abandoned(folder.parent, mine)
+        partial = Path(tempfile.mkdtemp(prefix=f"{mine}{os.getpid()}-", dir=folder.parent))
         partial.chmod(0o755)  # mkdtemp makes it private; results are for everyone who may read outputs/
         yield Record(partial)
         for path in partial.iterdir():
@@ -95,6 +109,14 @@ def new_record(folder: Path) -> Iterator[Record]:
     finally:
         if partial is not None:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+def _remove_abandoned(runs: Path, prefix: str) -> None:
+    """Remove what killed jobs of the same run on this machine have left."""
+    for leftover in runs.glob(f"{prefix}*"):
+        pid = leftover.name.removeprefix(prefix).split("-")[0]
+        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _put_in_place(partial: Path, folder: Path) -> None:

@@ -50,6 +50,7 @@ class Approximation:
         advance: Callable[[], None],
     ) -> None:
         """Measure everything that `source` pushes; call `advance` after each group of rows."""
+        self._check_matrices(source)
         resident = source.resident_bytes()
 
         def block_size(rows: Rows, count: int) -> int:
@@ -84,6 +85,17 @@ class Approximation:
             matrices=MatrixRequest(self.matrix_layers, self.matrix_heads),
             record=on_matrix,
         )
+
+    def _check_matrices(self, source: Source) -> None:
+        """Raise UserError if matrices are asked for and no measured head is among them."""
+        if not self.matrix_layers and not self.matrix_heads:
+            return
+        layers, heads = source.layers_and_heads()
+        if not set(layers) & set(self.matrix_layers) or not set(heads) & set(self.matrix_heads):
+            raise UserError(
+                f"runner.matrix_layers={self.matrix_layers} and matrix_heads={self.matrix_heads} name no measured head: "
+                f"give both, among layers {layers[0]}..{layers[-1]} and heads {heads[0]}..{heads[-1]}"
+            )
 
 
 def measure_rows(

@@ -59,6 +59,10 @@ class Source(Protocol):
         """Return the hashes of `model` and `text`, None where there is none."""
         ...
 
+    def layers_and_heads(self) -> tuple[list[int], list[int]]:
+        """Return the layers and the heads whose rows `stream` will push."""
+        ...
+
     def batches(self) -> list[Batch]:
         """Check the request before anything large is loaded, and return what `stream` will push."""
         ...

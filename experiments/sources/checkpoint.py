@@ -68,6 +68,10 @@ class Checkpoint:
         """Return the SHA-256 of the model's files and of the text."""
         return {"model": self.located.sha256(), "text": text_hash(read_text(self.text))}
 
+    def layers_and_heads(self) -> tuple[list[int], list[int]]:
+        """Return the chosen layers and heads, all by default."""
+        return self._selection(self._checked_config())
+
     def batches(self) -> list[Batch]:
         """Check lengths and text against the model before its weights are loaded; one batch per head and length."""
         config = self._checked_config()

@@ -73,6 +73,10 @@ class Gaussian:
         """Return no hashes: nothing is read from files."""
         return {"model": None, "text": None}
 
+    def layers_and_heads(self) -> tuple[list[int], list[int]]:
+        """Return layer 0 and head 0."""
+        return [0], [0]
+
     def batches(self) -> list[Batch]:
         """Return one batch per length, once per draw."""
         return [Batch(self.samples, self.rows, n, self.head_dim) for n in self.lengths]

@@ -110,9 +110,10 @@ def _curve_figure(curves: pd.DataFrame, title: str) -> Figure:
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     for name in map(str, curves.columns):
-        if name.startswith("dropped_mass/power_") and "_x" not in name:
+        if (curves[name] > 0).any() and name.startswith("dropped_mass/power_") and "_x" not in name:
             axes.plot(curves.index, curves[name], marker="o", label=name.removeprefix("dropped_mass/power_"))
-    axes.set(xscale="log", yscale="log", xlabel="context length n (keys)", ylabel="dropped mass, mean", title=title)
+    scale = "log" if axes.lines else "linear"
+    axes.set(xscale="log", yscale=scale, xlabel="context length n (keys)", ylabel="dropped mass, mean", title=title)
     if axes.lines:
         axes.legend(title="C of k = n^C", fontsize="small", ncols=2)
     return figure
