@@ -32,7 +32,7 @@ class Curves:
     """Sums of k_min of all heads of one label and variant at one eta, kept apart by cluster.
 
     Shapes: `total` and `rows` (heads, lengths, clusters); `at_one`, `at_n` (heads, lengths), numbers of rows
-    whose k_min is 1 or n; `x` (lengths,), ln of the mean number of visible keys.
+    whose k_min is 1 or n; `lengths` (lengths,), nominal; `x` (lengths,), ln of the mean number of visible keys.
     """
 
     label: str
@@ -40,6 +40,7 @@ class Curves:
     variant: str
     eta: float
     places: pd.MultiIndex
+    lengths: Array
     x: Array
     total: Array
     rows: Array
@@ -50,6 +51,17 @@ class Curves:
     def clusters(self) -> int:
         """Number of independent clusters."""
         return self.total.shape[-1]
+
+    def log_means(self, settings: Settings) -> tuple[Array, Array]:
+        """Ln of each head's mean k_min (heads, lengths), and its bootstrap replicates (resamples, heads, lengths)."""
+        weights = bootstrap.weights(self.clusters, settings.resamples, settings.seed, self.label)
+        return self.log_mean(np.ones((1, self.clusters)))[0], self.log_mean(weights)
+
+    def typical(self, y: Array, replicates: Array, settings: Settings) -> tuple[Array, Array]:
+        """Mean of `log_means` over heads: (1, lengths) and (resamples, 1, lengths); replicates resample heads too."""
+        heads = len(self.places)
+        drawn = bootstrap.weights(heads, settings.resamples, settings.seed, f"{self.label}, heads") / heads
+        return y.mean(0)[None], np.einsum("bhl,bh->bl", replicates, drawn)[:, None, :]
 
     def log_mean(self, weights: Array) -> Array:
         """Ln of the mean k_min, clusters weighted: (resamples, clusters) -> (resamples, heads, lengths)."""
@@ -77,11 +89,8 @@ def fit_heads(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
         and `censored` ones left out, k_min at the longest length, a `reason` where there is no fit or rank.
     """
     tables = []
-    for curves in _curves(rows, settings):
-        weights = bootstrap.weights(curves.clusters, settings.resamples, settings.seed, curves.label)
-        censored = _censored(curves.at_one, curves.at_n, curves.rows.sum(-1), settings)
-        y = curves.log_mean(np.ones((1, curves.clusters)))[0]
-        fitted = _fit(y, curves.log_mean(weights), curves, censored, settings)
+    for curves in curves_of(rows, settings):
+        fitted = _fit(*curves.log_means(settings), curves, censored_heads(curves, settings), settings)
         tables.append(curves.places.to_frame(index=False).merge(fitted, left_index=True, right_on="curve"))
     return _tidy(tables, ["label", "kind", "variant", "layer", "head", "eta", "law"])
 
@@ -104,15 +113,10 @@ def fit_pooled(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
         and `censored` ones left out, k_min at the longest length, a `reason` where there is no fit or rank.
     """
     tables = []
-    for curves in _curves(rows, settings):
-        heads = len(curves.places)
-        weights = bootstrap.weights(curves.clusters, settings.resamples, settings.seed, curves.label)
-        drawn = bootstrap.weights(heads, settings.resamples, settings.seed, f"{curves.label}, heads") / heads
-        y = curves.log_mean(np.ones((1, curves.clusters))).mean(1)
-        replicates = np.einsum("bhl,bh->bl", curves.log_mean(weights), drawn)[:, None, :]
-        count = curves.rows.sum((0, -1), keepdims=True)[..., 0]
-        censored = _censored(curves.at_one.sum(0)[None], curves.at_n.sum(0)[None], count, settings)
-        tables.append(_fit(y, replicates, curves, censored, settings).assign(heads=heads))
+    for curves in curves_of(rows, settings):
+        y, replicates = curves.typical(*curves.log_means(settings), settings)
+        fitted = _fit(y, replicates, curves, censored_pool(curves, settings), settings)
+        tables.append(fitted.assign(heads=len(curves.places)))
     return _tidy(tables, ["label", "kind", "variant", "heads", "eta", "law"])
 
 
@@ -138,7 +142,8 @@ def share_of_laws(heads: pd.DataFrame, clear_lead: float) -> pd.DataFrame:
     return table
 
 
-def _curves(rows: pd.DataFrame, settings: Settings) -> Iterator[Curves]:
+def curves_of(rows: pd.DataFrame, settings: Settings) -> Iterator[Curves]:
+    """Sum the rows of every label, variant and eta into curves; of each label the longest design is used."""
     for variant, same in rows.groupby("variant", observed=True):
         chosen = longest_design(same)
         for label in labels_in_order(chosen):
@@ -164,12 +169,24 @@ def _curves(rows: pd.DataFrame, settings: Settings) -> Iterator[Curves]:
                     variant=str(variant),
                     eta=eta,
                     places=places,
+                    lengths=lengths.astype(np.float64),
                     x=x,
                     total=sums(k),
                     rows=counts,
                     at_one=sums((k == 1).astype(np.float64)).sum(-1),
                     at_n=sums((k == n).astype(np.float64)).sum(-1),
                 )
+
+
+def censored_heads(curves: Curves, settings: Settings) -> NDArray[np.bool_]:
+    """Tell where too many of a head's rows sit at k_min = 1 or n, shape (heads, lengths)."""
+    return _censored(curves.at_one, curves.at_n, curves.rows.sum(-1), settings)
+
+
+def censored_pool(curves: Curves, settings: Settings) -> NDArray[np.bool_]:
+    """Tell where too many rows of all heads sit at k_min = 1 or n, shape (1, lengths)."""
+    count = curves.rows.sum((0, -1), keepdims=True)[..., 0]
+    return _censored(curves.at_one.sum(0)[None], curves.at_n.sum(0)[None], count, settings)
 
 
 def _censored(at_one: Array, at_n: Array, rows: Array, settings: Settings) -> NDArray[np.bool_]:

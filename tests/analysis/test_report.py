@@ -4,6 +4,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from analysis import figures
 from analysis.__main__ import main
 
 
@@ -30,7 +31,7 @@ def test_the_page_stands_alone(text):
     assert len(text) < 5_000_000
     assert not {"script", "link", "iframe"} & set(page.tags)
     assert all(image["src"].startswith("data:image/") and image["alt"] for image in page.images)
-    assert len(page.images) == 4
+    assert len(page.images) == len(figures.names())
     assert "url(" not in text.split("</style>")[0]
 
 
@@ -48,7 +49,7 @@ def test_it_says_what_was_found_for_each_label(text):
 
 
 def test_it_gives_the_provenance_of_each_figure(text):
-    for name in ("regimes", "exponents", "windows", "attention"):
+    for name in figures.names():
         assert f"python -m analysis --only {name} --force" in text
     assert "python run.py source=smollm2 seed=0" in text
 

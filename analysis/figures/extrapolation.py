@@ -1,0 +1,112 @@
+"""How far off each law is at the longest context after a fit at shorter ones."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from omegaconf import DictConfig
+
+from analysis import settings, style
+from analysis.extrapolate import extrapolate
+from analysis.figures import Drawing, Evidence, NothingToDraw
+from analysis.laws import LAWS
+from analysis.load import labels_in_order
+
+FACTORS = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8)
+NAMES = {1 / 8: "⅛", 1 / 4: "¼", 1 / 2: "½"}
+FORMULAS = {
+    "power": r"$a\,n^C$",
+    "power_log": r"$a\,n^C\,\ln n$",
+    "log": r"$a + b\,\ln n$",
+    "linear": r"$b\,n$",
+    "constant": "$a$",
+}
+CROWD = 5  # fewer heads than this are no distribution
+
+
+def draw(evidence: Evidence, config: DictConfig) -> Drawing:
+    """Draw one panel per source; see conf/figure/extrapolation.yaml."""
+    if evidence.rows.empty:
+        raise NothingToDraw("no rows were measured")
+    how = replace(settings.fits(settings.analysis()), etas=(config.eta,))
+    table = extrapolate(evidence.rows, how, list(config.shares))
+    known = table.dropna(subset="error")
+    if known.empty:
+        raise NothingToDraw(f"no law could be put to the test: {table['reason'].iloc[0]}")
+    labels = [label for label in labels_in_order(evidence.rows) if (known["label"] == label).any()]
+    columns = min(len(labels), config.across)
+    lines = -(-len(labels) // columns)
+    figure, axes = style.panels(lines, columns, config.height, left=0.88, gap=0.1, right=0.42)
+    for i, panel in enumerate(axes.flat):
+        if i >= len(labels):
+            panel.remove()
+            continue
+        _panel(panel, known[known["label"] == labels[i]], config)
+        style.title(panel, labels[i], style.PAGE / columns - 0.5)
+        panel.tick_params(labelleft=i % columns == 0)
+        panel.set_ylabel("law of k" if i % columns == 0 else "")
+    _legend(axes[0, 0], config)
+    used = evidence.rows[evidence.rows["label"].isin(labels)]
+    style.footer(figure, style.counts(used))
+    return Drawing(figure, table)
+
+
+def _panel(axes: Axes, table: pd.DataFrame, config: DictConfig) -> None:
+    reach = config.reach
+    axes.axvline(0, color="black", lw=0.6)
+    shades = style.shades(len(config.shares))
+    for i, law in enumerate(LAWS):
+        for j, (share, shade) in enumerate(zip(config.shares, shades, strict=True)):
+            y = i + 0.8 * ((j + 0.5) / len(config.shares) - 0.5)
+            at = table[(table["law"] == law.name) & (table["share"] == share)]
+            heads, pooled = at[at["scope"] == "head"], at[at["scope"] == "pooled"]
+            crowd = len(heads) >= CROWD
+            if crowd:
+                above = y - 0.08
+                ends = np.clip(heads["error"].quantile([0.05, 0.25, 0.5, 0.75, 0.95]), -reach, reach)
+                axes.hlines(above, ends.iloc[0], ends.iloc[4], color=shade, lw=0.7)
+                axes.hlines(above, ends.iloc[1], ends.iloc[3], color=shade, lw=3.6, alpha=0.55)
+                axes.plot(ends.iloc[2], above, "|", color=shade, ms=6, mew=1.4)
+                if j == 0:
+                    text = f"{heads['best'].mean():.0%}"
+                    axes.text(1.03, i, text, transform=axes.get_yaxis_transform(), va="center", fontsize=style.SMALL)
+            below = y + 0.14 * crowd
+            for error, low, high in pooled[["error", "error_low", "error_high"]].itertuples(index=False, name=None):
+                axes.hlines(below, *np.clip([low, high], -reach, reach), color="black", lw=0.6)
+                axes.plot(np.clip(error, -reach, reach), below, "Ds"[j % 2], color=shade, mec="black", mew=0.4, ms=3.6)
+    if (table["scope"] == "head").sum() >= CROWD * len(LAWS) * len(config.shares):
+        where = axes.get_yaxis_transform()
+        axes.text(1.03, -0.75, "best for", transform=where, va="center", fontsize=style.SMALL, color="0.35")
+    axes.set_yticks(range(len(LAWS)), [FORMULAS.get(law.name, law.formula) for law in LAWS])
+    axes.set_ylim(len(LAWS) - 0.4, -0.95)
+    axes.set_xlim(-1.04 * reach, 1.04 * reach)
+    axes.xaxis.set_major_locator(FixedLocator([np.log(f) for f in FACTORS if abs(np.log(f)) <= reach]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _factor(float(np.exp(value)))))
+    axes.set_xlabel("k at N, predicted / measured")
+
+
+def _factor(value: float) -> str:
+    nearest = min(FACTORS, key=lambda factor: abs(factor - value))
+    return NAMES.get(nearest, f"{nearest:g}")
+
+
+def _legend(axes: Axes, config: DictConfig) -> None:
+    shades = style.shades(len(config.shares))
+    handles = [
+        Line2D([], [], marker="Ds"[j % 2], color=shade, mec="black", mew=0.4, ms=3.6, lw=0, label=f"n ≤ {share:g} N")
+        for j, (share, shade) in enumerate(zip(config.shares, shades, strict=True))
+    ]
+    axes.legend(
+        handles=handles,
+        title="fitted at",
+        loc="upper right",
+        fontsize=style.SMALL,
+        title_fontsize=style.SMALL,
+        handletextpad=0.2,
+        labelspacing=0.2,
+        borderaxespad=0.1,
+    )
