@@ -7,7 +7,7 @@ from scipy import stats
 
 
 def with_spread(frame: pd.DataFrame, measure: str, by: Sequence[str], confidence: float) -> pd.DataFrame:
-    """Centre and spread of a measure of the windows table, per label.
+    """Centre and spread of a measure of the rows or the windows table, per label.
 
     A label with several heads is shown as its median head and the quartiles over heads, for a mean would hide
     that heads differ. A label with one head is shown as the mean over clusters with Student's interval.
@@ -22,12 +22,15 @@ def with_spread(frame: pd.DataFrame, measure: str, by: Sequence[str], confidence
     Returns
     -------
     DataFrame : `label`, the `by` columns, `measure`, `centre`, `low`, `high` (NaN where there is one cluster
-        and one head), `spread` (what low and high are), `heads`, `clusters`, mean `k`.
+        and one head), `spread` (what low and high are), `heads`, `clusters`, mean `k` of windows.
     """
     keys = ["label", *by]
-    clusters = frame.groupby([*keys, "layer", "head", "cluster"], observed=True)[[measure, "k"]].mean()
+    columns = [measure, *({"k"} & set(frame))]
+    clusters = frame.groupby([*keys, "layer", "head", "cluster"], observed=True)[columns].mean()
     heads = clusters.groupby([*keys, "layer", "head"], observed=True).mean().groupby(keys, observed=True)
-    table = pd.DataFrame({"k": heads["k"].mean(), "heads": heads.size()})
+    table = pd.DataFrame({"heads": heads.size()})
+    if "k" in columns:
+        table["k"] = heads["k"].mean()
     by_cluster = clusters.groupby(keys, observed=True)[measure]
     table["clusters"] = by_cluster.size() // table["heads"]
     many = table["heads"] > 1

@@ -18,8 +18,8 @@ def gather(
 
     Parameters
     ----------
-    config : the figure's yaml; `records` maps column names to the values allowed (a table without the column
-        is not restricted by it), `uses` names the parts wanted, of `rows`, `windows` and `matrices`.
+    config : the figure's yaml; `records` maps column names to the values allowed, null for a missing one (a table
+        without the column is not restricted by it), `uses` names the parts wanted, of `rows`, `windows` and `matrices`.
     rows, windows : of `analysis.load`.
     fits : of all labels.
     runs : all complete runs.
@@ -45,5 +45,6 @@ def gather(
 def _only(table: pd.DataFrame, records: Mapping[str, Sequence[object]]) -> pd.DataFrame:
     for column, allowed in records.items():
         if column in table:
-            table = table[table[column].isin(list(allowed))]
+            values = table[column]
+            table = table[values.isin(list(allowed)) | (values.isna() & (None in allowed))]
     return table

@@ -71,6 +71,13 @@ def title(axes: Axes, label: str, width: float, size: float = 7.5) -> None:
     axes.set_title(textwrap.fill(label, letters), parse_math=False, fontsize=size, linespacing=1.1)
 
 
+def short(label: str, most: int = 10) -> str:
+    """Shorten a record's label for the end of a curve: s = 0.3, SmolLM2."""
+    name = label.removeprefix("Gaussian, ").replace("sigma = ", "σ = ")
+    # a label is the user's: a $ in it is no mathematics
+    return (name if name != label else name.split("-")[0])[:most].replace("$", r"\$")
+
+
 def spread_over(values: Sequence[T], most: int) -> list[T]:
     """Pick at most `most` values evenly, the first and the last among them."""
     picked = np.linspace(len(values) - 1, 0, min(most, len(values))).round().astype(int)

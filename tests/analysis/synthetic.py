@@ -62,6 +62,11 @@ def gaussian(lengths, rows, samples, s=None, sigma=None, seed=0, places=((0, 0),
                     window = {**place, "rows": rows, "selector": "oracle", "rule": rule}
                     window |= {"parameter": parameter, "scale": scale, "k": k}
                     window |= {"dropped_mass": tau.mean(), "tv": tau.mean(), "kl": -np.log1p(-tau).mean()}
+                    rest, factor = p[:, k : k + 1].sum(1), tau / (1 - tau)
+                    lost, inside = np.maximum(squares[:, -1] - squares[:, k - 1], 0), squares[:, k - 1]
+                    window |= {"linf_truncated": rest.mean(), "l2_truncated": np.sqrt(lost).mean()}
+                    window["linf_renormalised"] = np.maximum(rest, p[:, 0] * factor).mean()
+                    window["l2_renormalised"] = np.sqrt(lost + factor**2 * inside).mean()
                     window["output_error_truncated"] = np.sqrt(((whole - cut) ** 2).sum(1).mean()) / rms
                     sparse = cut / (1 - tau[:, None])
                     window["output_error_renormalised"] = np.sqrt(((whole - sparse) ** 2).sum(1).mean()) / rms

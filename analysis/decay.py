@@ -1,0 +1,91 @@
+"""How fast an error falls with context length: its decay rate, the slope d ln error / d ln n, with an interval."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from analysis import bootstrap
+from analysis.fit import Array, Settings
+
+WINDOW = ["rule", "parameter", "scale"]
+
+
+def decay_rates(windows: pd.DataFrame, measures: Sequence[str], settings: Settings) -> pd.DataFrame:
+    """Fit ln error = c + rate ln n by least squares to every window, per label the median over its heads.
+
+    Lengths at which the window holds the whole row, or some head's error is zero, are left out. Intervals
+    resample whole clusters and, where there are several, heads.
+
+    Parameters
+    ----------
+    windows : lines of `analysis.load` of one selector and variant, one design per label.
+    measures : columns to fit.
+    settings : seed, resamples, confidence and the least number of lengths.
+
+    Returns
+    -------
+    DataFrame : one line per (label, rule, parameter, scale, measure): `rate` (dimensionless, negative where
+        the error falls) with `rate_low`, `rate_high`, the quartiles over heads `heads_low`, `heads_high`,
+        `falling`, the share of heads of negative rate, and the numbers of `lengths`, `heads`, `clusters`.
+    """
+    lines = []
+    windows = windows[windows["k"] < windows["length"]]
+    for keys, frame in windows.groupby(["label", *WINDOW], observed=True, sort=True):
+        place = pd.MultiIndex.from_frame(frame[["layer", "head"]])
+        places = place.unique().sort_values()
+        lengths, length = np.unique(frame["length"], return_inverse=True)
+        names, cluster = np.unique(frame["cluster"].astype(str), return_inverse=True)
+        shape = (len(places), len(lengths), len(names))
+        cell = np.ravel_multi_index((places.get_indexer(place), length, cluster), shape)
+        count = np.bincount(cell, minlength=int(np.prod(shape))).reshape(shape).astype(np.float64)
+        label = str(keys[0])
+        by_cluster = bootstrap.weights(len(names), settings.resamples, settings.seed, label)
+        heads = _resampled_heads(len(places), settings, label)
+        x = np.log(lengths.astype(np.float64))
+        for measure in measures:
+            total = (
+                np.bincount(cell, frame[measure].to_numpy(np.float64), minlength=count.size)
+                .reshape(shape)
+                .astype(np.float64)
+            )
+            # a head is resampled with all its lengths, so a length counts only where every head has an error
+            known = ((total > 0) | (count == 0)).all((0, 2)) & (count.sum(-1) > 0).all(0)
+            if known.sum() < settings.min_lengths:
+                continue
+            parts = total[:, known], count[:, known], x[known]
+            slopes = _slopes(*parts, np.ones((1, len(names))))[0]
+            drawn = np.take_along_axis(_slopes(*parts, by_cluster), heads, axis=1)
+            rate = np.median(slopes)
+            low, high = bootstrap.interval(rate, np.nanmedian(drawn, axis=1), len(names), settings.confidence)
+            quartiles = np.quantile(slopes, [0.25, 0.75])
+            lines.append(
+                {
+                    **dict(zip(["label", *WINDOW], keys, strict=True)),
+                    "measure": measure,
+                    "rate": rate,
+                    "rate_low": float(low),
+                    "rate_high": float(high),
+                    "heads_low": quartiles[0],
+                    "heads_high": quartiles[1],
+                    "falling": (slopes < 0).mean(),
+                    "lengths": int(known.sum()),
+                    "heads": len(places),
+                    "clusters": len(names),
+                }
+            )
+    return pd.DataFrame(lines)
+
+
+def _slopes(total: Array, count: Array, x: Array, weights: Array) -> Array:
+    """Slopes in ln n of the ln of the weighted mean error: (resamples, clusters) -> (resamples, heads)."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.log((total @ weights.T) / (count @ weights.T))
+    centred = (x - x.mean()) / ((x - x.mean()) ** 2).sum()
+    return np.einsum("hlb,l->bh", mean, centred)
+
+
+def _resampled_heads(heads: int, settings: Settings, label: str) -> np.ndarray:
+    """Draw which heads stand in each resample, indices of shape (resamples, heads)."""
+    drawn = bootstrap.weights(heads, settings.resamples, settings.seed, f"{label}, heads").astype(int)
+    return np.stack([np.repeat(np.arange(heads), times) for times in drawn])

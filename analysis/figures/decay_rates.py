@@ -1,0 +1,64 @@
+"""Decay rates d ln error / d ln n of windows k = n^C against C, one panel per norm."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from omegaconf import DictConfig
+
+from analysis import settings, style
+from analysis.decay import decay_rates
+from analysis.figures import Drawing, Evidence, NothingToDraw
+from analysis.load import labels_in_order
+
+MARKERS = "os^Dv*P"
+
+
+def draw(evidence: Evidence, config: DictConfig) -> Drawing:
+    """Draw one panel per norm, one curve per source; see conf/figure/decay_rates.yaml."""
+    windows = evidence.windows[evidence.windows["scale"] == 1]
+    if windows.empty:
+        raise NothingToDraw("no window k = n^C was recorded")
+    table = decay_rates(windows, list(config.measures), settings.fits(settings.analysis()))
+    if table.empty:
+        raise NothingToDraw("no source was measured at enough lengths to fit a decay rate")
+    labels = [label for label in labels_in_order(windows) if (table["label"] == label).any()]
+    real = set(windows.loc[windows["kind"] == "real", "label"])
+    columns = config.across
+    figure, axes = style.panels(-(-len(config.measures) // columns), columns, config.height, right=0.48)
+    names = iter(config.measures.items())
+    for i, panel in enumerate(axes.flat):
+        measure, name = next(names, (None, None))
+        if measure is None:
+            panel.remove()
+            continue
+        _panel(panel, table[table["measure"] == measure], labels, real, config)
+        panel.set_title(name)
+        panel.set_ylabel("d ln error / d ln n" if i % columns == 0 else "")
+        panel.tick_params(labelleft=i % columns == 0)
+        panel.set_xlabel("exponent C of the window")
+        if measure == "linf_truncated":
+            c = np.array([0, 1.0])
+            panel.plot(c, -c, ":", color="black", lw=0.8)
+            panel.text(0.52, -0.42, "[T4]", fontsize=style.SMALL, va="bottom", ha="left")
+    used = windows[windows["label"].isin(labels)]
+    style.footer(figure, style.counts(used))
+    return Drawing(figure, table)
+
+
+def _panel(axes: Axes, table: pd.DataFrame, labels: list[str], real: set[str], config: DictConfig) -> None:
+    axes.axhline(0, color="black", lw=0.6)
+    axes.set_ylim(*config.range)
+    axes.set_xlim(0, 1)
+    axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+    ends = []
+    for i, (label, shade) in enumerate(zip(labels, style.shades(len(labels)), strict=True)):
+        curve = table[table["label"] == label].sort_values("parameter")
+        if curve.empty:
+            continue
+        c, rate = curve["parameter"].to_numpy(), curve["rate"].to_numpy()
+        colour = (0.0, 0.0, 0.0, 1.0) if label in real else shade
+        axes.fill_between(c, curve["rate_low"], curve["rate_high"], color=colour, alpha=0.15, lw=0)
+        dash = "--" if label in real else "-"
+        axes.plot(c, rate, dash, marker=MARKERS[i % len(MARKERS)], color=colour, ms=2.4, lw=0.9)
+        ends.append((rate[-1], style.short(label), colour))
+    style.label_ends(axes, ends, 5.5)
