@@ -10,7 +10,7 @@ from rich.table import Table
 
 from analysis import figures, report, settings, tables
 from analysis.draw import Outcome, draw, left_alone
-from analysis.load import complete_runs, load_runs
+from analysis.load import complete_runs, fullest_design, load_runs
 from experiments.errors import UserError
 
 
@@ -25,6 +25,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         analyse(asked.outputs, asked.only, asked.force, Console())
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(
+            f"error: {error.filename}: {error.strerror}; make it writable or choose another --outputs", file=sys.stderr
+        )
         return 1
     return 0
 
@@ -66,6 +71,12 @@ def analyse(outputs: Path, only: Sequence[str] | None, force: bool, console: Con
         status.update("writing the report")
         page = report.write(outputs, outcomes, fits, runs, config)
     console.print(_summary(outcomes, fits, len(runs)))
+    if left := len(runs) - rows.loc[rows["run"].isin(fullest_design(rows)["run"]), "run"].nunique():
+        console.print(
+            f"{left} of {len(runs)} runs repeat a label that another configuration measured more fully (most heads, "
+            "then lengths, then samples) and are left out; to see them, measure into another outputs= directory",
+            soft_wrap=True,
+        )
     console.print(str(page), soft_wrap=True, highlight=False)
     return page
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from analysis import bootstrap
 from analysis.laws import LAWS, Law, information
-from analysis.load import labels_in_order, longest_design
+from analysis.load import fullest_design, labels_in_order
 
 Array = NDArray[np.float64]
 
@@ -145,7 +145,7 @@ def share_of_laws(heads: pd.DataFrame, clear_lead: float) -> pd.DataFrame:
 def curves_of(rows: pd.DataFrame, settings: Settings) -> Iterator[Curves]:
     """Sum the rows of every label, variant and eta into curves; of each label the longest design is used."""
     for variant, same in rows.groupby("variant", observed=True):
-        chosen = longest_design(same)
+        chosen = fullest_design(same)
         for label in labels_in_order(chosen):
             frame = chosen[chosen["label"] == label]
             place = pd.MultiIndex.from_frame(frame[["layer", "head"]])

@@ -6,7 +6,7 @@ import pandas as pd
 from omegaconf import DictConfig
 
 from analysis.figures import Evidence
-from analysis.load import Run, describe, longest_design
+from analysis.load import Run, describe, fullest_design
 from analysis.matrices import recorded
 from analysis.tables import Fits
 
@@ -29,7 +29,7 @@ def gather(
     evidence, used : what to draw on, and the runs that it came from.
     """
     chosen = {
-        name: longest_design(_only(table, config.records)) if name in config.uses else table.iloc[:0]
+        name: fullest_design(_only(table, config.records)) if name in config.uses else table.iloc[:0]
         for name, table in (("rows", rows), ("windows", windows))
     }
     known = _only(pd.DataFrame([describe(run) for run in runs]), config.records)["run"]

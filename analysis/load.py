@@ -97,11 +97,14 @@ def load_runs(runs: Sequence[Run]) -> tuple[pd.DataFrame, pd.DataFrame]:
     return _table(measured, "rows.parquet", ROWS_NEED), _table(measured, "windows.parquet", WINDOWS_NEED)
 
 
-def longest_design(frame: pd.DataFrame) -> pd.DataFrame:
+HEADS_AT_MOST = 10_000  # in a layer: makes one number of layer and head
+
+
+def fullest_design(frame: pd.DataFrame) -> pd.DataFrame:
     """Keep, for each label, the one design that says most; designs are never mixed within a label.
 
-    A label such as a model's name may have been measured by a short quick run and by a long one. The design
-    with the greatest length wins, then the one with most clusters, then most lines, then the first by name.
+    A label such as a model's name may have been measured by a quick run and by a thorough one, and by a trial of two
+    heads. The design with most heads wins, then most lengths, greatest length, most clusters, most lines, first name.
 
     Parameters
     ----------
@@ -111,11 +114,20 @@ def longest_design(frame: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame : the lines of the chosen designs, order kept.
     """
-    sizes = frame.groupby(["label", "design"], observed=True).agg(
-        length=("length", "max"), clusters=("cluster", "nunique"), lines=("length", "size")
+    heads = frame["layer"] * HEADS_AT_MOST + frame["head"]
+    sizes = (
+        frame.assign(one_head=heads)
+        .groupby(["label", "design"], observed=True)
+        .agg(
+            heads=("one_head", "nunique"),
+            lengths=("length", "nunique"),
+            length=("length", "max"),
+            clusters=("cluster", "nunique"),
+            lines=("length", "size"),
+        )
     )
     order = sizes.reset_index().astype({"label": str, "design": str})
-    falls = ["length", "clusters", "lines"]
+    falls = ["heads", "lengths", "length", "clusters", "lines"]
     order = order.sort_values([*falls, "design"], ascending=[False] * len(falls) + [True])
     return frame[frame["design"].isin(order.drop_duplicates("label")["design"])]
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from experiments.errors import UserError
+
 FORMATS = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {"Software": None}}
 
 
@@ -51,5 +53,15 @@ def write_tex(frame: pd.DataFrame, folder: Path, name: str) -> None:
 
 
 def read_csv(folder: Path, name: str) -> pd.DataFrame:
-    """Read NAME.csv back."""
-    return pd.read_csv(folder / f"{name}.csv")
+    """Read NAME.csv back.
+
+    Raises
+    ------
+    UserError : if it is not the table that was written.
+    """
+    try:
+        return pd.read_csv(folder / f"{name}.csv")
+    except (ValueError, OSError) as error:
+        raise UserError(
+            f"{folder / name}.csv: cannot be read; run python -m analysis --force to make it anew"
+        ) from error

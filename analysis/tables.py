@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from analysis import fit, save, settings, stamp
 from analysis.load import Run
+from experiments.errors import UserError
 
 NAMES = ("fits", "fits_pooled", "laws")
 
@@ -40,4 +41,6 @@ def fits(rows: pd.DataFrame, runs: Sequence[Run], folder: Path, config: DictConf
             save.write_csv(table, folder, name)
         made.write(path)
     heads, pooled, laws = (save.read_csv(folder, name) for name in NAMES)
+    if not all("label" in table for table in (heads, pooled, laws)):
+        raise UserError(f"{folder}: a fit table is damaged; run python -m analysis --force to make it anew")
     return Fits(heads, pooled, laws, fresh)

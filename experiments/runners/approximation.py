@@ -93,8 +93,8 @@ class Approximation:
         layers, heads = source.layers_and_heads()
         if not set(layers) & set(self.matrix_layers) or not set(heads) & set(self.matrix_heads):
             raise UserError(
-                f"runner.matrix_layers={self.matrix_layers} and matrix_heads={self.matrix_heads} name no measured head: "
-                f"give both, among layers {layers[0]}..{layers[-1]} and heads {heads[0]}..{heads[-1]}"
+                f"runner.matrix_layers={self.matrix_layers} and matrix_heads={self.matrix_heads} name no measured "
+                f"head: give both, among layers {layers[0]}..{layers[-1]} and heads {heads[0]}..{heads[-1]}"
             )
 
 

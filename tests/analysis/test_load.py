@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import analysis
-from analysis.load import labels_in_order, longest_design
+from analysis.load import fullest_design, labels_in_order
 from experiments.errors import UserError
 from tests.analysis.synthetic import law, write_run
 
@@ -40,12 +40,13 @@ def test_a_document_read_again_is_no_new_cluster(tmp_path):
     assert analysis.load(tmp_path)[0]["cluster"].nunique() == 3
 
 
-def test_the_longest_design_stands_for_a_label_then_the_one_with_most_samples(tmp_path):
+def test_the_fullest_design_stands_for_a_label(tmp_path):
     write_run(tmp_path, "short", "G", law(np.sqrt, lengths=(128, 256), clusters=9), s=0.5)
     write_run(tmp_path, "long", "G", law(np.sqrt, lengths=(128, 512), clusters=2), s=0.5)
     write_run(tmp_path, "more", "G", law(np.sqrt, lengths=(128, 512), clusters=3), s=0.5)
+    write_run(tmp_path, "trial", "G", law(np.sqrt, lengths=(8192,), clusters=20), s=0.5)
     write_run(tmp_path, "else", "H", law(np.sqrt, lengths=(64,), clusters=2), s=0.6)
-    assert set(longest_design(analysis.load(tmp_path)[0])["run"]) == {"more", "else"}
+    assert set(fullest_design(analysis.load(tmp_path)[0])["run"]) == {"more", "else"}
 
 
 def test_labels_read_from_small_s_to_real_models(tmp_path):
