@@ -77,7 +77,7 @@ def _panel(axes: Axes, table: pd.DataFrame, config: DictConfig) -> None:
             for error, low, high in pooled[["error", "error_low", "error_high"]].itertuples(index=False, name=None):
                 axes.hlines(below, *np.clip([low, high], -reach, reach), color="black", lw=0.6)
                 axes.plot(np.clip(error, -reach, reach), below, "Ds"[j % 2], color=shade, mec="black", mew=0.4, ms=3.6)
-    if (table["scope"] == "head").sum() >= CROWD * len(LAWS) * len(config.shares):
+    if ((table["scope"] == "head") & (table["share"] == config.shares[0])).sum() >= CROWD * len(LAWS):
         where = axes.get_yaxis_transform()
         axes.text(1.03, -0.75, "best for", transform=where, va="center", fontsize=style.SMALL, color="0.35")
     axes.set_yticks(range(len(LAWS)), [FORMULAS.get(law.name, law.formula) for law in LAWS])
