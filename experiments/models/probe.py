@@ -7,6 +7,7 @@ sdpa to the last bit and nothing n x n exists on our account.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -83,7 +84,7 @@ class Attention:
 
 @contextmanager
 def intercept(model: Any, attend: Callable[[Attention], Tensor | None]) -> Iterator[None]:
-    """Hand each attention layer of each forward pass of `model` inside the context to `attend`.
+    """Hand each attention layer of a forward pass of `model` inside the context to `attend`.
 
     What `attend` returns, [H, N, V], is taken as the layer's output; if it returns None, the layer attends as plain
     sdpa does. Both interfaces get the name: without a mask function of its own, transformers would silently drop the
@@ -94,6 +95,7 @@ def intercept(model: Any, attend: Callable[[Attention], Tensor | None]) -> Itera
     UserError
         From the forward pass, if a layer's attention is not plain softmax.
     """
+    unnumbered = itertools.count()  # layers that carry no index of their own come in order
 
     def layer_attention(
         module: torch.nn.Module,
@@ -105,7 +107,8 @@ def intercept(model: Any, attend: Callable[[Attention], Tensor | None]) -> Itera
         dropout: float = 0.0,
         **extra: Any,
     ) -> tuple[Tensor, None]:
-        layer = int(getattr(module, "layer_idx", -1))
+        layer = getattr(module, "layer_idx", None)
+        layer = next(unnumbered) if layer is None else int(layer)
         for name, what in NOT_PLAIN.items():
             if extra.get(name) is not None:
                 raise UserError(
@@ -166,7 +169,7 @@ def check_watchable(model: Any, token_N: Tensor) -> bool:
     with watch(model, lambda attention: layers.append(attention.layer)):
         states = forward(model, token_N)
     expected = model.config.get_text_config().num_hidden_layers
-    if len(layers) != expected or len(set(layers)) not in (1, expected):
+    if layers != list(range(expected)):
         raise UserError(
             f"{type(model).__name__}: {len(layers)} attention calls for {expected} layers; "
             "this model does not go through transformers' attention interface and cannot be measured"

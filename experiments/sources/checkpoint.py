@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -114,29 +115,20 @@ class Checkpoint:
         longest = max(self.lengths)
         passes = {longest: sorted(self.lengths)} if causal else {length: [length] for length in sorted(self.lengths)}
 
+        def look(sample: int, lengths: list[int], attention: Attention) -> None:
+            if attention.layer not in layers:
+                return
+            for head in heads:
+                for length in lengths:
+                    choose = causal_positions if causal else _spread_positions
+                    position_R = choose(length, self.rows).to(device)
+                    measure(_rows_of(attention, head, sample, length, position_R))
+                if longest in lengths and matrices.wants(attention.layer, head, sample):
+                    record(_rows_of(attention, head, sample, longest, torch.arange(longest, device=device)))
+
         for sample, token_N in enumerate(tokens_SN):
             for keys, lengths in passes.items():
-                seen = 0
-
-                def look(
-                    attention: Attention, sample: int = sample, keys: int = keys, lengths: list[int] = lengths
-                ) -> None:
-                    nonlocal seen
-                    layer = attention.layer if attention.layer >= 0 else seen
-                    seen += 1
-                    if layer not in layers:
-                        return
-                    for head in heads:
-                        for length in lengths:
-                            position_R = (
-                                causal_positions(length, self.rows) if causal else _spread_positions(length, self.rows)
-                            )
-                            measure(_rows_of(attention, layer, head, sample, length, position_R.to(device)))
-                        if keys == longest and matrices.wants(layer, head, sample):
-                            everyone_R = torch.arange(longest, device=device)
-                            record(_rows_of(attention, layer, head, sample, longest, everyone_R))
-
-                with watch(model, look):
+                with watch(model, partial(look, sample, lengths)):
                     forward(model, token_N[:keys])
 
     def _checked_config(self) -> Any:
@@ -179,10 +171,10 @@ class Checkpoint:
         return chosen[0], chosen[1]
 
 
-def _rows_of(attention: Attention, layer: int, head: int, sample: int, length: int, position_R: Tensor) -> Rows:
+def _rows_of(attention: Attention, head: int, sample: int, length: int, position_R: Tensor) -> Rows:
     kv_head = attention.kv_head(head)
     return Rows(
-        layer=layer,
+        layer=attention.layer,
         head=head,
         sample=sample,
         variant="plain",
