@@ -4,10 +4,16 @@ import os
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hypothesis import settings
 
 from experiments.launch import CONF, configure
 from experiments.models.locate import locate
 from experiments.schema import register
+
+# Where a change is judged, the same examples each time; elsewhere new ones, to find what these do not.
+settings.register_profile("judged", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("judged")
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["WANDB_MODE"] = "offline"

@@ -30,10 +30,10 @@ _helper = numba.njit(cache=True, error_model="numpy", fastmath={"contract"}, inl
 @numba.njit(cache=True, error_model="numpy", fastmath={"contract", "reassoc"})
 def _moments(logits_N, weight_N, highest):
     """Return n, and the sums of t, t^2 and w t over visible keys, t = logit - max; written to be vectorised."""
-    n, first, second, product = 0, 0.0, 0.0, 0.0
+    n, first, second, product, top = 0, 0.0, 0.0, 0.0, np.float64(highest)
     for j in range(logits_N.shape[0]):
         seen = logits_N[j] > -np.inf
-        t = np.float64(logits_N[j] - highest) if seen else 0.0
+        t = np.float64(logits_N[j]) - top if seen else 0.0  # in float64: a mean near 0 is a small difference
         n += seen
         first += t
         second += t * t

@@ -64,6 +64,10 @@ def test_both_paths_agree_on_any_row(logits, data):
     assert_same(torch.tensor([logits]), values, torch.tensor([k]))
 
 
+def test_a_mean_near_zero_keeps_its_digits():
+    assert_same(torch.tensor([[1.75, 1.75, 1.7069520950317383, 17.75, -23.0]]), torch.ones(5, 8))
+
+
 def test_long_rows_agree():
     generator = torch.manual_seed(0)
     assert_same(1.5 * torch.randn(3, 200_000, generator=generator), torch.randn(200_000, 8, generator=generator))
