@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from experiments.errors import UserError
 
-# Bytes that one key of one row takes at the peak of a pass, measured: the logits, their order, probabilities and sums
+# Bytes that one key of one row takes at the peak of a pass, estimated: the logits, their order, probabilities and sums
 # in float64, and what sort and the segment sums copy.
 BYTES_PER_KEY = 120
 # Of one window of one row: a float64 output per window three times over, and the measures.
