@@ -50,7 +50,7 @@ def plan(job: Job, machine: Machine) -> Plan:
     per_entry = _seconds_per_entry(job, machine, batches[0].head_dim)
     entries = sum(batch.count * batch.rows * batch.keys for batch in batches)
     rows = sum(batch.count * batch.rows for batch in batches)
-    groups = sum(batch.count * counts[batch.keys] for batch in batches)
+    groups = sum(batch.count * counts[batch.keys] for batch in batches if job.runner.windowed(batch.variant))
     return Plan(
         rows=rows,
         windows=max(counts.values()),

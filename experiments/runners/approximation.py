@@ -34,6 +34,7 @@ class Approximation:
     matrix_layers: list[int] = field(default_factory=list)
     matrix_heads: list[int] = field(default_factory=list)
     matrix_size: int = 512
+    window_variants: list[str] | None = None
 
     def __post_init__(self) -> None:
         if self.matrix_size < 1:
@@ -51,6 +52,7 @@ class Approximation:
     ) -> None:
         """Measure everything that `source` pushes; call `advance` after each group of rows."""
         self._check_matrices(source)
+        self._check_variants(source)
         resident = source.resident_bytes()
 
         def block_size(rows: Rows, count: int) -> int:
@@ -58,10 +60,12 @@ class Approximation:
             return rows_per_block(len(rows), rows.keys, count, width, machine.memory_bytes, resident)
 
         def on_rows(rows: Rows) -> None:
-            asked = windows.at(rows.length)
+            windowed = self.windowed(rows.variant)
+            asked = windows.at(rows.length) if windowed else Windows([], [])
             statistics, measured = measure_rows(rows, selector, asked, block_size(rows, len(asked)))
             record.rows.append(_row_columns(rows, statistics, measured["output"]))
-            record.windows.append(_window_columns(rows, selector.name, asked, measured))
+            if windowed:
+                record.windows.append(_window_columns(rows, selector.name, asked, measured))
             advance()
 
         def on_matrix(rows: Rows) -> None:
@@ -85,6 +89,19 @@ class Approximation:
             matrices=MatrixRequest(self.matrix_layers, self.matrix_heads),
             record=on_matrix,
         )
+
+    def windowed(self, variant: str) -> bool:
+        """Say whether windows of the rows of a variant are recorded, or the rows alone."""
+        return self.window_variants is None or variant in self.window_variants
+
+    def _check_variants(self, source: Source) -> None:
+        """Raise UserError if the windows of no measured variant are recorded."""
+        measured = sorted({batch.variant for batch in source.batches()})
+        if not any(map(self.windowed, measured)):
+            raise UserError(
+                f"runner.window_variants={self.window_variants} names none of the measured variants: "
+                f"choose among {', '.join(measured)}, or null for all"
+            )
 
     def _check_matrices(self, source: Source) -> None:
         """Raise UserError if matrices are asked for and no measured head is among them."""

@@ -23,6 +23,7 @@ class Batch:
     rows: int
     keys: int
     head_dim: int
+    variant: str = "plain"
 
 
 @dataclass(frozen=True)

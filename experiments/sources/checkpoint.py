@@ -2,12 +2,16 @@
 
 A causal model runs once per text sample, over the longest length: the row of position i does not depend on later
 tokens, so that one pass holds the rows of every length [T8]. An encoder runs once per length.
+
+Rows of different lengths are thereby rows of different queries. The variant `truncated_context` is the control: for
+each length n the model reads only the last n tokens of the sample, so that the same last tokens ask at every length.
+And `no_sink` hides key 0, on which many heads park their attention, from the rows of the ordinary pass.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +29,7 @@ from experiments.sources.text import read_text, text_hash
 if TYPE_CHECKING:
     from experiments.models.probe import Attention
 
+PLAIN, NO_SINK, TRUNCATED = VARIANTS = ("plain", "no_sink", "truncated_context")
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 TRIAL_TOKENS = 12
 FLOPS_PER_SECOND = 8e10  # of a forward pass on two cores; only an estimate's scale
@@ -43,10 +48,18 @@ class Checkpoint:
     layers: list[int] | None = None
     heads: list[int] | None = None
     dtype: str = "float32"
+    variants: list[str] = field(default_factory=lambda: [PLAIN])
 
     def __post_init__(self) -> None:
         check_sampling(self.lengths, self.rows, self.samples)
         check_causal_rows(self.lengths, self.rows)
+        if PLAIN not in self.variants or not set(self.variants) <= set(VARIANTS):
+            raise UserError(f"source.variants={self.variants}: give {PLAIN}, and {NO_SINK} or {TRUNCATED} beside it")
+        if NO_SINK in self.variants and min(self.lengths) == self.rows:
+            raise UserError(
+                f"source.variants has {NO_SINK}, which hides key 0, and that is all that the first row of length "
+                f"{self.rows} sees: give fewer rows or a longer length"
+            )
         if self.dtype not in DTYPES:
             raise UserError(f"source.dtype={self.dtype}: choose one of {', '.join(DTYPES)}")
 
@@ -79,7 +92,7 @@ class Checkpoint:
         layers, heads = self._selection(config)
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         count = len(layers) * len(heads) * self.samples
-        return [Batch(count, self.rows, length, head_dim) for length in self.lengths]
+        return [Batch(count, self.rows, n, head_dim, variant) for variant in self.variants for n in self.lengths]
 
     def resident_bytes(self) -> int:
         """Return the size of the weights and of a few layers' activations at the longest length."""
@@ -91,8 +104,11 @@ class Checkpoint:
     def seconds(self) -> float:
         """Estimate the time of the forward passes."""
         config, longest = self._checked_config(), max(self.lengths)
-        attention = 4 * longest * config.num_hidden_layers * config.hidden_size / 2
-        return self.samples * longest * (2 * _parameters(config) + attention) / FLOPS_PER_SECOND
+        passes = [longest, *(self.lengths if TRUNCATED in self.variants else [])]
+        operations = sum(
+            n * (2 * _parameters(config) + 4 * n * config.num_hidden_layers * config.hidden_size / 2) for n in passes
+        )
+        return self.samples * operations / FLOPS_PER_SECOND
 
     def stream(
         self,
@@ -112,24 +128,33 @@ class Checkpoint:
         tokens_SN = self._token_samples()
         model = load_model(self.located, getattr(torch, self.dtype), device)
         causal = check_watchable(model, tokens_SN[0, :TRIAL_TOKENS])
-        longest = max(self.lengths)
-        passes = {longest: sorted(self.lengths)} if causal else {length: [length] for length in sorted(self.lengths)}
+        if not causal and TRUNCATED in self.variants:
+            raise UserError(f"{self.label} sees both ways, so no context lies to the left: leave out {TRUNCATED}")
+        lengths, longest = sorted(self.lengths), max(self.lengths)
+        of_full_pass = [variant for variant in self.variants if variant != TRUNCATED]
 
-        def look(sample: int, lengths: list[int], attention: Attention) -> None:
+        def look(sample: int, lengths: list[int], variants: list[str], attention: Attention) -> None:
             if attention.layer not in layers:
                 return
             for head in heads:
                 for length in lengths:
                     choose = causal_positions if causal else _spread_positions
-                    position_R = choose(length, self.rows).to(device)
-                    measure(_rows_of(attention, head, sample, length, position_R))
-                if longest in lengths and matrices.wants(attention.layer, head, sample):
+                    rows = _rows_of(attention, head, sample, length, choose(length, self.rows).to(device))
+                    for variant in variants:
+                        measure(_without_first_key(rows) if variant == NO_SINK else replace(rows, variant=variant))
+                wanted = PLAIN in variants and longest in lengths
+                if wanted and matrices.wants(attention.layer, head, sample):
                     record(_rows_of(attention, head, sample, longest, torch.arange(longest, device=device)))
 
+        def read(sample: int, token_N: Tensor, lengths: list[int], variants: list[str]) -> None:
+            with watch(model, partial(look, sample, lengths, variants)):
+                forward(model, token_N)
+
         for sample, token_N in enumerate(tokens_SN):
-            for keys, lengths in passes.items():
-                with watch(model, partial(look, sample, lengths)):
-                    forward(model, token_N[:keys])
+            for group in [lengths] if causal else [[length] for length in lengths]:
+                read(sample, token_N[: group[-1]], group, of_full_pass)
+            for length in lengths if TRUNCATED in self.variants else []:
+                read(sample, token_N[longest - length :], [length], [TRUNCATED])
 
     def _checked_config(self) -> Any:
         from experiments.models.load import context_length, load_config
@@ -177,7 +202,7 @@ def _rows_of(attention: Attention, head: int, sample: int, length: int, position
         layer=attention.layer,
         head=head,
         sample=sample,
-        variant="plain",
+        variant=PLAIN,
         length=length,
         position_R=position_R,
         query_RD=attention.query_HND[head, position_R],
@@ -186,6 +211,14 @@ def _rows_of(attention: Attention, head: int, sample: int, length: int, position
         scale=attention.scale,
         visible_RN=attention.visible(head, position_R, length),
     )
+
+
+def _without_first_key(rows: Rows) -> Rows:
+    """Hide key 0, where a sink would be, from every row; what remains is renormalised by its softmax."""
+    every_RN = torch.ones(len(rows), rows.keys, dtype=torch.bool, device=rows.query_RD.device)
+    visible_RN = every_RN if rows.visible_RN is None else rows.visible_RN.clone()
+    visible_RN[:, 0] = False
+    return replace(rows, variant=NO_SINK, visible_RN=visible_RN)
 
 
 def _spread_positions(length: int, rows: int) -> Tensor:

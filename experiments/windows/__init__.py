@@ -60,7 +60,7 @@ class Windows:
 
     def keys(self, exact: RowFacts) -> Tensor:
         """Return the keys kept [R, W] int64: ceil(x (1 - 1e-9)) held within [1, n], x as the rule asks."""
-        sizes = []
+        sizes = [torch.empty(len(exact.n_R), 0, dtype=torch.float64, device=exact.n_R.device)]
         for rule, part in zip(self.rules, self.coordinates, strict=True):
             if part:
                 parameter_W, scale_W = torch.tensor(part, dtype=torch.float64, device=exact.n_R.device).unbind(1)

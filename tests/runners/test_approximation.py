@@ -15,6 +15,7 @@ from experiments.measures.memory import rows_per_block
 from experiments.runners.approximation import measure_rows
 from experiments.sources.gaussian import Gaussian
 from tests import brute_force
+from tests.models import small
 
 ROW_COLUMNS = {
     *("layer", "head", "sample", "position", "variant", "length", "n"),
@@ -43,6 +44,7 @@ def run(tmp_path, monkeypatch):
     return run_job
 
 
+SMALL_MODEL = ["source.lengths=[16,40]", "source.rows=3", "source.samples=2"]
 SMALL = ["source.lengths=[64,200]", "source.rows=6", "source.samples=2", "source.head_dim=8"]
 
 
@@ -61,6 +63,28 @@ def test_the_record_has_the_columns_of_the_contract(run):
     assert manifest["status"] == "complete"
     assert manifest["run_id"] == folder.name
     assert {"seconds", "peak_rss_mb", "seed", "versions", "git_revision", "hashes"} <= set(manifest)
+
+
+def test_windows_are_recorded_of_the_variants_asked_for_and_rows_of_all(run, tmp_path):
+    folder, text = small.save("llama", tmp_path / "model"), tmp_path / "words.txt"
+    text.write_text(small.text())
+    settings = ["source=checkpoint", f"source.model={folder}", f"source.text={text}", "source.variants=[plain,no_sink]"]
+    record = run(*settings, *SMALL_MODEL, "runner.window_variants=[plain]")
+    rows, windows = pd.read_parquet(record / "rows.parquet"), pd.read_parquet(record / "windows.parquet")
+    assert set(windows["variant"]) == {"plain"}
+    counts = rows["variant"].value_counts()
+    assert counts["plain"] == counts["no_sink"] == 3 * 4 * 2 * 2 * 3
+    hidden = rows[rows["variant"] == "no_sink"].reset_index(drop=True)
+    assert (hidden["sink_mass"] == 0).all()
+    assert (hidden["n"] == rows.loc[rows["variant"] == "plain", "n"].reset_index(drop=True) - 1).all()
+    everything = run(*settings, *SMALL_MODEL, outputs="all")
+    assert set(pd.read_parquet(everything / "windows.parquet")["variant"]) == {"plain", "no_sink"}
+
+
+def test_a_run_that_would_record_no_window_is_refused(job):
+    asked = job(*SMALL, "runner.window_variants=[no_sink]")
+    with pytest.raises(UserError, match="names none of the measured variants: choose among plain"):
+        asked.runner._check_variants(asked.source)
 
 
 @pytest.mark.parametrize("selector", ["oracle", "sinks"])

@@ -220,3 +220,43 @@ def test_smollm2_logits_with_the_probe_equal_those_without(smollm2):
     with watch(model, lambda attention: calls.append(attention.layer)):
         assert torch.equal(logits(), plain)
     assert calls == list(range(30))
+
+
+def test_without_its_sink_a_row_is_renormalised_over_the_other_keys(small_source):
+    """Against transformers' own attention with column 0 struck out."""
+    source = small_source("llama", variants=["plain", "no_sink"], samples=1)
+    pushed = stream(source)
+    assert len(pushed) == 2 * 3 * 4 * 3
+    attentions = eager_attentions(source.model, source._token_samples()[0])
+    for rows in (rows for rows in pushed if rows.variant == "no_sink"):
+        eager_RN = attentions[rows.layer][rows.head, rows.position_R, : rows.length].clone()
+        eager_RN[:, 0] = 0
+        expected_RN = eager_RN / eager_RN.sum(-1, keepdim=True)
+        torch.testing.assert_close(torch.softmax(rows.logits(), -1), expected_RN, rtol=1e-4, atol=1e-6)
+        assert torch.equal(ExactRows.from_logits(rows.logits()).n_R, rows.position_R)
+
+
+def test_a_truncated_context_is_what_the_model_would_see_of_the_last_tokens(small_source):
+    source = small_source("llama", variants=["plain", "truncated_context"], samples=1)
+    pushed, token_N = stream(source), source._token_samples()[0]
+    for rows in (rows for rows in pushed if rows.variant == "truncated_context"):
+        attentions = eager_attentions(source.model, token_N[-rows.length :])
+        expected_RN = attentions[rows.layer][rows.head, rows.position_R, : rows.length]
+        torch.testing.assert_close(torch.softmax(rows.logits(), -1), expected_RN, rtol=1e-4, atol=1e-6)
+    longest = {variant: [r for r in pushed if r.variant == variant and r.length == 48] for variant in source.variants}
+    for plain, control in zip(longest["plain"], longest["truncated_context"], strict=True):
+        assert torch.equal(plain.query_RD, control.query_RD)  # nothing is truncated at the longest length
+
+
+@pytest.mark.parametrize(
+    ("family", "settings", "what"),
+    [
+        ("llama", {"variants": ["no_sink"]}, "give plain"),
+        ("llama", {"variants": ["plain", "sinkless"]}, "give plain"),
+        ("llama", {"variants": ["plain", "no_sink"], "lengths": [5, 20]}, "hides key 0"),
+        ("bert", {"variants": ["plain", "truncated_context"]}, "sees both ways"),
+    ],
+)
+def test_variants_that_cannot_be_measured_are_refused(small_source, family, settings, what):
+    with pytest.raises(UserError, match=what):
+        stream(small_source(family, **settings))
