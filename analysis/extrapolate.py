@@ -1,6 +1,6 @@
 """The test that a law could fail: fitted at short contexts, it predicts the keys needed at the longest one."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -31,13 +31,13 @@ def extrapolate(rows: pd.DataFrame, settings: Settings, shares: Sequence[float])
     """
     tables = []
     for curves in curves_of(rows, settings):
-        y, replicates = curves.log_means(settings)
+        y, by_cluster = curves.log_means(settings)
         places = curves.places.to_frame(index=False)
         nowhere = pd.DataFrame({"layer": [pd.NA], "head": [pd.NA]})
-        pool = curves.typical(y, replicates, settings)
+        pool = curves.typical(y, by_cluster[0].replicates, settings)
         for share in shares:
             for scope, place, values, censored in (
-                ("head", places, (y, replicates), censored_heads(curves, settings)),
+                ("head", places, (y, by_cluster), censored_heads(curves, settings)),
                 ("pooled", nowhere, pool, censored_pool(curves, settings)),
             ):
                 table = _errors(*values, curves, censored, share, settings)
@@ -48,9 +48,14 @@ def extrapolate(rows: pd.DataFrame, settings: Settings, shares: Sequence[float])
 
 
 def _errors(
-    y: Array, replicates: Array, curves: Curves, censored: NDArray[np.bool_], share: float, settings: Settings
+    y: Array,
+    sources: Sequence[bootstrap.Source],
+    curves: Curves,
+    censored: NDArray[np.bool_],
+    share: float,
+    settings: Settings,
 ) -> pd.DataFrame:
-    """Predict the last of y (curves, lengths) and of its bootstrap replicates (resamples, curves, lengths)."""
+    """Predict the last of y (curves, lengths) and of the replicates (resamples, curves, lengths) of its sources."""
     short = curves.lengths <= share * curves.lengths[-1]
     mask = short & ~censored
     points = mask.sum(-1)
@@ -68,8 +73,11 @@ def _errors(
                 # no window keeps less than one key or more than all
                 return np.clip(predicted, 0.0, curves.x[-1]) - values[..., -1]
 
+            def again(replicates: Array, miss: Callable[[Array], Array] = miss) -> Array:
+                return miss(replicates[:, known])
+
             error = miss(y[known])
-            low, high = bootstrap.interval(error, miss(replicates[:, known]), curves.clusters, settings.confidence)
+            low, high = bootstrap.combined_interval(error, sources, again, settings.confidence)
             table.loc[known, ["error", "error_low", "error_high"]] = np.stack([error, low, high], axis=-1)
         few = f"fewer than {settings.min_lengths} uncensored lengths up to {share:g} of the longest"
         table["reason"] = np.where(points < settings.min_lengths, few, "")

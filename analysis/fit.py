@@ -1,6 +1,6 @@
 """Fits of the mean window k_min against context length: per head, pooled over heads, and which law wins."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,16 +52,27 @@ class Curves:
         """Number of independent clusters."""
         return self.total.shape[-1]
 
-    def log_means(self, settings: Settings) -> tuple[Array, Array]:
-        """Ln of each head's mean k_min (heads, lengths), and its bootstrap replicates (resamples, heads, lengths)."""
+    def log_means(self, settings: Settings) -> tuple[Array, list[bootstrap.Source]]:
+        """Ln of each head's mean k_min (heads, lengths), replicates (resamples, heads, lengths) from its clusters."""
         weights = bootstrap.weights(self.clusters, settings.resamples, settings.seed, self.label)
-        return self.log_mean(np.ones((1, self.clusters)))[0], self.log_mean(weights)
+        return self.log_mean(np.ones((1, self.clusters)))[0], [bootstrap.Source(self.log_mean(weights), self.clusters)]
 
-    def typical(self, y: Array, replicates: Array, settings: Settings) -> tuple[Array, Array]:
-        """Mean of `log_means` over heads: (1, lengths) and (resamples, 1, lengths); replicates resample heads too."""
-        heads = len(self.places)
-        drawn = bootstrap.weights(heads, settings.resamples, settings.seed, f"{self.label}, heads") / heads
-        return y.mean(0)[None], np.einsum("bhl,bh->bl", replicates, drawn)[:, None, :]
+    def typical(self, y: Array, by_cluster: Array, settings: Settings) -> tuple[Array, list[bootstrap.Source]]:
+        """Mean over heads of `log_means`, (1, lengths) and replicates (resamples, 1, lengths) of each source of error.
+
+        Clusters and heads are resampled apart. A head's own answers to its clusters spread both; how much is found by
+        giving each head a resample of clusters of its own, once what all heads share in a resample is taken out.
+        """
+        heads, clusters = len(self.places), self.clusters
+        sources = [bootstrap.Source(by_cluster.mean(1, keepdims=True), clusters)]
+        if heads > 1:  # a single head is no sample of heads but all there is
+            drawn = bootstrap.weights(heads, settings.resamples, settings.seed, f"{self.label}, heads") / heads
+            resample, head = np.ogrid[: len(by_cluster), :heads]
+            own = (by_cluster - by_cluster.mean(1, keepdims=True))[(resample + head) % len(by_cluster), head]
+            own *= np.sqrt(clusters / max(clusters - 1, 1))  # the bootstrap deviation lacks it
+            noise = (y + own).mean(1, keepdims=True)
+            sources.append(bootstrap.Source((drawn @ y)[:, None, :], heads, held_elsewhere=noise))
+        return y.mean(0)[None], sources
 
     def log_mean(self, weights: Array) -> Array:
         """Ln of the mean k_min, clusters weighted: (resamples, clusters) -> (resamples, heads, lengths)."""
@@ -98,8 +109,8 @@ def fit_heads(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
 def fit_pooled(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     """Fit every law to the typical head of a label: the mean over its heads of ln(mean k_min).
 
-    Intervals resample clusters and heads. The share of censored rows is taken over all heads, so that the
-    same heads stand at every length.
+    Intervals resample clusters and heads, as `bootstrap.combined_interval` says. The share of censored rows is taken
+    over all heads, so that the same heads stand at every length.
 
     Parameters
     ----------
@@ -114,8 +125,9 @@ def fit_pooled(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     """
     tables = []
     for curves in curves_of(rows, settings):
-        y, replicates = curves.typical(*curves.log_means(settings), settings)
-        fitted = _fit(y, replicates, curves, censored_pool(curves, settings), settings)
+        y, by_cluster = curves.log_means(settings)
+        pool = curves.typical(y, by_cluster[0].replicates, settings)
+        fitted = _fit(*pool, curves, censored_pool(curves, settings), settings)
         tables.append(fitted.assign(heads=len(curves.places)))
     return _tidy(tables, ["label", "kind", "variant", "heads", "eta", "law"])
 
@@ -195,8 +207,10 @@ def _censored(at_one: Array, at_n: Array, rows: Array, settings: Settings) -> ND
         return ~((at_one / rows <= settings.at_one) & (at_n / rows <= settings.at_n))
 
 
-def _fit(y: Array, replicates: Array, curves: Curves, censored: NDArray[np.bool_], settings: Settings) -> pd.DataFrame:
-    """Fit all laws to y (curves, lengths) and to its bootstrap replicates (resamples, curves, lengths)."""
+def _fit(
+    y: Array, sources: Sequence[bootstrap.Source], curves: Curves, censored: NDArray[np.bool_], settings: Settings
+) -> pd.DataFrame:
+    """Fit all laws to y (curves, lengths) and to replicates (resamples, curves, lengths) of its sources of error."""
     points = (~censored).sum(-1)
     fitted = np.flatnonzero(points >= settings.min_lengths)
     mask, m = ~censored[fitted], points[fitted]
@@ -205,9 +219,12 @@ def _fit(y: Array, replicates: Array, curves: Curves, censored: NDArray[np.bool_
         scores = []
         for law, table in zip(LAWS, tables, strict=True):
             parameters = law.fit(y[fitted], curves.x, mask)
-            drawn = replicates[:, fitted]
-            spread = law.fit(drawn, curves.x, np.broadcast_to(mask, drawn.shape))
-            low, high = bootstrap.interval(parameters, spread, curves.clusters, settings.confidence)
+
+            def refit(replicates: Array, law: Law = law) -> Array:
+                drawn = replicates[:, fitted]
+                return law.fit(drawn, curves.x, np.broadcast_to(mask, drawn.shape))
+
+            low, high = bootstrap.combined_interval(parameters, sources, refit, settings.confidence)
             for i, name in enumerate(law.parameters):
                 for suffix, values in (("", parameters), ("_low", low), ("_high", high)):
                     column = np.exp(values[:, i]) if name in law.logarithmic else values[:, i]

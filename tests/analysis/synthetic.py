@@ -85,8 +85,37 @@ def law(k_of_n, lengths=(512, 1024, 2048, 4096, 8192), clusters=12, rows=4, head
     frame = pd.DataFrame({"layer": 0, "head": head, "sample": sample, "variant": "plain"})
     frame["length"] = frame["n"] = n.astype(int)[length]
     frame["position"] = frame["n"] - 1 - row
+    frame["logit_std"] = 1.0
     for eta in ETAS:
         frame[f"k_min_{eta}"] = k.ravel()
+    return frame
+
+
+def crossed(
+    exponents,
+    lengths=(512, 1024, 2048, 4096, 8192),
+    clusters=12,
+    shared=0.1,
+    own=0.3,
+    seed=0,
+):
+    """Rows of many heads, each a power law of its own exponent and level, that all read the same clusters.
+
+    `shared` is the deviation of ln k that a cluster gives every head, `own` that of each head in each cluster.
+    """
+    draw = np.random.default_rng(seed)
+    n = np.array(lengths, dtype=float)
+    shape = (len(exponents), clusters, len(n))
+    level = 1 + draw.normal(size=(len(exponents), 1, 1))
+    noise = shared * draw.normal(size=(1, *shape[1:])) + own * draw.normal(size=shape)
+    log_k = level + np.asarray(exponents)[:, None, None] * np.log(n) + noise
+    head, sample, length = (axis.ravel() for axis in np.indices(shape))
+    frame = pd.DataFrame({"layer": 0, "head": head, "sample": sample, "variant": "plain"})
+    frame["length"] = frame["n"] = n.astype(int)[length]
+    frame["position"] = frame["n"] - 1
+    frame["logit_std"] = 1.0
+    for eta in ETAS:
+        frame[f"k_min_{eta}"] = np.exp(log_k).ravel()
     return frame
 
 

@@ -23,3 +23,28 @@ def test_intervals_of_a_mean_cover_with_few_clusters():
         weights = bootstrap.weights(clusters, 600, 0, "test") / clusters
         low, high = bootstrap.interval(data.mean(1), weights @ data.T, clusters, 0.95)
         assert 0.93 <= ((low <= 0) & (high >= 0)).mean() <= 0.98
+
+
+def test_one_source_gives_its_own_interval():
+    draws = np.random.default_rng(0).normal(size=(500, 3))
+    estimate = draws.mean(0)
+    sources = [bootstrap.Source(draws, 6)]
+    combined = bootstrap.combined_interval(estimate, sources, lambda values: values, 0.95)
+    np.testing.assert_allclose(combined, bootstrap.interval(estimate, draws, 6, 0.95))
+
+
+def test_sources_add_in_quadrature_and_what_is_held_elsewhere_counts_once():
+    draw = np.random.default_rng(0)
+    wide, narrow = 4 * draw.normal(size=(4000, 1)), 3 * draw.normal(size=(4000, 1))
+
+    def reach(*sources):
+        low, high = bootstrap.combined_interval(np.zeros(1), sources, lambda values: values, 0.95)
+        return (high - low)[0] / 2 / 1.96
+
+    many = 10_000
+    both = reach(bootstrap.Source(wide, many), bootstrap.Source(narrow, many))
+    assert np.isclose(both, 5, rtol=0.05)
+    assert np.isclose(
+        reach(bootstrap.Source(wide, many), bootstrap.Source(narrow, many, held_elsewhere=narrow)), 4, 0.05
+    )
+    assert np.isclose(reach(bootstrap.Source(wide, many), bootstrap.Source(narrow, many, held_elsewhere=wide)), 4, 0.05)

@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 import analysis
 from analysis import fit
-from tests.analysis.synthetic import law, write_run
+from tests.analysis.synthetic import crossed, law, write_run
 
 SETTINGS = fit.Settings(etas=(0.1,), seed=0, resamples=400, confidence=0.95, min_lengths=3, at_one=0.5, at_n=0.1)
 
@@ -67,6 +69,34 @@ def test_the_pooled_fit_is_that_of_the_typical_head(loaded):
     assert pooled["heads"] == 30
     # all the spread is between heads, and resampling them has to show it: sd 0.0866 / sqrt(30)
     assert pooled["C_high"] - pooled["C_low"] > 2 * 1.96 * 0.0866 / np.sqrt(30) * 0.9
+
+
+@pytest.mark.parametrize(
+    ("spread", "shared", "own"),
+    [
+        pytest.param(0.15, 0.1, 0.3, id="heads differ most"),
+        pytest.param(0.02, 0.5, 0.1, id="documents differ most"),
+        pytest.param(0.1, 0.1, 0.3, id="both count"),
+        pytest.param(0.0, 0.0, 0.3, id="only noise"),
+    ],
+)
+def test_the_pooled_exponent_is_that_of_the_population_and_covered(spread, shared, own):
+    """200 repetitions of 40 heads, drawn from a population of mean exponent 0.6, reading 12 documents.
+
+    Labels of one table are fitted apart, so the repetitions are labels.
+    """
+    draw = np.random.default_rng(11)
+    repetitions = []
+    for i in range(200):
+        rows = crossed(0.6 + spread * draw.normal(size=40), clusters=12, shared=shared, own=own, seed=i)
+        repetitions.append(rows.assign(label=f"population {i}"))
+    joined = pd.concat(repetitions, ignore_index=True).assign(kind="real", design="same", s=np.nan, sigma=np.nan)
+    joined["cluster"] = joined["sample"].astype(str)
+    joined = joined.astype(dict.fromkeys(("label", "kind", "design", "variant", "cluster"), "category"))
+    pooled = of(fit.fit_pooled(joined, replace(SETTINGS, resamples=200)), "power")
+    assert len(pooled) == 200
+    assert pooled["C"].mean() == pytest.approx(0.6, abs=0.01)
+    assert 0.91 <= ((pooled["C_low"] <= 0.6) & (pooled["C_high"] >= 0.6)).mean() <= 0.98
 
 
 def test_a_single_sample_has_no_interval(loaded):
