@@ -1,0 +1,160 @@
+"""Window rules at equal total cost: dropped mass, worst length, cost for the floor's error, and power against fixed."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, NullFormatter
+from omegaconf import DictConfig
+
+from analysis import settings, style
+from analysis.equal_cost import Contest, contest
+from analysis.figures import Drawing, Evidence, NothingToDraw
+from analysis.load import labels_in_order
+
+MEASURES = {
+    "dropped_mass": "mean dropped mass",
+    "worst_dropped_mass": "dropped mass,\nworst length",
+    "cost_for_floor": "cost for floor's\nerror / budget",
+}
+RULES = {
+    "fixed": ("fixed", "-", "o"),
+    "log": ("log", "-", "^"),
+    "power": ("power", "-", "s"),
+    "power_worst": ("power, worst", "--", "s"),
+    "linear": ("linear", "-", "v"),
+    "top_p": ("top-p", "-", "D"),
+    "free": ("best k(n)", ":", ""),
+    "floor": ("floor [T7]", "-", ""),
+}
+BLACK = (0.0, 0.0, 0.0, 1.0)
+MARKERS = "os^Dv*P"
+
+
+def draw(evidence: Evidence, config: DictConfig) -> Drawing:
+    """Draw one column of panels per source, and below them one panel per mix; see conf/figure/adaptive.yaml."""
+    first, last, count = config.exponents
+    how = Contest(
+        tuple(map(float, config.budgets)),
+        {str(name): float(p) for name, p in config.mixes.items()},
+        tuple(np.linspace(first, last, count)),
+        config.widest,
+        config.most,
+    )
+    table = contest(evidence.windows, how, settings.fits(settings.analysis()))
+    if table.empty:
+        raise NothingToDraw("no source has a dense grid of windows at two lengths and two samples or more")
+    labels = [label for label in labels_in_order(evidence.windows) if (table["label"] == label).any()]
+    figure, axes = style.panels(
+        len(MEASURES) + 1, len(labels), config.height, left=0.66, right=0.04, gap=0.08, edge=0.72
+    )
+    shown = table[table["mix"] == config.mix]
+    for line, (measure, name) in zip(axes, MEASURES.items(), strict=False):
+        for panel, label in zip(line, labels, strict=True):
+            _rules(panel, shown[shown["label"] == label], measure, shown[measure])
+            panel.tick_params(labelleft=panel is line[0])
+            if measure == next(iter(MEASURES)):
+                style.title(panel, style.short(label, 16), panel.get_position().width * style.PAGE)
+            panel.set_xlabel("budget (keys)" if measure == list(MEASURES)[-1] else "")
+        line[0].set_ylabel(name)
+    _legend(axes[0, -1])
+    against = table[table["rule"] == "power"]
+    for panel, mix in zip(_bottom(axes, len(how.mixes)), how.mixes, strict=True):
+        ends = _versus_fixed(panel, against[against["mix"] == mix], labels, evidence.windows)
+        panel.set_ylim(0.95 * against["ratio_fixed"].min(), 1.05 * against["ratio_fixed"].max())
+        _plain(panel, (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1, 1.2))
+        style.label_ends(panel, ends, 5.5)
+        panel.set_title(f"lengths {mix}")
+        panel.set_ylabel("dropped mass,\npower / fixed" if mix == next(iter(how.mixes)) else "")
+        panel.tick_params(labelleft=mix == next(iter(how.mixes)))
+    used = evidence.windows[evidence.windows["label"].isin(labels)]
+    style.footer(figure, style.counts(used))
+    return Drawing(figure, table)
+
+
+def _bottom(axes: np.ndarray, count: int) -> list[Axes]:
+    """Replace the last line of panels by a few wide ones."""
+    left, bottom, _, height = axes[-1, 0].get_position().bounds
+    figure = axes[-1, 0].figure
+    for panel in axes[-1]:
+        panel.remove()
+    between = 0.52 / style.PAGE
+    width = (1 - left) / count - between
+    return [figure.add_axes((left + i * (width + between), bottom, width, height)) for i in range(count)]
+
+
+def _rules(axes: Axes, table: pd.DataFrame, measure: str, every: pd.Series) -> None:
+    axes.set_yscale("log")
+    _budget_axis(axes, table["budget"])
+    for rule, shade in _shades().items():
+        curve = table[table["rule"] == rule].sort_values("budget")
+        _, dash, marker = RULES[rule]
+        axes.plot(
+            curve["budget"], curve[measure], dash, marker=marker, color=shade, ms=2.2, lw=0.9, mfc="none", mew=0.6
+        )
+    if every.notna().any():
+        axes.set_ylim(0.93 * every.min(), 1.07 * every.max())
+    if measure == "cost_for_floor":
+        _plain(axes, (1, 1.5, 2, 3, 5, 10, 20, 50))
+
+
+def _plain(axes: Axes, ticks: tuple[float, ...]) -> None:
+    low, high = axes.get_ylim()
+    axes.set_yticks([tick for tick in ticks if low <= tick <= high])
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _budget_axis(axes: Axes, budgets: pd.Series) -> None:
+    style.length_axis(axes, budgets.tolist(), most=3)
+    if len(budgets):
+        axes.set_xlim(0.8 * budgets.min(), 1.25 * budgets.max())
+
+
+def _shades() -> dict[str, style.Colour]:
+    plain = [rule for rule in RULES if rule not in ("free", "floor", "power_worst")]
+    shades = dict(zip(plain, style.shades(len(plain)), strict=True))
+    shades["power_worst"] = shades["power"]
+    return {rule: shades.get(rule, BLACK) for rule in RULES}
+
+
+def _legend(axes: Axes) -> None:
+    shades = _shades()
+    handles = [
+        Line2D([], [], color=shades[rule], ls=dash, marker=marker, ms=2.6, lw=0.9, mfc="none", mew=0.6, label=name)
+        for rule, (name, dash, marker) in RULES.items()
+    ]
+    axes.legend(
+        handles=handles,
+        loc="upper left",
+        bbox_to_anchor=(1.0, 1.1),
+        fontsize=style.SMALL,
+        handlelength=1.5,
+        handletextpad=0.4,
+        labelspacing=0.35,
+        borderaxespad=0,
+    )
+
+
+def _versus_fixed(
+    axes: Axes, table: pd.DataFrame, labels: list[str], windows: pd.DataFrame
+) -> list[tuple[float, str, style.Colour]]:
+    real = set(windows.loc[windows["kind"] == "real", "label"])
+    axes.axhline(1, color="black", lw=0.6)
+    axes.set_yscale("log")
+    _budget_axis(axes, table["budget"])
+    ends = []
+    for i, (label, shade) in enumerate(zip(labels, style.shades(len(labels)), strict=True)):
+        curve = table[table["label"] == label].sort_values("budget")
+        if curve.empty:
+            continue
+        colour, dash = (BLACK, "--") if label in real else (shade, "-")
+        axes.fill_between(
+            curve["budget"], curve["ratio_fixed_low"], curve["ratio_fixed_high"], color=colour, alpha=0.12, lw=0
+        )
+        axes.plot(
+            curve["budget"], curve["ratio_fixed"], dash, marker=MARKERS[i % len(MARKERS)], color=colour, ms=2.4, lw=0.9
+        )
+        ends.append((float(curve["ratio_fixed"].iloc[-1]), style.short(label), colour))
+    axes.set_xlabel("budget (keys)")
+    return ends
