@@ -6,7 +6,7 @@ import pandas as pd
 from omegaconf import DictConfig
 
 from analysis.figures import Evidence
-from analysis.load import Run, describe, fullest_design
+from analysis.load import Run, describe_all, fullest_design
 from analysis.matrices import recorded
 from analysis.tables import Fits
 
@@ -19,7 +19,8 @@ def gather(
     Parameters
     ----------
     config : the figure's yaml; `records` maps column names to the values allowed, null for a missing one (a table
-        without the column is not restricted by it), `uses` names the parts wanted, of `rows`, `windows` and `matrices`.
+        without the column is not restricted by it; comparisons are left out unless it names a `role`), `uses` names
+        the parts wanted, of `rows`, `windows` and `matrices`.
     rows, windows : of `analysis.load`.
     fits : of all labels.
     runs : all complete runs.
@@ -28,14 +29,15 @@ def gather(
     -------
     evidence, used : what to draw on, and the runs that it came from.
     """
+    records = {"role": ["main"], **config.records}
     chosen = {
-        name: fullest_design(_only(table, config.records)) if name in config.uses else table.iloc[:0]
+        name: fullest_design(_only(table, records)) if name in config.uses else table.iloc[:0]
         for name, table in (("rows", rows), ("windows", windows))
     }
-    known = _only(pd.DataFrame([describe(run) for run in runs]), config.records)["run"]
+    known = _only(describe_all(runs), records)["run"]
     matrices = recorded([run for run in runs if run.id in set(known)]) if "matrices" in config.uses else []
     labels = set(chosen["rows"]["label"].unique())
-    heads, pooled = (_only(table[table["label"].isin(labels)], config.records) for table in (fits.heads, fits.pooled))
+    heads, pooled = (_only(table[table["label"].isin(labels)], records) for table in (fits.heads, fits.pooled))
     used = {run for table in chosen.values() for run in table["run"].unique()}
     used |= {matrix.run for matrix in matrices}
     evidence = Evidence(chosen["rows"], chosen["windows"], heads, pooled, matrices)

@@ -13,6 +13,7 @@ import pyarrow as pa
 import yaml
 
 from experiments.errors import UserError
+from experiments.sources.text import CODE, PROSE
 
 ETAS = (0.5, 0.2, 0.1, 0.05, 0.01)
 PLACE = ("layer", "head", "sample", "variant", "length")
@@ -80,8 +81,9 @@ def load(outputs: str | Path = "outputs") -> tuple[pd.DataFrame, pd.DataFrame]:
     -------
     rows, windows : one line per sampled row, and one per averaged window, with the columns of the contract
         and `run`, `label`, `kind` (`gaussian` or `real`), `source`, `experiment`, `runner`, `s`, `sigma`,
-        `inputs`, `head_dim`, `model_hash`, `text_hash`, `seed`, `design` (identity of the configuration
-        without its seed) and `cluster` (what a bootstrap may resample as independent). Strings are
+        `inputs`, `head_dim`, `corpus` (`prose`, `code` or a file's stem), `shuffled`, `role` (`main`, or
+        `comparison` for a control beside it), `model_hash`, `text_hash`, `seed`, `design` (identity of the
+        configuration without its seed) and `cluster` (what a bootstrap may resample as independent). Strings are
         categoricals.
 
     Raises
@@ -180,7 +182,7 @@ def _table(runs: list[Run], name: str, needed: tuple[str, ...]) -> pd.DataFrame:
     for words in ("variant", *({"selector", "rule"} & set(table))):
         table[words] = table[words].astype("category")
     which = np.repeat(np.arange(len(runs)), [len(frame) for frame in frames])
-    described = pd.DataFrame([describe(run) for run in runs])
+    described = describe_all(runs)
     for column in described:
         values = described[column]
         stored = values if pd.api.types.is_numeric_dtype(values) else values.astype("category")
@@ -189,6 +191,25 @@ def _table(runs: list[Run], name: str, needed: tuple[str, ...]) -> pd.DataFrame:
     origin = table["run"].astype(str).where(table["kind"] == "gaussian", table["text_hash"].astype(str))
     table["cluster"] = (origin + ":" + table["sample"].astype(str)).astype("category")
     return table
+
+
+def describe_all(runs: Sequence[Run]) -> pd.DataFrame:
+    """Describe each run, and tell main records from comparisons.
+
+    Source code and shuffled tokens are there to be compared with a model's main corpus, so their `role` is
+    `comparison`; but of a model that has read nothing else they are `main`.
+    """
+    table = pd.DataFrame([describe(run) for run in runs])
+    aside = table["corpus"].isin(["code"]) | table["shuffled"]
+    has_main = table["model_hash"].isin(table.loc[~aside, "model_hash"])
+    return table.assign(role=np.where(aside & has_main, "comparison", "main"))
+
+
+def _corpus(run: Run) -> str | None:
+    text = run.config["source"].get("text")
+    if run.kind == "gaussian":
+        return None
+    return {None: "prose", PROSE: "prose", CODE: "code"}.get(text) or Path(text).stem
 
 
 def describe(run: Run) -> dict[str, Any]:
@@ -204,6 +225,8 @@ def describe(run: Run) -> dict[str, Any]:
         "runner": run.config["runner"]["name"],
         **{key: np.nan if value is None else float(value) for key, value in numbers.items()},
         "inputs": source.get("inputs"),
+        "corpus": _corpus(run),
+        "shuffled": bool(source.get("shuffle")),
         "model_hash": hashes.get("model"),
         "text_hash": hashes.get("text"),
         "seed": int(run.manifest["seed"]),

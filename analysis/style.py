@@ -136,7 +136,7 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, str, Colour]], size: floa
 def footer(figure: Figure, text: str) -> None:
     """Print below the panels what a figure rests on, see `counts`."""
     y = 0.06 / figure.get_size_inches()[1]
-    lines = textwrap.fill(text, width=190)
+    lines = textwrap.fill(text, width=165)
     figure.text(0.008, y, lines, fontsize=5.5, color="0.35", va="bottom", linespacing=1.3, parse_math=False)
 
 

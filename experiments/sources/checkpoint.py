@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,7 +25,7 @@ from experiments.models.locate import locate
 from experiments.rows import Rows
 from experiments.sources import Batch, MatrixRequest
 from experiments.sources.sampling import causal_positions, check_causal_rows, check_sampling
-from experiments.sources.text import read_text, text_hash
+from experiments.sources.text import corpus_suffix, read_text, text_hash
 
 if TYPE_CHECKING:
     from experiments.models.probe import Attention
@@ -45,6 +46,7 @@ class Checkpoint:
     samples: int
     name: str = "checkpoint"
     text: str | None = None
+    shuffle: bool = False
     layers: list[int] | None = None
     heads: list[int] | None = None
     dtype: str = "float32"
@@ -70,12 +72,14 @@ class Checkpoint:
 
     @property
     def label(self) -> str:
-        """The model's name."""
-        return self.located.label
+        """The model's name, and its corpus unless that is the default prose."""
+        return self.located.label + corpus_suffix(self.text, self.shuffle)
 
     def identity(self) -> dict[str, object]:
         """Return every field, with model and text replaced by their hashes and the name left out."""
-        fields = {name: value for name, value in asdict(self).items() if name != "name"}
+        # without a shuffle it is no part, so that records keep the names they had before there was one
+        left_out = {"name"} if self.shuffle else {"name", "shuffle"}
+        fields = {name: value for name, value in asdict(self).items() if name not in left_out}
         return fields | self.hashes()
 
     def hashes(self) -> dict[str, str | None]:
@@ -125,11 +129,13 @@ class Checkpoint:
 
         config = self._checked_config()
         layers, heads = self._selection(config)
-        tokens_SN = self._token_samples()
+        tokens_SN = self._token_samples(seed)
         model = load_model(self.located, getattr(torch, self.dtype), device)
         causal = check_watchable(model, tokens_SN[0, :TRIAL_TOKENS])
         if not causal and TRUNCATED in self.variants:
-            raise UserError(f"{self.label} sees both ways, so no context lies to the left: leave out {TRUNCATED}")
+            raise UserError(
+                f"{self.located.label} sees both ways, so no context lies to the left: leave out {TRUNCATED}"
+            )
         lengths, longest = sorted(self.lengths), max(self.lengths)
         of_full_pass = [variant for variant in self.variants if variant != TRUNCATED]
 
@@ -162,7 +168,8 @@ class Checkpoint:
         longest, context = max(self.lengths), context_length(self.located)
         if context is not None and longest > context:
             raise UserError(
-                f"source.lengths has {longest}, but {self.label} reads at most {context} tokens: give shorter lengths"
+                f"source.lengths has {longest}, but {self.located.label} reads at most {context} tokens: "
+                "give shorter lengths"
             )
         self._check_text(len(read_text(self.text).encode()), "bytes")
         return load_config(self.located)
@@ -175,14 +182,22 @@ class Checkpoint:
                 f"{needed}: give a longer text, fewer samples or shorter lengths"
             )
 
-    def _token_samples(self) -> Tensor:
-        """Return tokens [samples, N]: sample i is tokens [iN, (i + 1)N) of the text."""
+    def _token_samples(self, seed: int = 0) -> Tensor:
+        """Return tokens [samples, N]: sample i is tokens [iN, (i + 1)N) of the text.
+
+        A shuffle permutes each sample within itself: it holds the tokens that the plain sample holds, and what is gone
+        is their order alone.
+        """
         from experiments.models.load import tokenize
 
         longest = max(self.lengths)
         token_T = tokenize(self.located, read_text(self.text))
         self._check_text(len(token_T), "tokens")
-        return token_T[: self.samples * longest].view(self.samples, longest)
+        tokens_SN = token_T[: self.samples * longest].view(self.samples, longest)
+        if self.shuffle:
+            orders = [np.random.default_rng([seed, i]).permutation(longest) for i in range(self.samples)]
+            tokens_SN = tokens_SN.gather(1, torch.from_numpy(np.stack(orders)))
+        return tokens_SN
 
     def _selection(self, config: Any) -> tuple[list[int], list[int]]:
         chosen = []
@@ -191,7 +206,7 @@ class Checkpoint:
             ("heads", self.heads, config.num_attention_heads),
         ):
             if asked is not None and (bad := [index for index in asked if not 0 <= index < total]):
-                raise UserError(f"source.{name} has {bad[0]}, but {self.label} has {name} 0..{total - 1}")
+                raise UserError(f"source.{name} has {bad[0]}, but {self.located.label} has {name} 0..{total - 1}")
             chosen.append(list(range(total)) if asked is None else sorted(set(asked)))
         return chosen[0], chosen[1]
 

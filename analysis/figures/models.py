@@ -1,0 +1,180 @@
+"""Several models and texts side by side: exponents of the heads, the laws that win, errors of extrapolation."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from omegaconf import DictConfig
+
+from analysis import settings, style
+from analysis.extrapolate import extrapolate
+from analysis.figures import Drawing, Evidence, NothingToDraw
+from analysis.fit import fit_heads, fit_pooled, share_of_laws
+from analysis.laws import LAWS
+from analysis.load import labels_in_order
+
+QUANTILES = {"q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95}
+NAMES = {"constant": "$a$", "log": r"$\ln n$", "power": "$n^C$", "linear": "$n$", "power_log": r"$n^C\ln n$"}
+INSIDE = 0.09  # share of heads from which its bar has room for its name
+
+
+def draw(evidence: Evidence, config: DictConfig) -> Drawing:
+    """Draw one line per model and text; see conf/figure/models.yaml."""
+    if evidence.rows.empty:
+        raise NothingToDraw("no real model has been measured")
+    analysis = settings.analysis()
+    how = replace(settings.fits(analysis), etas=(config.eta,))
+    rows = on_common_lengths(evidence.rows, how.min_lengths)
+    heads, pooled = fit_heads(rows, how), fit_pooled(rows, how)
+    if heads.loc[heads["law"] == "power", "C"].isna().all():
+        raise NothingToDraw(f"no head could be fitted: {heads['reason'].iloc[0]}")
+    won = share_of_laws(heads, analysis.clear_lead)
+    errors = extrapolate(rows, how, [config.share])
+    labels = labels_in_order(rows)
+    table = pd.concat([_numbers(label, rows, heads, pooled, won, errors, config) for label in labels])
+    figure, (exponents, shares, misses) = _page(labels, config)
+    for y, label in enumerate(labels):
+        of_label = dict(table[table["label"] == label].set_index("quantity").iterrows())
+        _spread(exponents, y, of_label["exponent C"], style.shades(2)[0])
+        _stack(shares, y, of_label)
+        for i, (law, shade) in enumerate(zip(config.laws, style.shades(len(config.laws)), strict=True)):
+            offset = 0.88 * ((i + 0.5) / len(config.laws) - 0.5)
+            _spread(misses, y + offset, of_label[f"ln k error, {law}"], shade, config.reach)
+            where = misses.get_yaxis_transform()
+            misses.text(1.02, y + offset, NAMES.get(law, law), transform=where, va="center", fontsize=style.SMALL)
+    _name_lines(exponents, table, labels)
+    style.footer(figure, style.counts(rows))
+    return Drawing(figure, table.reset_index(drop=True))
+
+
+def on_common_lengths(rows: pd.DataFrame, least: int) -> pd.DataFrame:
+    """Keep, of each model, the lengths that all its labels have, if there are at least `least` of them.
+
+    Parameters
+    ----------
+    rows : of `analysis.load`, one design per label.
+    least : fewer lengths than this cannot be fitted, and the model's labels keep their own.
+
+    Returns
+    -------
+    DataFrame : the lines kept, order kept.
+    """
+    keep = pd.Series(True, index=rows.index)
+    for _, of_model in rows.groupby("model_hash", observed=True):
+        lengths = [set(part["length"]) for _, part in of_model.groupby("label", observed=True)]
+        common = set.intersection(*lengths)
+        if len(common) >= least:
+            keep[of_model.index] = of_model["length"].isin(common)
+    return rows[keep]
+
+
+def _numbers(
+    label: str,
+    rows: pd.DataFrame,
+    heads: pd.DataFrame,
+    pooled: pd.DataFrame,
+    won: pd.DataFrame,
+    errors: pd.DataFrame,
+    config: DictConfig,
+) -> pd.DataFrame:
+    """Every number of one label's line: quantiles over heads, and the pooled estimate or the share of heads."""
+
+    def of(table: pd.DataFrame, law: str) -> pd.DataFrame:
+        return table[(table["label"] == label) & (table["law"] == law)]
+
+    def line(quantity: str, over: pd.Series, estimate: pd.DataFrame, column: str) -> dict[str, object]:
+        numbers = {name: over.quantile(q) for name, q in QUANTILES.items()}
+        one = estimate.iloc[0]
+        numbers |= {"pooled": one[column], "low": one[f"{column}_low"], "high": one[f"{column}_high"]}
+        return {"quantity": quantity, "heads": int(over.notna().sum()), **numbers}
+
+    lines = [line("exponent C", of(heads, "power")["C"], of(pooled, "power"), "C")]
+    for law in LAWS:
+        result = of(won, law.name).iloc[0]
+        lines.append({"quantity": f"share won by {law.name}", "heads": int(result["ranked"]), "share": result["share"]})
+    for law_name in config.laws:
+        of_law = of(errors, law_name)
+        by_head, pool = (of_law[of_law["scope"] == scope] for scope in ("head", "pooled"))
+        lines.append(line(f"ln k error, {law_name}", by_head["error"], pool, "error"))
+    length = rows.loc[rows["label"] == label, "length"]
+    about = {"label": label, "shortest": int(length.min()), "longest": int(length.max()), "lengths": length.nunique()}
+    return pd.DataFrame([about | numbers for numbers in lines])
+
+
+def _page(labels: Sequence[str], config: DictConfig) -> tuple[Figure, list[Axes]]:
+    figure, grid = style.panels(1, 3, config.line * len(labels) + 0.1, left=1.72, gap=0.0, right=0.12, edge=0.18)
+    exponents, shares, misses = axes = list(grid[0])
+    for panel in axes:
+        panel.set_ylim(len(labels) - 0.5, -0.5)
+        panel.set_yticks(range(len(labels)), [])
+        panel.grid(False, axis="y")
+        panel.tick_params(axis="y", length=0)
+        for y in range(1, len(labels)):
+            panel.axhline(y - 0.5, color="0.85", lw=0.5)
+    exponents.set_title("exponent C over heads")
+    exponents.set_xlabel(r"C of $k_{\min} = a\,n^{C}$")
+    exponents.set_xlim(-0.3, 1.3)
+    for limit in (0, 1):
+        exponents.axvline(limit, color="0.6", lw=0.5)
+    shares.set_title("heads won by each law")
+    shares.set_xlabel("share of heads, by AICc")
+    shares.set_xlim(0, 1)
+    misses.set_title(f"miss at N, fitted up to {config.share:g} N")
+    misses.set_xlabel("ln k predicted − ln k measured")
+    misses.set_xlim(-1.04 * config.reach, 1.04 * config.reach)
+    misses.axvline(0, color="0.6", lw=0.5)
+    return figure, axes
+
+
+def _spread(axes: Axes, y: float, numbers: pd.Series, shade: style.Colour, reach: float = np.inf) -> None:
+    """Draw quantiles over heads above the line's middle and the pooled estimate just below it."""
+    q05, q25, median, q75, q95, pooled, low, high = np.clip(
+        numbers[[*QUANTILES, "pooled", "low", "high"]].astype(float), -reach, reach
+    )
+    axes.hlines(y - 0.05, q05, q95, color=shade, lw=0.7)
+    axes.hlines(y - 0.05, q25, q75, color=shade, lw=4, alpha=0.55)
+    axes.plot(median, y - 0.05, "|", color=shade, ms=7, mew=1.4)
+    axes.hlines(y + 0.12, low, high, color="black", lw=0.7)
+    axes.plot(pooled, y + 0.12, "D", color=shade, mec="black", mew=0.4, ms=3.4)
+
+
+def _stack(axes: Axes, y: int, numbers: Mapping[Hashable, pd.Series]) -> None:
+    left = 0.0
+    for law, shade in zip(LAWS, style.shades(len(LAWS)), strict=True):
+        share = float(numbers[f"share won by {law.name}"]["share"])
+        if not share > 0:
+            continue
+        axes.add_patch(Rectangle((left, y - 0.3), share, 0.6, facecolor=shade, edgecolor="white", lw=0.5))
+        if share >= INSIDE:
+            pale = np.dot(shade[:3], (0.3, 0.59, 0.11)) > 0.45
+            text = f"{NAMES.get(law.name, law.name)}\n{share:.0%}"
+            axes.text(left + share / 2, y, text, ha="center", va="center", fontsize=5, color="0" if pale else "1")
+        left += share
+    if left == 0:
+        axes.text(0.5, y, "too few lengths to rank", ha="center", va="center", fontsize=style.SMALL, color="0.35")
+
+
+def _name_lines(axes: Axes, table: pd.DataFrame, labels: Sequence[str]) -> None:
+    for y, label in enumerate(labels):
+        about = table[table["label"] == label].iloc[0]
+        model, *text = label.split(", ")
+        words = [model, ", ".join(text) or "prose"]
+        words.append(f"{style.count_text(about['shortest'])} to {style.count_text(about['longest'])} tokens")
+        where = axes.get_yaxis_transform()
+        for line, shade, offset in zip(words, ("0", "0", "0.4"), (-0.24, 0.0, 0.24), strict=True):
+            # a label is the user's: a $ in it is no mathematics
+            axes.text(
+                -0.04,
+                y + offset,
+                line,
+                transform=where,
+                ha="right",
+                va="center",
+                fontsize=5.6,
+                color=shade,
+                parse_math=False,
+            )
