@@ -19,6 +19,7 @@ from analysis.load import labels_in_order
 
 QUANTILES = {"q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95}
 NAMES = {"constant": "$a$", "log": r"$\ln n$", "power": "$n^C$", "linear": "$n$", "power_log": r"$n^C\ln n$"}
+LETTERS = 34  # of a name, that the left margin has room for
 INSIDE = 0.09  # share of heads from which its bar has room for its name
 
 
@@ -115,6 +116,7 @@ def _page(labels: Sequence[str], config: DictConfig) -> tuple[Figure, list[Axes]
         panel.tick_params(axis="y", length=0)
         for y in range(1, len(labels)):
             panel.axhline(y - 0.5, color="0.85", lw=0.5)
+    exponents.set_ylabel("model and text", labelpad=108)
     exponents.set_title("exponent C over heads")
     exponents.set_xlabel(r"C of $k_{\min} = a\,n^{C}$")
     exponents.set_xlim(-0.3, 1.3)
@@ -161,7 +163,7 @@ def _stack(axes: Axes, y: int, numbers: Mapping[Hashable, pd.Series]) -> None:
 def _name_lines(axes: Axes, table: pd.DataFrame, labels: Sequence[str]) -> None:
     for y, label in enumerate(labels):
         about = table[table["label"] == label].iloc[0]
-        model, *text = label.split(", ")
+        model, *text = (part if len(part) <= LETTERS else f"{part[: LETTERS - 1]}…" for part in label.split(", "))
         words = [model, ", ".join(text) or "prose"]
         words.append(f"{style.count_text(about['shortest'])} to {style.count_text(about['longest'])} tokens")
         where = axes.get_yaxis_transform()
