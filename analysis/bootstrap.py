@@ -39,6 +39,12 @@ def weights(units: int, resamples: int, seed: int, name: str) -> Array:
     return stream.multinomial(units, np.full(units, 1 / units), size=resamples).astype(np.float64)
 
 
+def heads_drawn(heads: int, resamples: int, seed: int, label: str) -> NDArray[np.intp]:
+    """Choose the heads of a label in the estimate, all, and in each resample: indices (1 + resamples, heads)."""
+    drawn = weights(heads, resamples, seed, f"{label}, heads").astype(int)
+    return np.stack([np.arange(heads), *(np.repeat(np.arange(heads), times) for times in drawn)])
+
+
 def interval(estimate: Array, replicates: Array, clusters: int, confidence: float) -> tuple[Array, Array]:
     """Percentile interval, stretched about the estimate for a small number of clusters.
 

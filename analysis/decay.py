@@ -41,7 +41,7 @@ def decay_rates(windows: pd.DataFrame, measures: Sequence[str], settings: Settin
         count = np.bincount(cell, minlength=int(np.prod(shape))).reshape(shape).astype(np.float64)
         label = str(keys[0])
         by_cluster = bootstrap.weights(len(names), settings.resamples, settings.seed, label)
-        heads = _resampled_heads(len(places), settings, label)
+        heads = bootstrap.heads_drawn(len(places), settings.resamples, settings.seed, label)[1:]
         x = np.log(lengths.astype(np.float64))
         for measure in measures:
             total = (
@@ -83,9 +83,3 @@ def _slopes(total: Array, count: Array, x: Array, weights: Array) -> Array:
         mean = np.log((total @ weights.T) / (count @ weights.T))
     centred = (x - x.mean()) / ((x - x.mean()) ** 2).sum()
     return np.einsum("hlb,l->bh", mean, centred)
-
-
-def _resampled_heads(heads: int, settings: Settings, label: str) -> np.ndarray:
-    """Draw which heads stand in each resample, indices of shape (resamples, heads)."""
-    drawn = bootstrap.weights(heads, settings.resamples, settings.seed, f"{label}, heads").astype(int)
-    return np.stack([np.repeat(np.arange(heads), times) for times in drawn])

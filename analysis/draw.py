@@ -47,7 +47,7 @@ def draw(
     script = PACKAGE / "figures" / f"{name}.py"
     command = f"python -m analysis --only {name} --force"
     made = stamp.make(command, [settings.analysis(), config], script, used)
-    path, results = outputs / "figures" / f"{name}.json", files(name, outputs)
+    path, results = outputs / "figures" / f"{name}.json", files(config, name, outputs)
     if not force and made.matches(path, results):
         return Outcome(name, "fresh", "", config, made)
     try:
@@ -61,8 +61,10 @@ def draw(
         for stale in (path, *results):
             stale.unlink(missing_ok=True)
         return Outcome(name, "skipped", str(nothing), config, None)
-    save.write_csv(drawing.table, outputs / "tables", name)
-    save.write_tex(drawing.table, outputs / "tables", name)
+    for table, called in ((drawing.table, name), (drawing.summary, f"{name}_summary")):
+        if table is not None:
+            save.write_csv(table, outputs / "tables", called)
+            save.write_tex(table, outputs / "tables", called)
     made.write(path)
     return Outcome(name, "drawn", "", config, made)
 
@@ -71,14 +73,15 @@ def left_alone(name: str, outputs: Path) -> Outcome:
     """Report a figure that was not asked for as it lies on disk, if it does."""
     config = settings.figure(name)
     found = stamp.read(outputs / "figures" / f"{name}.json")
-    if found and all(path.exists() for path in files(name, outputs)):
+    if found and all(path.exists() for path in files(config, name, outputs)):
         return Outcome(name, "not asked for", "shown as last drawn", config, found)
     return Outcome(name, "not asked for", "never drawn", config, None)
 
 
-def files(name: str, outputs: Path) -> list[Path]:
+def files(config: DictConfig, name: str, outputs: Path) -> list[Path]:
     """List the files of a figure, without its stamp."""
+    tables = [name, f"{name}_summary"] if config.get("summary") else [name]
     return [
         *(outputs / "figures" / f"{name}.{suffix}" for suffix in save.FORMATS),
-        *(outputs / "tables" / f"{name}.{suffix}" for suffix in ("csv", "tex")),
+        *(outputs / "tables" / f"{table}.{suffix}" for table in tables for suffix in ("csv", "tex")),
     ]

@@ -1,6 +1,7 @@
 """The test that a law could fail: fitted at short contexts, it predicts the keys needed at the longest one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -47,6 +48,66 @@ def extrapolate(rows: pd.DataFrame, settings: Settings, shares: Sequence[float])
     return table[[*BY, *(column for column in table if column not in BY)]]
 
 
+def summary(rows: pd.DataFrame, eta: float, settings: Settings, shares: Sequence[float]) -> pd.DataFrame:
+    """Compare the laws over all heads of a label, every number with an interval that resamples samples and heads.
+
+    Parameters
+    ----------
+    rows, settings, shares : as for `extrapolate`.
+    eta : dropped mass allowed.
+
+    Returns
+    -------
+    DataFrame : one line per (label, share, law) of scope `heads`: `absolute_error`, the median over heads of
+        |ln k predicted - ln k measured|, and `best`, the share of heads whose nearest law it is; and one per (label,
+        share) of scope `against log`: `difference`, the power law's median |error| less that of a + b ln n.
+    """
+    lines = []
+    for curves in curves_of(rows, replace(settings, etas=(eta,))):
+        drawn = bootstrap.weights(curves.clusters, settings.resamples, settings.seed, curves.label)
+        y = curves.log_mean(np.vstack([np.ones(curves.clusters), drawn]))
+        for share in shares:
+            mask, known = _tested(curves, censored_heads(curves, settings), share, settings)
+            if not known.size:
+                continue
+            heads = bootstrap.heads_drawn(known.size, settings.resamples, settings.seed, curves.label)
+            sizes = np.stack([np.abs(_miss(law, y[:, known], curves.x, mask[known])) for law in LAWS])
+            sizes = np.take_along_axis(sizes, heads[None], axis=2)
+            medians, nearest = np.median(sizes, axis=2), sizes.argmin(0)
+            place = {"label": curves.label, "share": share, "heads": known.size, "clusters": curves.clusters}
+            for i, law in enumerate(LAWS):
+                told = {"absolute_error": medians[i], "best": (nearest == i).mean(1)}
+                lines.append(place | {"scope": "heads", "law": law.name} | _intervals(told, curves, settings))
+            index = {law.name: i for i, law in enumerate(LAWS)}
+            against = {"difference": medians[index["power"]] - medians[index["log"]]}
+            lines.append(place | {"scope": "against log", "law": "power"} | _intervals(against, curves, settings))
+    return pd.DataFrame(lines)
+
+
+def _intervals(values: dict[str, Array], curves: Curves, settings: Settings) -> dict[str, float]:
+    """Name estimate, low and high of values (1 + resamples,), the estimate first."""
+    told: dict[str, float] = {}
+    for name, each in values.items():
+        low, high = bootstrap.interval(each[0], each[1:], curves.clusters, settings.confidence)
+        told |= {name: float(each[0]), f"{name}_low": float(low), f"{name}_high": float(high)}
+    return told
+
+
+def _tested(
+    curves: Curves, censored: NDArray[np.bool_], share: float, settings: Settings
+) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
+    """Return which lengths each curve is fitted at (curves, lengths), and the curves that can be put to the test."""
+    mask = (curves.lengths <= share * curves.lengths[-1]) & ~censored
+    return mask, np.flatnonzero((mask.sum(-1) >= settings.min_lengths) & ~censored[:, -1])
+
+
+def _miss(law: Law, values: Array, x: Array, mask: NDArray[np.bool_]) -> Array:
+    """Error in ln k of a law fitted to values (..., curves, lengths) where the mask says so, at the last length."""
+    predicted = law.log_k(law.fit(values, x, np.broadcast_to(mask, values.shape)), x)[..., -1]
+    # no window keeps less than one key or more than all
+    return np.clip(predicted, 0.0, x[-1]) - values[..., -1]
+
+
 def _errors(
     y: Array,
     sources: Sequence[bootstrap.Source],
@@ -56,10 +117,8 @@ def _errors(
     settings: Settings,
 ) -> pd.DataFrame:
     """Predict the last of y (curves, lengths) and of the replicates (resamples, curves, lengths) of its sources."""
-    short = curves.lengths <= share * curves.lengths[-1]
-    mask = short & ~censored
+    mask, known = _tested(curves, censored, share, settings)
     points = mask.sum(-1)
-    known = np.flatnonzero((points >= settings.min_lengths) & ~censored[:, -1])
     tables = []
     for law in LAWS:
         table = pd.DataFrame({"curve": np.arange(len(y)), "law": law.name, "lengths": points})
@@ -67,16 +126,10 @@ def _errors(
         table[["error", "error_low", "error_high"]] = np.nan
         if known.size:
 
-            def miss(values: Array, law: Law = law) -> Array:
-                used = np.broadcast_to(mask[known], values.shape)
-                predicted = law.log_k(law.fit(values, curves.x, used), curves.x)[..., -1]
-                # no window keeps less than one key or more than all
-                return np.clip(predicted, 0.0, curves.x[-1]) - values[..., -1]
+            def again(replicates: Array, law: Law = law) -> Array:
+                return _miss(law, replicates[:, known], curves.x, mask[known])
 
-            def again(replicates: Array, miss: Callable[[Array], Array] = miss) -> Array:
-                return miss(replicates[:, known])
-
-            error = miss(y[known])
+            error = _miss(law, y[known], curves.x, mask[known])
             low, high = bootstrap.combined_interval(error, sources, again, settings.confidence)
             table.loc[known, ["error", "error_low", "error_high"]] = np.stack([error, low, high], axis=-1)
         few = f"fewer than {settings.min_lengths} uncensored lengths up to {share:g} of the longest"

@@ -31,8 +31,9 @@ class Settings:
 class Curves:
     """Sums of k_min of all heads of one label and variant at one eta, kept apart by cluster.
 
-    Shapes: `total` and `rows` (heads, lengths, clusters); `at_one`, `at_n` (heads, lengths), numbers of rows
-    whose k_min is 1 or n; `lengths` (lengths,), nominal; `x` (lengths,), ln of the mean number of visible keys.
+    Shapes: `total`, `deviation` (sums of the logits' deviation) and `rows` (heads, lengths, clusters); `at_one`, `at_n`
+    (heads, lengths), numbers of rows whose k_min is 1 or n; `lengths` (lengths,), nominal; `x` (lengths,), ln of the
+    mean number of visible keys.
     """
 
     label: str
@@ -43,6 +44,7 @@ class Curves:
     lengths: Array
     x: Array
     total: Array
+    deviation: Array
     rows: Array
     at_one: Array
     at_n: Array
@@ -74,12 +76,16 @@ class Curves:
             sources.append(bootstrap.Source((drawn @ y)[:, None, :], heads, held_elsewhere=noise))
         return y.mean(0)[None], sources
 
+    def mean(self, values: Array, weights: Array) -> Array:
+        """Mean over rows of summed values, clusters weighted: (resamples, clusters) -> (resamples, heads, lengths)."""
+        total = np.einsum("hlc,bc->bhl", values, weights, optimize=True)
+        rows = np.einsum("hlc,bc->bhl", self.rows, weights, optimize=True)
+        with np.errstate(invalid="ignore"):
+            return total / rows
+
     def log_mean(self, weights: Array) -> Array:
         """Ln of the mean k_min, clusters weighted: (resamples, clusters) -> (resamples, heads, lengths)."""
-        total = np.einsum("hlc,bc->bhl", self.total, weights, optimize=True)
-        rows = np.einsum("hlc,bc->bhl", self.rows, weights, optimize=True)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.log(total / rows)
+        return np.log(self.mean(self.total, weights))
 
 
 def fit_heads(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
@@ -172,7 +178,7 @@ def curves_of(rows: pd.DataFrame, settings: Settings) -> Iterator[Curves]:
             def sums(values: Array | None, cell: NDArray = cell, shape: tuple[int, ...] = shape) -> Array:
                 return np.bincount(cell, values, minlength=np.prod(shape)).reshape(shape).astype(np.float64)
 
-            counts = sums(None)
+            counts, deviation = sums(None), sums(frame["logit_std"].to_numpy(np.float64))
             for eta in settings.etas:
                 k = frame[f"k_min_{eta:g}"].to_numpy(np.float64)
                 yield Curves(
@@ -184,6 +190,7 @@ def curves_of(rows: pd.DataFrame, settings: Settings) -> Iterator[Curves]:
                     lengths=lengths.astype(np.float64),
                     x=x,
                     total=sums(k),
+                    deviation=deviation,
                     rows=counts,
                     at_one=sums((k == 1).astype(np.float64)).sum(-1),
                     at_n=sums((k == n).astype(np.float64)).sum(-1),

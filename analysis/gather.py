@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 from omegaconf import DictConfig
 
+from analysis import style
 from analysis.figures import Evidence
-from analysis.load import Run, describe_all, fullest_design
+from analysis.load import Run, describe_all, fullest_design, labels_in_order
 from analysis.matrices import recorded
 from analysis.tables import Fits
 
@@ -20,7 +21,8 @@ def gather(
     ----------
     config : the figure's yaml; `records` maps column names to the values allowed, null for a missing one (a table
         without the column is not restricted by it; comparisons are left out unless it names a `role`), `uses` names
-        the parts wanted, of `rows`, `windows` and `matrices`.
+        the parts wanted, of `rows`, `windows` and `matrices`, `gaussians` the most Gaussian settings shown, spread
+        evenly over those measured.
     rows, windows : of `analysis.load`.
     fits : of all labels.
     runs : all complete runs.
@@ -31,7 +33,7 @@ def gather(
     """
     records = {"role": ["main"], **config.records}
     chosen = {
-        name: fullest_design(_only(table, records)) if name in config.uses else table.iloc[:0]
+        name: _spread(fullest_design(_only(table, records)), config) if name in config.uses else table.iloc[:0]
         for name, table in (("rows", rows), ("windows", windows))
     }
     known = _only(describe_all(runs), records)["run"]
@@ -42,6 +44,14 @@ def gather(
     used |= {matrix.run for matrix in matrices}
     evidence = Evidence(chosen["rows"], chosen["windows"], heads, pooled, matrices)
     return evidence, [run for run in runs if run.id in used]
+
+
+def _spread(table: pd.DataFrame, config: DictConfig) -> pd.DataFrame:
+    if "gaussians" not in config:
+        return table
+    settings = labels_in_order(table[table["kind"] == "gaussian"])
+    left_out = set(settings) - set(style.spread_over(settings, config.gaussians))
+    return table[~table["label"].isin(left_out)]
 
 
 def _only(table: pd.DataFrame, records: Mapping[str, Sequence[object]]) -> pd.DataFrame:

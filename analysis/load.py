@@ -17,7 +17,7 @@ from experiments.sources.text import CODE, PROSE
 
 ETAS = (0.5, 0.2, 0.1, 0.05, 0.01)
 PLACE = ("layer", "head", "sample", "variant", "length")
-ROWS_NEED = (*PLACE, "n", *(f"k_min_{eta:g}" for eta in ETAS))
+ROWS_NEED = (*PLACE, "n", "logit_std", *(f"k_min_{eta:g}" for eta in ETAS))
 WINDOWS_NEED = (*PLACE, "rows", "selector", "rule", "parameter", "scale", "k", "dropped_mass")
 
 

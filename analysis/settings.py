@@ -14,6 +14,11 @@ def analysis() -> DictConfig:
     return _read(CONF / "analysis.yaml")
 
 
+def claims() -> DictConfig:
+    """Return conf/claims.yaml."""
+    return _read(CONF / "claims.yaml")
+
+
 def figure(name: str) -> DictConfig:
     """Return conf/figure/NAME.yaml."""
     return _read(CONF / "figure" / f"{name}.yaml")

@@ -34,10 +34,11 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure and the table of exactly the numbers that it shows."""
+    """A figure, the table of exactly the numbers that it shows, and a short one where the yaml says `summary: true`."""
 
     figure: Figure
     table: pd.DataFrame
+    summary: pd.DataFrame | None = None
 
 
 def names() -> list[str]:

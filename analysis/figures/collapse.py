@@ -5,8 +5,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from omegaconf import DictConfig
 
-from analysis import closed_forms, style
+from analysis import closed_forms, settings, style
 from analysis.aggregate import with_spread
+from analysis.decay import WINDOW, decay_rates
 from analysis.figures import Drawing, Evidence, NothingToDraw
 from analysis.load import labels_in_order
 
@@ -27,19 +28,28 @@ def draw(evidence: Evidence, config: DictConfig) -> Drawing:
     about = rows.drop_duplicates("label").set_index("label")[["regime", "s", "sigma"]]
     shown = [i for i, regime in enumerate(REGIMES) if (about["regime"] == regime).any()]
     figure, axes = style.panels(len(config.measures), len(shown), config.height, right=0.62, gap=0.1)
-    labels = labels_in_order(rows)
+    labels = {
+        i: style.spread_over([x for x in labels_in_order(rows) if about.loc[x, "regime"] == REGIMES[i]], config.curves)
+        for i in shown
+    }
     for line, (measure, names) in zip(axes, config.measures.items(), strict=True):
         for panel, i in zip(line, shown, strict=True):
-            chosen = [label for label in labels if about.loc[label, "regime"] == REGIMES[i]]
-            chosen = style.spread_over(chosen, config.curves)
-            at = (table["measure"] == measure) & table["label"].isin(chosen)
-            _panel(panel, table[at], about.loc[chosen], measure, names.range)
+            at = (table["measure"] == measure) & table["label"].isin(labels[i])
+            _panel(panel, table[at], about.loc[labels[i]], measure, names.range)
             panel.set_title(TITLES[i] if measure == next(iter(config.measures)) else "")
             panel.set_ylabel(names.name if i == shown[0] else "")
             panel.tick_params(labelleft=i == shown[0])
             panel.set_xlabel("context length n (keys)" if measure == list(config.measures)[-1] else "")
+    rows = rows[rows["label"].isin([label for chosen in labels.values() for label in chosen])]
     style.footer(figure, style.counts(rows))
-    return Drawing(figure, table)
+    return Drawing(figure, table[table["label"].isin(rows["label"])], _growth(rows, list(config.measures)))
+
+
+def _growth(rows: pd.DataFrame, measures: list[str]) -> pd.DataFrame:
+    """Slopes d ln measure / d ln n with intervals; a row is here a window of its own."""
+    lines = rows.assign(rule="", parameter=0.0, scale=1.0, k=0)
+    table = decay_rates(lines, measures, settings.fits(settings.analysis()))
+    return table.drop(columns=WINDOW, errors="ignore")
 
 
 def _panel(axes: Axes, table: pd.DataFrame, about: pd.DataFrame, measure: str, limits: list[float]) -> None:

@@ -10,7 +10,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from omegaconf import DictConfig
 
 from analysis import settings, style
-from analysis.extrapolate import extrapolate
+from analysis.extrapolate import extrapolate, summary
 from analysis.figures import Drawing, Evidence, NothingToDraw
 from analysis.laws import LAWS
 from analysis.load import labels_in_order
@@ -51,7 +51,7 @@ def draw(evidence: Evidence, config: DictConfig) -> Drawing:
     _legend(axes[0, 0], config)
     used = evidence.rows[evidence.rows["label"].isin(labels)]
     style.footer(figure, style.counts(used))
-    return Drawing(figure, table)
+    return Drawing(figure, table, summary(evidence.rows, config.eta, how, list(config.shares)))
 
 
 def _panel(axes: Axes, table: pd.DataFrame, config: DictConfig) -> None:

@@ -19,7 +19,14 @@ SMALL_SVG = 300_000  # bytes; beyond it the PNG is the lighter picture, and the 
 PREVIEW = 12  # lines of a long table
 
 
-def write(outputs: Path, outcomes: Sequence[Outcome], fits: Fits, runs: Sequence[Run], config: DictConfig) -> Path:
+def write(
+    outputs: Path,
+    outcomes: Sequence[Outcome],
+    fits: Fits,
+    verdicts: pd.DataFrame,
+    runs: Sequence[Run],
+    config: DictConfig,
+) -> Path:
     """Write the report and return its path.
 
     Parameters
@@ -27,6 +34,7 @@ def write(outputs: Path, outcomes: Sequence[Outcome], fits: Fits, runs: Sequence
     outputs : the page goes to `report/index.html` below it; figures and tables are read from there.
     outcomes : of all figures, in the order of reading.
     fits : the fit tables.
+    verdicts : the table of `analysis.claims`.
     runs : all complete runs, for the provenance.
     config : conf/analysis.yaml.
     """
@@ -40,6 +48,10 @@ def write(outputs: Path, outcomes: Sequence[Outcome], fits: Fits, runs: Sequence
     page = environment.get_template("page.html.j2").render(
         css=Path(__file__).with_name("page.css").read_text(encoding="utf-8"),
         sentences=sentences(fits, config),
+        claims=[
+            {"claim": claim, "question": question, "norm": norm, "lines": lines.to_dict("records")}
+            for (claim, question, norm), lines in verdicts.groupby(["claim", "question", "norm"], sort=False)
+        ],
         eta=config.headline_eta,
         resamples=config.resamples,
         confidence=f"{config.confidence:.0%}",
@@ -59,7 +71,8 @@ def write(outputs: Path, outcomes: Sequence[Outcome], fits: Fits, runs: Sequence
 
 def _figure(outcome: Outcome, outputs: Path, runs: dict[str, Run]) -> dict[str, Any]:
     assert outcome.stamp is not None
-    table = save.read_csv(outputs / "tables", outcome.name)
+    of_numbers = f"{outcome.name}_summary" if outcome.config.get("summary") else outcome.name
+    table = save.read_csv(outputs / "tables", of_numbers)
     return {
         "name": outcome.name,
         "config": outcome.config,
@@ -69,6 +82,7 @@ def _figure(outcome: Outcome, outputs: Path, runs: dict[str, Run]) -> dict[str, 
         "settings": outcome.stamp.config,
         "code": outcome.stamp.code,
         "records": [(run, runs.get(run)) for run in outcome.stamp.records],
+        "tables": list(dict.fromkeys([of_numbers, outcome.name])),
         "table": _cells(table.head(PREVIEW)),
         "lines": len(table),
     }

@@ -3,8 +3,8 @@ import pytest
 
 import analysis
 from analysis import fit
-from analysis.extrapolate import extrapolate
-from tests.analysis.synthetic import law, write_run
+from analysis.extrapolate import extrapolate, summary
+from tests.analysis.synthetic import crossed, law, write_run
 
 SETTINGS = fit.Settings(etas=(0.1,), seed=0, resamples=200, confidence=0.95, min_lengths=3, at_one=0.5, at_n=0.1)
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192)
@@ -45,3 +45,19 @@ def test_too_few_short_lengths_are_said(tmp_path):
 def test_a_prediction_stays_a_window(tmp_path):
     table = errors(tmp_path, lambda n: 1e6 * n**-1.2, clusters=2, noise=0.0)
     assert (table["error"] + np.log(table["k_longest"]) >= -1e-9).all()
+
+
+def test_the_summary_counts_heads_and_compares_power_with_log(tmp_path):
+    """Heads of pure power laws: the power law is nearest for most, and its error clearly below that of the log law."""
+    rows = crossed(np.full(20, 0.6), lengths=(256, 512, 1024, 2048, 4096, 8192), shared=0.01, own=0.02)
+    write_run(tmp_path, "real", "TinyLM", rows, source="smollm2", model="tiny")
+    loaded, _ = analysis.load(tmp_path)
+    table = summary(loaded, 0.1, SETTINGS, [0.25])
+    heads = table[table["scope"] == "heads"].set_index("law")
+    per_head = extrapolate(loaded, SETTINGS, [0.25]).query("scope == 'head'")
+    medians = per_head["error"].abs().groupby(per_head["law"]).median()
+    np.testing.assert_allclose(heads["absolute_error"], medians[heads.index], rtol=1e-9)
+    assert heads["best"].sum() == pytest.approx(1)
+    against = table[table["scope"] == "against log"].iloc[0]
+    assert against["difference"] == pytest.approx(medians["power"] - medians["log"])
+    assert against["difference_high"] < 0

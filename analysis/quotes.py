@@ -1,0 +1,84 @@
+"""`python -m analysis.quotes`: puts the numbers of the tables into README and docs, and tells where they disagree.
+
+A quoted number in a text stands before a comment that says where it comes from,
+
+    0.31<!-- =fits_pooled | label == "SmolLM2" and eta == 0.1 and law == "power" | C | .2f -->
+
+that is a table in docs/tables/, the one line of it that is meant, a column and a format. Between `<!-- =claims -->` and
+`<!-- end -->` stands the verdict table, a line per claim and norm.
+"""
+
+import argparse
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from analysis import save
+from experiments.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+TEXTS = ("README.md", "docs/results.md")
+NUMBER = re.compile(
+    r"(?P<said>[^\s(\[|]+?)(?P<comment><!-- =(?P<table>\w+) \| (?P<line>.+?) \| (?P<column>\S+) \| (?P<form>\S+) -->)"
+)
+VERDICTS = re.compile(r"(<!-- =claims -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def main() -> int:
+    """Bring the texts up to date; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m analysis.quotes", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--outputs", type=Path, metavar="DIR", help="first copy the quoted tables from DIR/tables")
+    asked = parser.parse_args()
+    try:
+        texts = {ROOT / name: (ROOT / name).read_text(encoding="utf-8") for name in TEXTS}
+        if asked.outputs:
+            for table in sorted(set().union(*map(tables_of, texts.values()))):
+                shutil.copyfile(asked.outputs / "tables" / f"{table}.csv", ROOT / "docs" / "tables" / f"{table}.csv")
+        for path, text in texts.items():
+            save.write_text(path, quoted(text, ROOT / "docs" / "tables"))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def tables_of(text: str) -> set[str]:
+    """Name the tables that a text quotes."""
+    return {found["table"] for found in NUMBER.finditer(text)} | ({"claims"} if VERDICTS.search(text) else set())
+
+
+def quoted(text: str, tables: Path) -> str:
+    """Return the text with every quoted number and verdict table as `tables` has it.
+
+    Raises
+    ------
+    UserError : if a quote names no line of its table, or more than one.
+    """
+    text = NUMBER.sub(lambda found: _number(found, tables) + found["comment"], text)
+    return VERDICTS.sub(lambda found: found[1] + _verdicts(save.read_csv(tables, "claims")) + found[2], text)
+
+
+def _number(found: re.Match[str], tables: Path) -> str:
+    lines = save.read_csv(tables, found["table"]).query(found["line"])
+    if len(lines) != 1:
+        raise UserError(f"{found['comment']}: the condition holds for {len(lines)} lines of the table; quote one")
+    return format(lines[found["column"]].iloc[0], found["form"])
+
+
+def _verdicts(claims: pd.DataFrame) -> str:
+    heading = "| claim | question | norm | confirmed | qualified | contradicted |\n|---|---|---|---|---|---|\n"
+    lines = []
+    for (claim, question, norm), table in claims.groupby(["claim", "question", "norm"], sort=False):
+        cells = [
+            ", ".join(source.removeprefix("Gaussian, ") for source in table.loc[table["verdict"] == verdict, "source"])
+            for verdict in ("confirmed", "qualified", "contradicted")
+        ]
+        lines.append(f"| {claim} | {question} | {norm} | {' | '.join(cells)} |\n")
+    return heading + "".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

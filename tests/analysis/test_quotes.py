@@ -1,0 +1,39 @@
+import pandas as pd
+import pytest
+
+from analysis import quotes
+from experiments.errors import UserError
+
+
+@pytest.fixture
+def tables(tmp_path):
+    pd.DataFrame({"label": ["A", "B"], "C": [0.314, 0.271]}).to_csv(tmp_path / "fits.csv", index=False)
+    verdicts = {"claim": 1, "question": "?", "norm": "tv", "source": ["Gaussian, s = 0.5", "TinyLM"]}
+    pd.DataFrame(verdicts | {"verdict": ["confirmed", "qualified"]}).to_csv(tmp_path / "claims.csv", index=False)
+    return tmp_path
+
+
+def test_a_number_is_replaced_by_that_of_the_table(tables):
+    text = 'It grows like n^0.99<!-- =fits | label == "A" | C | .2f --> here.'
+    assert quotes.quoted(text, tables) == text.replace("n^0.99", "0.31")
+    text = "An exponent of 0.99<!-- =fits | label == 'B' | C | .3f -->."
+    assert quotes.quoted(text, tables) == text.replace("0.99", "0.271")
+
+
+def test_a_quote_of_no_line_or_of_several_is_refused(tables):
+    for condition in ("label == 'X'", "C > 0"):
+        with pytest.raises(UserError, match="quote one"):
+            quotes.quoted(f"0.1<!-- =fits | {condition} | C | .2f -->", tables)
+
+
+def test_the_verdict_table_stands_between_its_marks(tables):
+    text = quotes.quoted("Before\n<!-- =claims -->\nold\n<!-- end -->\nafter", tables)
+    assert "| 1 | ? | tv | s = 0.5 | TinyLM |  |" in text
+    assert "old" not in text
+
+
+@pytest.mark.parametrize("name", quotes.TEXTS)
+def test_the_texts_say_what_the_tables_say(name):
+    text = (quotes.ROOT / name).read_text(encoding="utf-8")
+    assert quotes.tables_of(text)
+    assert quotes.quoted(text, quotes.ROOT / "docs" / "tables") == text
