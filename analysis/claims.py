@@ -47,6 +47,8 @@ def _chosen(table: pd.DataFrame, entry: DictConfig) -> pd.DataFrame:
         table = table[table[column].isin(allowed)]
     names = [entry.names] if "names" in entry else []
     columns = ["label", *names, entry.value, f"{entry.value}_low", f"{entry.value}_high"]
+    if entry.value not in table:  # too few lengths to fit what the claim is about
+        return pd.DataFrame(columns=columns)
     # the law's letter, where the table speaks of a window's parameter
     plain = table.rename(columns={"parameter": "C"})[columns].set_axis(
         ["label", *names, "value", "low", "high"], axis=1

@@ -40,9 +40,10 @@ def write_figure(figure: Figure, folder: Path, name: str) -> None:
 
 
 def write_csv(frame: pd.DataFrame, folder: Path, name: str) -> None:
-    """Write NAME.csv at full precision."""
-    with replacing(folder / f"{name}.csv") as draft:
-        frame.to_csv(draft, index=False, lineterminator="\n")
+    """Write NAME.csv at full precision; a file that says the same already is left alone."""
+    path, text = folder / f"{name}.csv", frame.to_csv(index=False, lineterminator="\n")
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        write_text(path, text)
 
 
 def write_tex(frame: pd.DataFrame, folder: Path, name: str) -> None:

@@ -58,7 +58,10 @@ def locate(model: str) -> Checkpoint:
             raise UserError(f"source.model={model}: the directory has no config.json; give one that transformers saved")
         return Checkpoint(path.resolve().name, path)
     if path.suffix == ".gguf" or path.is_absolute() or model.startswith((".", "~")) or not HUB_ID.fullmatch(model):
-        raise UserError(f"source.model={model}: no such directory or .gguf file; check the path")
+        raise UserError(
+            f"source.model={model}: no such directory or .gguf file; check the path (the yaml of a preset "
+            "in conf/source says how to get its file)"
+        )
     return _on_hub(model)
 
 
