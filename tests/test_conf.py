@@ -63,3 +63,13 @@ def test_every_preset_runs_at_tiny_size(preset, tmp_path, monkeypatch, smollm2):
     monkeypatch.setattr("sys.argv", ["run.py", f"experiment={preset}", *tiny])
     assert main() == 0
     assert list((tmp_path / "runs").glob("*/manifest.json"))
+
+
+def test_presets_that_measure_the_same_source_share_its_record(composed):
+    """Else make paper would measure it once per preset."""
+    presets = [
+        preset for preset in PRESETS if "windows: paper" in (Path(CONF) / "experiment" / f"{preset}.yaml").read_text()
+    ]
+    assert len(presets) >= 8
+    settings = [{part: composed(f"experiment={preset}")[part] for part in ("windows", "runner")} for preset in presets]
+    assert all(each == settings[0] for each in settings)
