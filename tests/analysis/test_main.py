@@ -10,7 +10,7 @@ from analysis import figures, settings
 from analysis.__main__ import main
 
 ROOT = Path(__file__).parents[2]
-REAL_ONLY = ("exponents", "models", "attention")  # of the demo's records, these rest on the real model's alone
+REAL_ONLY = ("exponents", "heads", "models", "attention")  # of the demo's records, these rest on the real model's alone
 
 
 def run(outputs, *arguments):
