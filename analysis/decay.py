@@ -9,6 +9,10 @@ from analysis import bootstrap
 from analysis.fit import Array, Settings
 
 WINDOW = ["rule", "parameter", "scale"]
+COLUMNS = [
+    *("label", *WINDOW, "measure", "rate", "rate_low", "rate_high"),
+    *("heads_low", "heads_high", "falling", "lengths", "heads", "clusters"),
+]
 
 
 def decay_rates(windows: pd.DataFrame, measures: Sequence[str], settings: Settings) -> pd.DataFrame:
@@ -74,7 +78,7 @@ def decay_rates(windows: pd.DataFrame, measures: Sequence[str], settings: Settin
                     "clusters": len(names),
                 }
             )
-    return pd.DataFrame(lines)
+    return pd.DataFrame(lines, columns=COLUMNS)
 
 
 def _slopes(total: Array, count: Array, x: Array, weights: Array) -> Array:

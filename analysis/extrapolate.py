@@ -81,7 +81,7 @@ def summary(rows: pd.DataFrame, eta: float, settings: Settings, shares: Sequence
             index = {law.name: i for i, law in enumerate(LAWS)}
             against = {"difference": medians[index["power"]] - medians[index["log"]]}
             lines.append(place | {"scope": "against log", "law": "power"} | _intervals(against, curves, settings))
-    return pd.DataFrame(lines)
+    return pd.DataFrame(lines) if lines else pd.DataFrame(columns=["label", "share", "scope", "law"])
 
 
 def _intervals(values: dict[str, Array], curves: Curves, settings: Settings) -> dict[str, float]:

@@ -4,13 +4,13 @@ A quoted number in a text stands before a comment that says where it comes from,
 
     0.31<!-- =fits_pooled | label == "SmolLM2" and eta == 0.1 and law == "power" | C | .2f -->
 
-that is a table in docs/tables/, the one line of it that is meant, a column and a format. Between `<!-- =claims -->` and
+that is a table, the one line of it that is meant, a column and a format. docs/tables/ keeps the lines quoted, so
+that a test can tell whether text and tables agree where nothing has been measured. Between `<!-- =claims -->` and
 `<!-- end -->` stands the verdict table, a line per claim and norm.
 """
 
 import argparse
 import re
-import shutil
 import sys
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from experiments.errors import UserError
 ROOT = Path(__file__).resolve().parents[1]
 TEXTS = ("README.md", "docs/results.md")
 NUMBER = re.compile(
-    r"(?P<said>[^\s(\[|]+?)(?P<comment><!-- =(?P<table>\w+) \| (?P<line>.+?) \| (?P<column>\S+) \| (?P<form>\S+) -->)"
+    r"(?P<said>-?\d[\d.,]*%?)(?P<comment><!-- =(?P<table>\w+) \| (?P<line>.+?) \| (?P<column>\S+) \| (?P<form>\S+) -->)"
 )
 VERDICTS = re.compile(r"(<!-- =claims -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -35,8 +35,7 @@ def main() -> int:
     try:
         texts = {ROOT / name: (ROOT / name).read_text(encoding="utf-8") for name in TEXTS}
         if asked.outputs:
-            for table in sorted(set().union(*map(tables_of, texts.values()))):
-                shutil.copyfile(asked.outputs / "tables" / f"{table}.csv", ROOT / "docs" / "tables" / f"{table}.csv")
+            keep("\n".join(texts.values()), asked.outputs / "tables", ROOT / "docs" / "tables")
         for path, text in texts.items():
             save.write_text(path, quoted(text, ROOT / "docs" / "tables"))
     except UserError as error:
@@ -45,9 +44,16 @@ def main() -> int:
     return 0
 
 
-def tables_of(text: str) -> set[str]:
-    """Name the tables that a text quotes."""
-    return {found["table"] for found in NUMBER.finditer(text)} | ({"claims"} if VERDICTS.search(text) else set())
+def keep(text: str, tables: Path, kept: Path) -> None:
+    """Write the lines that a text quotes from `tables` to `kept`, and the whole verdict table."""
+    quotes: dict[str, list[str]] = {}
+    for found in NUMBER.finditer(text):
+        quotes.setdefault(found["table"], []).append(found["line"])
+    for name, conditions in sorted(quotes.items()):
+        table = save.read_csv(tables, name)
+        lines = {index for condition in conditions for index in table.query(condition).index}
+        save.write_csv(table.loc[sorted(lines)], kept, name)
+    save.write_csv(save.read_csv(tables, "claims"), kept, "claims")
 
 
 def quoted(text: str, tables: Path) -> str:

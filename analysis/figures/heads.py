@@ -62,13 +62,14 @@ def _predictions(axes: np.ndarray, table: pd.DataFrame, told: pd.DataFrame, vari
 
 def _scatter(axes: Axes, x: pd.Series, y: pd.Series, told: pd.Series, rank: str) -> None:
     low, high = -0.35, 1.35
+    left = -1.1 if rank == "rank_correlation" else low  # predictions stray further than measurements
     axes.plot([low, high], [low, high], color="0.6", lw=0.7)
     size = 5 if len(x) > 60 else 12
-    axes.scatter(x.clip(low, high), y.clip(low, high), s=size, color=style.shades(1)[0], alpha=0.55, lw=0)
-    axes.set_xlim(low, high)
+    axes.scatter(x.clip(left, high), y.clip(low, high), s=size, color=style.shades(1)[0], alpha=0.55, lw=0)
+    axes.set_xlim(left, high)
     axes.set_ylim(low, high)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(FixedLocator([0, 0.5, 1]))
+    axes.xaxis.set_major_locator(FixedLocator([-1, 0, 1] if left < low else [0, 0.5, 1]))
+    axes.yaxis.set_major_locator(FixedLocator([0, 0.5, 1]))
     if pd.notna(told.get(rank)):
         words = f"rank corr. {told[rank]:.2f}"
         if pd.notna(told[f"{rank}_low"]):
@@ -89,7 +90,7 @@ def _laws(axes: Axes, table: pd.DataFrame, variants: list[str]) -> None:
     axes.set_xticks([0, 0.5, 1], ["0", "50%", "100%"])
     axes.set_title("law with least AICc")
     axes.set_xlabel("share of heads")
-    axes.legend(loc="lower right", fontsize=5.5, handlelength=1, labelspacing=0.15, borderaxespad=0.1)
+    axes.legend(loc="upper right", fontsize=5.5, handlelength=1, labelspacing=0.15, borderaxespad=0.1)
 
 
 def _map(figure: Figure, axes: Axes, plain: pd.DataFrame) -> None:
@@ -112,7 +113,7 @@ def _map(figure: Figure, axes: Axes, plain: pd.DataFrame) -> None:
     figure.colorbar(ScalarMappable(scale, "cividis"), cax=bar)
     bar.yaxis.set_major_locator(FixedLocator([1, 10, 100, 1000, 10000]))
     bar.yaxis.set_minor_locator(NullLocator())
-    bar.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    bar.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("000", "k")))
     bar.tick_params(labelsize=5, pad=1)
 
 

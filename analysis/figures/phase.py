@@ -26,7 +26,7 @@ def draw(evidence: Evidence, config: DictConfig) -> Drawing:
     plane = _plane(gaussian)
     local = _local_exponents(evidence.rows[evidence.rows["s"].notna()], config)
     placed = _heads(evidence, config)
-    figure, axes = style.panels(2, COLUMNS, config.height, left=0.45, gap=0.3, right=0.3)
+    figure, axes = style.panels(2, COLUMNS, config.height, left=0.45, gap=0.32, right=0.36)
     lengths = style.spread_over(sorted(plane["length"].unique()), COLUMNS)
     for panel, length in zip(axes[0], lengths, strict=False):
         _map(panel, plane[plane["length"] == length], float(length), config)

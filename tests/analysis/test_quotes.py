@@ -15,9 +15,9 @@ def tables(tmp_path):
 
 def test_a_number_is_replaced_by_that_of_the_table(tables):
     text = 'It grows like n^0.99<!-- =fits | label == "A" | C | .2f --> here.'
-    assert quotes.quoted(text, tables) == text.replace("n^0.99", "0.31")
-    text = "An exponent of 0.99<!-- =fits | label == 'B' | C | .3f -->."
-    assert quotes.quoted(text, tables) == text.replace("0.99", "0.271")
+    assert quotes.quoted(text, tables) == text.replace("0.99", "0.31")
+    text = "A share of [-99%<!-- =fits | label == 'B' | C | .0% -->]."
+    assert quotes.quoted(text, tables) == text.replace("-99%", "27%")
 
 
 def test_a_quote_of_no_line_or_of_several_is_refused(tables):
@@ -32,8 +32,15 @@ def test_the_verdict_table_stands_between_its_marks(tables):
     assert "old" not in text
 
 
+def test_only_the_quoted_lines_are_kept(tables, tmp_path):
+    text = "0.99<!-- =fits | label == 'B' | C | .3f -->"
+    quotes.keep(text, tables, tmp_path / "kept")
+    assert pd.read_csv(tmp_path / "kept" / "fits.csv")["label"].tolist() == ["B"]
+    assert quotes.quoted(text, tmp_path / "kept") == quotes.quoted(text, tables)
+
+
 @pytest.mark.parametrize("name", quotes.TEXTS)
 def test_the_texts_say_what_the_tables_say(name):
     text = (quotes.ROOT / name).read_text(encoding="utf-8")
-    assert quotes.tables_of(text)
+    assert quotes.NUMBER.search(text) or quotes.VERDICTS.search(text)
     assert quotes.quoted(text, quotes.ROOT / "docs" / "tables") == text
