@@ -33,7 +33,7 @@ def by_label(
     """
     columns = min(len(labels), across)
     blocks = -(-len(labels) // columns)
-    figure, grid = style.panels(blocks * len(measures), columns, height)
+    figure, grid = style.panels(blocks * len(measures), columns, height, block=len(measures))
     axes = {}
     for place, (block, column) in enumerate(np.ndindex(blocks, columns)):
         for i, measure in enumerate(measures):

@@ -30,6 +30,7 @@ def panels(
     gap: float = 0.12,
     right: float = 0.42,
     edge: float = 0,
+    block: int = 1,
 ) -> tuple[Figure, np.ndarray]:
     """Lay out a page-wide grid in inches, with room right of each panel for the names of its curves.
 
@@ -42,20 +43,26 @@ def panels(
     left : margin of the first column, inches.
     gap, right : what each further panel has free to its left, and each panel to its right, inches.
     edge : what the last column has free besides, inches.
+    block : rows that share their x axis; they stand close, with ticks named below the last of them alone.
 
     Returns
     -------
     figure, axes : axes is an object array of shape (rows, columns).
     """
-    top, bottom = 0.33, 0.34
-    total = rows * (height + top + bottom) + FOOTER
+    top, bottom, between = 0.33, 0.34, 0.12
+    total = rows * height + (rows // block) * (top + bottom + (block - 1) * between) + FOOTER
     width = (PAGE - left - edge - columns * right - (columns - 1) * gap) / columns
     figure = Figure(figsize=(PAGE, total))
     axes = np.empty((rows, columns), dtype=object)
-    for i, j in np.ndindex(rows, columns):
-        x = left + j * (width + right + gap)
-        y = total - (i + 1) * (height + top + bottom) + bottom
-        axes[i, j] = figure.add_axes((x / PAGE, y / total, width / PAGE, height / total))
+    y = total
+    for i in range(rows):
+        first, last = i % block == 0, i % block == block - 1
+        y -= height + (top if first else between)
+        for j in range(columns):
+            x = left + j * (width + right + gap)
+            axes[i, j] = figure.add_axes((x / PAGE, y / total, width / PAGE, height / total))
+            axes[i, j].tick_params(labelbottom=last)
+        y -= bottom if last else 0
     return figure, axes
 
 
@@ -67,6 +74,8 @@ def shades(count: int) -> list[Colour]:
 def title(axes: Axes, label: str, width: float, size: float = 7.5) -> None:
     """Title a panel with a record's label, broken into lines of at most `width` inches."""
     letters = int(width * 72 / (0.64 * size))
+    if len(label) > letters:
+        label = label.removeprefix("Gaussian, ")
     # a label is the user's: a $ in it is no mathematics
     axes.set_title(textwrap.fill(label, letters), parse_math=False, fontsize=size, linespacing=1.1)
 

@@ -27,7 +27,9 @@ def draw(evidence: Evidence, config: DictConfig) -> Drawing:
     table = pd.concat([with_spread(rows, m, by, config.confidence) for m in config.measures], ignore_index=True)
     about = rows.drop_duplicates("label").set_index("label")[["regime", "s", "sigma"]]
     shown = [i for i, regime in enumerate(REGIMES) if (about["regime"] == regime).any()]
-    figure, axes = style.panels(len(config.measures), len(shown), config.height, right=0.62, gap=0.1)
+    figure, axes = style.panels(
+        len(config.measures), len(shown), config.height, right=0.62, gap=0.1, block=len(config.measures)
+    )
     labels = {
         i: style.spread_over([x for x in labels_in_order(rows) if about.loc[x, "regime"] == REGIMES[i]], config.curves)
         for i in shown

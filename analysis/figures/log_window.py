@@ -30,7 +30,9 @@ def draw(evidence: Evidence, config: DictConfig) -> Drawing:
         table = table.merge(rates[told], how="left", on=told[:5])
     labels = labels_in_order(windows)
     real = set(windows.loc[windows["kind"] == "real", "label"])
-    figure, axes = style.panels(len(config.measures), len(chosen), config.height, right=0.45)
+    figure, axes = style.panels(
+        len(config.measures), len(chosen), config.height, right=0.45, block=len(config.measures)
+    )
     for line, (measure, name) in zip(axes, config.measures.items(), strict=True):
         for panel, (key, title) in zip(line, chosen.items(), strict=True):
             shown = (table[["measure", *WINDOW]].astype({"rule": str}) == [measure, *key]).all(axis=1)

@@ -185,9 +185,8 @@ def _drift(axes: Axes, local: pd.DataFrame, config: DictConfig) -> None:
 
 
 def _placed(axes: Axes, placed: pd.DataFrame, config: DictConfig) -> None:
-    axes.set_title("heads of real models")
+    axes.set_title("exponent C of real heads")
     axes.set_xlabel("logit scale s = σ / √ln n")
-    axes.set_ylabel("exponent C")
     s = np.linspace(0.05, 2.0, 200)
     axes.plot(s, closed_forms.critical_exponent(s), color="black", lw=1.1)
     axes.axvline(np.sqrt(2), color="black", lw=0.7, ls=":")

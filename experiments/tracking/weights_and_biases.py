@@ -18,6 +18,7 @@ from experiments.errors import UserError
 
 MODES = ("offline", "online", "disabled")
 MATRICES_SHOWN = 4
+PANEL = (0.14, 0.13, 0.82, 0.78)  # a layout solver would take longer than the drawing
 
 
 @dataclass
@@ -107,8 +108,8 @@ def _matrices(path: Path) -> dict[str, np.ndarray]:
 
 
 def _curve_figure(curves: pd.DataFrame, title: str) -> Figure:
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
+    figure = Figure(figsize=(6, 4))
+    axes = figure.add_axes(PANEL)
     for name in map(str, curves.columns):
         if (curves[name] > 0).any() and name.startswith("dropped_mass/power_") and "_x" not in name:
             axes.plot(curves.index, curves[name], marker="o", label=name.removeprefix("dropped_mass/power_"))
@@ -120,8 +121,8 @@ def _curve_figure(curves: pd.DataFrame, title: str) -> Figure:
 
 
 def _matrix_figure(matrix: np.ndarray, title: str) -> Figure:
-    figure = Figure(figsize=(5, 4), layout="constrained")
-    axes = figure.subplots()
+    figure = Figure(figsize=(5, 4))
+    axes = figure.add_axes(PANEL)
     image = axes.imshow(np.log10(np.maximum(matrix, 1e-6)), vmin=-6, vmax=0, cmap="cividis")
     figure.colorbar(image, label="log10 probability")
     axes.set(xlabel="key", ylabel="query", title=title)
