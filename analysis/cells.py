@@ -1,0 +1,38 @@
+"""Sums over the records of a label, kept apart by head, context length and cluster."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Where each line of a table belongs: `index` (lines,) into an array of `shape` (heads, lengths, clusters).
+
+    `places` are the heads' layer and head, sorted; `lengths` nominal context lengths, ascending.
+    """
+
+    places: pd.MultiIndex
+    lengths: NDArray[np.int64]
+    index: NDArray[np.intp]
+    shape: tuple[int, int, int]
+
+    @classmethod
+    def of(cls, frame: pd.DataFrame) -> "Cells":
+        """Sort the lines of a table of `analysis.load` into cells."""
+        place = pd.MultiIndex.from_frame(frame[["layer", "head"]])
+        places = place.unique().sort_values()
+        lengths, length = np.unique(frame["length"], return_inverse=True)
+        names, cluster = np.unique(frame["cluster"].astype(str), return_inverse=True)
+        shape = (len(places), len(lengths), len(names))
+        return cls(places, lengths, np.ravel_multi_index((places.get_indexer(place), length, cluster), shape), shape)
+
+    def sums(self, values: Array | None = None) -> Array:
+        """Sum values (lines,) in each cell, or count the lines; an array of `shape`."""
+        return (
+            np.bincount(self.index, values, minlength=int(np.prod(self.shape))).reshape(self.shape).astype(np.float64)
+        )
