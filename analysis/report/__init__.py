@@ -1,6 +1,7 @@
 """The page: one self-contained HTML file that needs no network and no server."""
 
 import base64
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from omegaconf import DictConfig
+from PIL import Image
 
 from analysis import save
 from analysis.draw import Outcome
@@ -15,7 +17,8 @@ from analysis.load import Run
 from analysis.report.summary import law_shares, pooled_fits, sentences
 from analysis.tables import Fits
 
-SMALL_SVG = 300_000  # bytes; beyond it the PNG is the lighter picture, and the page stays below 5 MB
+SMALL_SVG = 200_000  # bytes; beyond it a PNG of few colours is the lighter picture, and the page stays below 5 MB
+COLOURS = 128
 PREVIEW = 12  # lines of a long table
 
 
@@ -90,8 +93,16 @@ def _figure(outcome: Outcome, outputs: Path, runs: dict[str, Run]) -> dict[str, 
 
 def _image(folder: Path, name: str) -> str:
     vector = folder / f"{name}.svg"
-    path, kind = (vector, "svg+xml") if vector.stat().st_size <= SMALL_SVG else (folder / f"{name}.png", "png")
-    return f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+    if vector.stat().st_size <= SMALL_SVG:
+        return _data("svg+xml", vector.read_bytes())
+    small = io.BytesIO()
+    with Image.open(folder / f"{name}.png") as picture:
+        picture.convert("RGB").quantize(COLOURS).save(small, "png", optimize=True)
+    return _data("png", small.getvalue())
+
+
+def _data(kind: str, content: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _cells(table: pd.DataFrame) -> dict[str, list[Any]]:

@@ -23,7 +23,7 @@ def sentences(fits: Fits, config: DictConfig) -> list[dict[str, str]]:
 
     Returns
     -------
-    list of dicts with `label`, `need` (keys at the longest context), `exponent` and `law`.
+    list of dicts with `label`, `kind`, `need` (keys at the longest context), `exponent` and `law`.
     """
     found = []
     for label, table in _headline(fits.pooled, config).groupby("label", sort=False):
@@ -35,6 +35,7 @@ def sentences(fits: Fits, config: DictConfig) -> list[dict[str, str]]:
         found.append(
             {
                 "label": str(label),
+                "kind": str(power["kind"]),
                 "need": need,
                 "exponent": _exponent(power),
                 "law": _law(table, laws[laws["label"] == label], several, config.clear_lead),
