@@ -46,15 +46,6 @@ def draw(evidence: Evidence, config: DictConfig) -> Drawing:
     return Drawing(figure, table, summary)
 
 
-def _same_law(table: pd.DataFrame, label: str, variant: str) -> float:
-    """Share of the heads ranked in both whose best law is that of the plain variant."""
-    laws = table[table["label"] == label].pivot_table(
-        index=["layer", "head"], columns="variant", values="law", aggfunc="first"
-    )
-    both = laws[["plain", variant]].dropna() if {"plain", variant} <= set(laws) else laws.iloc[:0]
-    return float((both["plain"] == both[variant]).mean()) if len(both) and variant != "plain" else np.nan
-
-
 def _predictions(axes: np.ndarray, table: pd.DataFrame, told: pd.DataFrame, variants: list[str], label: str) -> None:
     for panel, variant in zip(axes, NAMES, strict=False):
         if variant not in variants:
