@@ -15,10 +15,10 @@ import torch
 
 from experiments.launch import configure
 from experiments.machine import Machine
+from experiments.measures.block import measure_rows
 from experiments.measures.memory import rows_per_block
 from experiments.records.folder import Record
 from experiments.records.provenance import peak_rss_mb
-from experiments.runners.approximation import measure_rows
 
 SIZES = [2**i for i in range(14, 21)]
 ROWS, REPEATS = 32, 5

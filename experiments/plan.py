@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 
 from experiments.machine import Machine
+from experiments.measures.block import measure_rows
 from experiments.measures.memory import rows_per_block
 from experiments.rows import Rows
-from experiments.runners.approximation import measure_rows
 from experiments.schema import Job
 from experiments.sources import Batch
 

@@ -60,10 +60,13 @@ class Rows:
             visible_RN=None if self.visible_RN is None else self.visible_RN[start:stop],
         )
 
-    def logits(self) -> Tensor:
-        """Return the scaled, masked logits [R, N] in float32 or better; -inf where a key is not visible."""
+    def logits(self, out: Tensor | None = None) -> Tensor:
+        """Return the scaled, masked logits [R, N] in float32 or better; -inf where a key is not visible.
+
+        They are written into `out` if it is given.
+        """
         dtype = torch.promote_types(self.query_RD.dtype, torch.float32)
-        logits_RN = (self.query_RD.to(dtype) @ self.key_ND.to(dtype).T) * self.scale
+        logits_RN = torch.mm(self.query_RD.to(dtype) * self.scale, self.key_ND.to(dtype).T, out=out)
         if self.visible_RN is not None:
             logits_RN.masked_fill_(~self.visible_RN, -torch.inf)
         return logits_RN

@@ -1,15 +1,17 @@
-"""Compiled kernels of the quick path: every window of a row without sorting it.
+"""Compiled kernels of the quick path: every window of a row without sorting all of it.
 
-A weight w = exp(logit - max) is a positive float, so its bit pattern grows with it: the top bits are a bin number, and
-a histogram over bins orders a row but for ties within a bin. Only the few bins in which a window begins or ends are
-sorted exactly. One more pass adds w_j v_j into the segment between two windows that key j belongs to; sums over
-segments, from the tail for what is dropped and from the head for what is kept, give every window at once.
+A weight w = exp(logit - max) is a positive float, so its bit pattern grows with it. Pattern and key index, packed into
+one integer, order a row with its ties; the top bits of the pattern are a bin. One pass counts the keys of each bin, a
+second puts each packed key into its bin, and the row is ranked bin by bin. Only bins in which something is decided,
+where a window ends or a tolerance is crossed, are ever sorted. Windows cut the ranked row into segments; one more pass
+over the keys adds w_j v_j into the segment of key j, and sums over segments, from the tail for what is dropped and from
+the head for what is kept, give every window at once.
 
-Shape letters: R rows, N keys, V value dimension, B bins, W windows, S segments, E tolerances. Kernels run in parallel
-over rows; no result depends on how many threads or rows there are.
+Ranks count from the most probable key; places count from the least probable one, the order in which rows are stored.
+
+Shape letters: R rows, N keys, V value dimension, B bins, W windows, S segments, E tolerances, T keys of a tile. Kernels
+run in parallel over rows; no result depends on how many threads or rows there are.
 """
-
-import math
 
 import numba
 import numpy as np
@@ -17,322 +19,373 @@ import numpy as np
 # What is more than 48 octaves (33 nats) below the row's largest weight shares the lowest bin.
 OCTAVES = 48
 
-TILE = 2048  # keys whose values stay in the cache while a chunk of rows reads them
+TILE = 1024  # keys whose values stay in the cache while a chunk of rows reads them
+MANY = 2 * TILE  # keys of a segment above which float32 would not do to add them up
 CHUNK = 16  # rows that share them
 LANES = 16  # values added at once
-MIXED = np.uint16(65535)  # stands for a bin in which a segment starts
+FEW = 24  # keys up to which insertion is the quickest sort
+STRIDE = 256  # keys whose masses are added up at once in search of a tolerance
 MEASURES = 9  # columns of `sparse`, in the order of quick.MEASURED
 
 _compiled = numba.njit(parallel=True, cache=True, error_model="numpy", fastmath={"contract"})
-_helper = numba.njit(cache=True, error_model="numpy", fastmath={"contract"}, inline="always")
+_helper = numba.njit(cache=True, error_model="numpy", fastmath={"contract"})
+_sum = numba.njit(cache=True, error_model="numpy", fastmath={"contract", "reassoc"})  # written to be vectorised
 
 
-@numba.njit(cache=True, error_model="numpy", fastmath={"contract", "reassoc"})
-def _moments(logits_N, weight_N, highest):
-    """Return n, and the sums of t, t^2 and w t over visible keys, t = logit - max; written to be vectorised."""
-    n, first, second, product, top = 0, 0.0, 0.0, 0.0, np.float64(highest)
+@_sum
+def _moments(logits_N, weight_N, highest, moment_6):
+    """Fill in n, and the sums of t, t^2, w t, w and w^2 over visible keys, t = logit - max."""
+    n, first, second, product, total, squares = 0, 0.0, 0.0, 0.0, 0.0, 0.0
     for j in range(logits_N.shape[0]):
         seen = logits_N[j] > -np.inf
-        t = np.float64(logits_N[j]) - top if seen else 0.0  # in float64: a mean near 0 is a small difference
+        t = np.float64(logits_N[j]) - highest if seen else 0.0  # in float64: a mean near 0 is a small difference
+        w = np.float64(weight_N[j])
         n += seen
         first += t
         second += t * t
-        product += np.float64(weight_N[j]) * t
-    return n, first, second, product
-
-
-@_compiled
-def histogram(logits_RN, weight_RN, bits_RN, highest_R, shift, lowest, bin_RN, count_RB, mass_RB, square_RB, moment_R6):
-    """Bin each row, add up counts, masses and squares, and its moments: n, sums of t, t^2, w t, w and w^2.
-
-    The bin of a weight is its bit pattern without the last `shift` bits, less `lowest`.
-    """
-    for r in numba.prange(weight_RN.shape[0]):
-        for j in range(weight_RN.shape[1]):
-            bin_RN[r, j] = np.uint16(max((bits_RN[r, j] >> shift) - lowest, 0))
-        count_RB[r, :] = 0
-        mass_RB[r, :] = 0.0
-        square_RB[r, :] = 0.0
-        for j in range(weight_RN.shape[1]):
-            w = np.float64(weight_RN[r, j])
-            b = bin_RN[r, j]
-            count_RB[r, b] += 1
-            mass_RB[r, b] += w
-            square_RB[r, b] += w * w
-        n, first, second, product = _moments(logits_RN[r], weight_RN[r], highest_R[r])
-        moment_R6[r, 0] = n
-        moment_R6[r, 1] = first
-        moment_R6[r, 2] = second
-        moment_R6[r, 3] = product
-        total, squares = 0.0, 0.0
-        for b in range(count_RB.shape[1]):  # from the small end
-            total += mass_RB[r, b]
-            squares += square_RB[r, b]
-        moment_R6[r, 4] = total
-        moment_R6[r, 5] = squares
-
-
-@_compiled
-def resolve(weight_RN, bin_RN, count_RB, mass_RB, total_R, limit_E, epsilon_T, epsilon_bin_RT, k_RE, above_RT):
-    """Fill k_RE with the smallest k of each tolerance, and above_RT with #{j: w_j / total > eps}.
-
-    `limit_E` rises; `epsilon_bin_RT` is the bin of eps x total, right to one bin. Only keys that share a bin with an
-    answer are looked at one by one. Invisible keys count as keys of weight 0.
-    """
-    keys, bins, tolerances = weight_RN.shape[1], count_RB.shape[1], limit_E.shape[0]
-    for r in numba.prange(weight_RN.shape[0]):
-        wanted_B = np.zeros(bins, np.bool_)
-        crossing_E = np.empty(tolerances, np.int64)
-        tail_E = np.empty(tolerances)
-        below_E = np.empty(tolerances, np.int64)
-        b, below, tail = 0, 0, 0.0
-        for i in range(tolerances):
-            limit = limit_E[i] * total_R[r]
-            while b < bins - 1 and tail + mass_RB[r, b] <= limit:
-                tail += mass_RB[r, b]
-                below += count_RB[r, b]
-                b += 1
-            crossing_E[i] = b
-            tail_E[i] = tail
-            below_E[i] = below
-            wanted_B[b] = True
-        for i in range(epsilon_T.shape[0]):
-            nearest = epsilon_bin_RT[r, i]
-            for b in range(max(nearest - 1, 0), min(nearest + 2, bins)):
-                wanted_B[b] = True
-
-        start_B = np.empty(bins, np.int64)
-        size = 0
-        for b in range(bins):
-            start_B[b] = size
-            if wanted_B[b]:
-                size += count_RB[r, b]
-        held = np.empty(size, np.float32)
-        size = 0
-        for j in range(keys):
-            if wanted_B[bin_RN[r, j]]:
-                held[size] = weight_RN[r, j]
-                size += 1
-        held.sort()
-
-        for i in range(tolerances):
-            limit = limit_E[i] * total_R[r]
-            b = crossing_E[i]
-            dropped, tail = below_E[i], tail_E[i]
-            for h in range(start_B[b], start_B[b] + count_RB[r, b]):
-                tail += np.float64(held[h])
-                if tail > limit:
-                    break
-                dropped += 1
-            k_RE[r, i] = max(keys - dropped, 1)
-        for i in range(epsilon_T.shape[0]):
-            nearest = epsilon_bin_RT[r, i]
-            above = 0
-            for b in range(nearest + 2, bins):
-                above += count_RB[r, b]
-            for b in range(max(nearest - 1, 0), min(nearest + 2, bins)):
-                for h in range(start_B[b], start_B[b] + count_RB[r, b]):
-                    above += np.float64(held[h]) / total_R[r] > epsilon_T[i]
-            above_RT[r, i] = above
+        product += w * t
+        total += w
+        squares += w * w
+    moment_6[0], moment_6[1], moment_6[2] = n, first, second
+    moment_6[3], moment_6[4], moment_6[5] = product, total, squares
 
 
 @_helper
-def _segments_of_bins(count_B, start_S, segments, held, segment_B, next_B):
-    """Map each bin to its segment, MIXED if one starts at a key of the bin; return where the next row's held keys go.
+def _rank(bits_N, shift, lowest, start_B, ranked_N):
+    """Put a row's keys into bins, least probable bin first; keys of equal weight lie by falling index."""
+    keys, bins = bits_N.shape[0], start_B.shape[0] - 1
+    next_B = np.zeros(bins, np.int32)
+    for j in range(keys):
+        next_B[max((bits_N[j] >> shift) - lowest, 0)] += 1
+    place = 0
+    for b in range(bins):
+        start_B[b] = place
+        place += next_B[b]
+        next_B[b] = start_B[b]
+    start_B[bins] = keys
+    # Indices are unsigned here and below: signed ones are checked for counting from the end, which doubles the time.
+    for i in range(keys):
+        j = np.uint32(keys - 1 - i)
+        b = (bits_N[j] >> shift) - lowest
+        u = np.uint32(b if b > 0 else 0)
+        ranked_N[np.uint32(next_B[u])] = (np.uint64(bits_N[j]) << np.uint64(32)) | np.uint64(~j)
+        next_B[u] += 1
 
-    The keys of mixed bins are held bin by bin, from `held` on; `next_B` says where each bin's go.
+
+@_helper
+def _sort(ranked_N):
+    """Sort the keys of a bin; most are few, or sorted already."""
+    if ranked_N.shape[0] <= FEW:
+        for i in range(1, ranked_N.shape[0]):
+            x = ranked_N[i]
+            h = i - 1
+            while h >= 0 and ranked_N[h] > x:
+                ranked_N[h + 1] = ranked_N[h]
+                h -= 1
+            ranked_N[h + 1] = x
+        return
+    for i in range(1, ranked_N.shape[0]):
+        if ranked_N[i] < ranked_N[i - 1]:
+            ranked_N.sort()
+            return
+
+
+@_helper
+def _bin_at(place, ranked_N, shift, lowest):
+    """Return the bin whose keys lie around a place."""
+    return max(np.int64(ranked_N[place] >> np.uint64(32 + shift)) - lowest, 0)
+
+
+@_helper
+def _weight(packed):
+    """Return the weight in a packed key."""
+    return np.float64(np.uint32(packed >> np.uint64(32)).view(np.float32))
+
+
+@_sum
+def _mass(ranked_N):
+    """Return the mass of some keys."""
+    mass = 0.0
+    for i in range(ranked_N.shape[0]):
+        mass += _weight(ranked_N[i])
+    return mass
+
+
+@_sum
+def _mass_and_squares(ranked_N):
+    """Return the mass of some keys, and the sum of their squared weights."""
+    mass, squares = 0.0, 0.0
+    for i in range(ranked_N.shape[0]):
+        w = _weight(ranked_N[i])
+        mass += w
+        squares += w * w
+    return mass, squares
+
+
+@_helper
+def _resolve(ranked_N, start_B, shift, lowest, total, limit_E, epsilon_T, k_E, above_T):
+    """Fill in the smallest k of each tolerance, and the count above each threshold, of one row; see `resolve`."""
+    keys, bins = ranked_N.shape[0], start_B.shape[0] - 1
+    place, tail = 0, 0.0
+    for i in range(limit_E.shape[0]):
+        limit = limit_E[i] * total
+        while place < keys:
+            more = _mass(ranked_N[place : place + STRIDE])
+            if tail + more > limit:
+                break
+            tail += more
+            place = min(place + STRIDE, keys)
+        if place == keys:
+            k_E[i] = 1
+            continue
+        b = _bin_at(place, ranked_N, shift, lowest)
+        tail -= _mass(ranked_N[start_B[b] : place])
+        while b < bins - 1:
+            more = _mass(ranked_N[start_B[b] : start_B[b + 1]])
+            if tail + more > limit:
+                break
+            tail += more
+            b += 1
+        place = start_B[b]
+        below = tail
+        _sort(ranked_N[start_B[b] : start_B[b + 1]])
+        dropped = place
+        while dropped < start_B[b + 1]:
+            below += _weight(ranked_N[dropped])
+            if below > limit:
+                break
+            dropped += 1
+        k_E[i] = max(keys - dropped, 1)
+    for i in range(epsilon_T.shape[0]):
+        nearest = (np.float32(total * epsilon_T[i]).view(np.int32) >> shift) - lowest
+        nearest = min(max(nearest, 0), bins - 1)
+        first, last = start_B[max(nearest - 1, 0)], start_B[min(nearest + 2, bins)]
+        above = keys - last
+        for place_near in range(first, last):
+            above += _weight(ranked_N[place_near]) / total > epsilon_T[i]
+        above_T[i] = above
+
+
+@_compiled
+def rank(
+    logits_RN,
+    highest_R,
+    weight_RN,
+    bits_RN,
+    shift,
+    lowest,
+    start_RB,
+    ranked_RN,
+    moment_R6,
+    limit_E,
+    epsilon_T,
+    k_RE,
+    above_RT,
+):
+    """Put each row's keys into bins, add up its moments, and answer what is asked while the row is in the cache.
+
+    The bin of a weight is its bit pattern without the last `shift` bits, less `lowest`; `start_RB` has one place more
+    than there are bins.
     """
-    s, above = 0, 0
-    for b in range(count_B.shape[0] - 1, -1, -1):
-        inside = count_B[b]
-        last = s
-        while last + 1 < segments and start_S[last + 1] < above + inside:
-            last += 1
-        segment_B[b] = s if last == s else MIXED
-        if last > s:
-            next_B[b] = held
-            held += inside
-        above += inside
-        s = last
-    return held
+    for r in numba.prange(weight_RN.shape[0]):
+        _rank(bits_RN[r], shift, lowest, start_RB[r], ranked_RN[r])
+        _moments(logits_RN[r], weight_RN[r], np.float64(highest_R[r]), moment_R6[r])
+        _resolve(
+            ranked_RN[r],
+            start_RB[r],
+            shift,
+            lowest,
+            moment_R6[r, 4],
+            limit_E,
+            epsilon_T,
+            k_RE[r],
+            above_RT[r],
+        )
 
 
-@numba.njit(cache=True, error_model="numpy")
-def _segment_tile(bin_T, bits_T, segment_B, spare, first, segment_T, next_B, held_H):
-    """Look up the segment of each key of a tile; keys of mixed bins are held, and go to a spare segment meanwhile."""
-    for t in range(bin_T.shape[0]):
-        b = bin_T[t]
-        s = segment_B[b]
-        if s == MIXED:
-            # sorts by falling weight, then by rising index
-            held_H[next_B[b]] = (np.uint64(0x7FFFFFFF - bits_T[t]) << np.uint64(32)) | np.uint64(first + t)
-            next_B[b] += 1
-            s = spare
-        segment_T[t] = s
+@_compiled
+def resolve(ranked_RN, start_RB, shift, lowest, total_R, limit_E, epsilon_T, k_RE, above_RT):
+    """Fill k_RE with the smallest k of each tolerance, and above_RT with #{j: w_j / total > eps}.
+
+    `limit_E` rises. Invisible keys count as keys of weight 0.
+    """
+    for r in numba.prange(ranked_RN.shape[0]):
+        _resolve(
+            ranked_RN[r],
+            start_RB[r],
+            shift,
+            lowest,
+            total_R[r],
+            limit_E,
+            epsilon_T,
+            k_RE[r],
+            above_RT[r],
+        )
 
 
-@numba.njit(cache=True, error_model="numpy", fastmath={"contract"})
-def _add_pair(weight0_T, weight1_T, segment0_T, segment1_T, value_TV, sum0_SV, sum1_SV, lanes):
-    """Add w v into the segments of two rows at a time: their sums are independent, one hides the other's latency."""
-    for t in range(value_TV.shape[0]):
-        w0, s0, w1, s1 = weight0_T[t], segment0_T[t], weight1_T[t], segment1_T[t]
+@_helper
+def _rising(k_W, order_W):
+    """Put the windows of a row in rising order; that of the row before is nearly right."""
+    for i in range(1, k_W.shape[0]):
+        w = order_W[i]
+        h = i - 1
+        while h >= 0 and k_W[order_W[h]] > k_W[w]:
+            order_W[h + 1] = order_W[h]
+            h -= 1
+        order_W[h + 1] = w
+
+
+@_helper
+def _cut(k_W, order_W, ranked_N, start_B, shift, lowest, first_S, segment_N):
+    """Cut a row where windows end; return the number of segments.
+
+    Segment s has the ranks first_S[s] .. first_S[s + 1] - 1; segment_N is the segment of each key.
+    """
+    keys, segments = ranked_N.shape[0], 1
+    first_S[0] = 0
+    for w in order_W:
+        k = k_W[w]
+        if k > first_S[segments - 1]:
+            if k < keys:
+                b = _bin_at(keys - k - 1, ranked_N, shift, lowest)
+                _sort(ranked_N[start_B[b] : start_B[b + 1]])
+            first_S[segments] = k
+            segments += 1
+    first_S[segments] = keys
+    for s in range(segments):
+        for place in range(keys - first_S[s + 1], keys - first_S[s]):
+            segment_N[~np.uint32(ranked_N[np.uint32(place)] & np.uint64(0xFFFFFFFF))] = s
+    return segments
+
+
+@_helper
+def _add(weight_T, segment_T, value_L, sum_L, lanes):
+    """Add w v into the segments of a row; values and sums are flat, which leaves the compiler one plain product."""
+    width = np.uint64(LANES * len(lanes))
+    for t in range(weight_T.shape[0]):
+        w, first, key = weight_T[t], np.uint64(segment_T[t]) * width, np.uint64(t) * width
+        for v in range(width):
+            sum_L[first + v] += w * value_L[key + v]
+
+
+@_helper
+def _begin(first_S, sum_SV, output_SV, lanes):
+    """Clear the sums of a row's segments."""
+    for s in range(first_S.shape[0] - 1):
         for v in range(LANES * len(lanes)):
-            x = value_TV[t, v]
-            sum0_SV[s0, v] += w0 * x
-            sum1_SV[s1, v] += w1 * x
+            sum_SV[s, v] = 0
+            output_SV[s, v] = 0
+
+
+@_helper
+def _fold(first_S, least, sum_SV, output_SV, lanes):
+    """Move the sums of segments of `least` keys or more from float32 to float64."""
+    for s in range(first_S.shape[0] - 1):
+        if first_S[s + 1] - first_S[s] >= least:
+            for v in range(LANES * len(lanes)):
+                output_SV[s, v] += sum_SV[s, v]
+                sum_SV[s, v] = 0
 
 
 @_compiled
 def sparse(
-    weight_RN, bits_RN, bin_RN, count_RB, mass_RB, square_RB, total_R, value_NV, k_RW, lanes, measure_RWM, output_R
+    weight_RN,
+    ranked_RN,
+    start_RB,
+    segment_RN,
+    sum_RSV,
+    output_RSV,
+    shift,
+    lowest,
+    total_R,
+    value_NV,
+    k_RW,
+    lanes,
+    measure_RWM,
+    output_R,
 ):
     """Fill measure_RWM with every measure of every window, and output_R with the squared norm of the exact output.
 
-    V is a multiple of LANES, and `lanes` a tuple of V / LANES zeros: its length is a constant to the compiler, which
-    the inner loops need to be quick.
+    `segment_RN`, `sum_RSV` and `output_RSV` are scratch; it is quickest if vectors begin with a line of the cache. V is
+    a multiple of LANES, and `lanes` a tuple of V / LANES zeros: its length is a constant to the compiler, which the
+    inner loops need to be quick.
     """
     rows, keys = weight_RN.shape
-    windows, width = k_RW.shape[1], value_NV.shape[1]
+    windows = k_RW.shape[1]
     for c in numba.prange((rows + CHUNK - 1) // CHUNK):
         r0 = c * CHUNK
         here = min(CHUNK, rows - r0)
-        start_CS = np.empty((CHUNK, windows + 2), np.int64)
+        first_CS = np.empty((CHUNK, windows + 2), np.int64)
         segments_C = np.empty(CHUNK, np.int64)
-        segment_CB = np.empty((CHUNK, count_RB.shape[1]), np.uint16)
-        next_CB = np.empty((CHUNK, count_RB.shape[1]), np.int64)
-        held_from_C = np.zeros(CHUNK + 1, np.int64)
-        output_CSV = np.zeros((CHUNK, windows + 2, width))
+        order_CW = np.empty((CHUNK, windows), np.int64)
         for i in range(here):
-            order_W = np.sort(k_RW[r0 + i])
-            start_CS[i, 0] = 0
-            segments = 1
-            for k in order_W:
-                if k > start_CS[i, segments - 1]:
-                    start_CS[i, segments] = k
-                    segments += 1
-            segments_C[i] = segments
-            held_from_C[i + 1] = _segments_of_bins(
-                count_RB[r0 + i], start_CS[i], segments, held_from_C[i], segment_CB[i], next_CB[i]
+            r = r0 + i
+            order_CW[i] = order_CW[i - 1] if i else np.arange(windows)
+            _rising(k_RW[r], order_CW[i])
+            segments_C[i] = _cut(
+                k_RW[r], order_CW[i], ranked_RN[r], start_RB[r], shift, lowest, first_CS[i], segment_RN[r]
             )
-        held_H = np.empty(held_from_C[here], np.uint64)
+            _begin(first_CS[i, : segments_C[i] + 1], sum_RSV[r], output_RSV[r], lanes)
 
-        sum_PSV = np.empty((2, windows + 2, width), np.float32)
-        segment_PT = np.empty((2, TILE), np.uint16)
         for j0 in range(0, keys, TILE):
-            tile = min(TILE, keys - j0)
-            for i0 in range(0, here, 2):
-                pair = min(2, here - i0)
-                for p in range(pair):
-                    i = i0 + p
-                    sum_PSV[p, : segments_C[i] + 1] = 0
-                    _segment_tile(
-                        bin_RN[r0 + i, j0 : j0 + tile],
-                        bits_RN[r0 + i, j0 : j0 + tile],
-                        segment_CB[i],
-                        np.uint16(segments_C[i]),
-                        j0,
-                        segment_PT[p],
-                        next_CB[i],
-                        held_H,
-                    )
-                other = pair - 1
-                _add_pair(
-                    weight_RN[r0 + i0, j0 : j0 + tile],
-                    weight_RN[r0 + i0 + other, j0 : j0 + tile],
-                    segment_PT[0],
-                    segment_PT[other],
-                    value_NV[j0 : j0 + tile],
-                    sum_PSV[0],
-                    sum_PSV[1],
-                    lanes,
-                )
-                for p in range(pair):
-                    for s in range(segments_C[i0 + p]):
-                        for v in range(width):
-                            output_CSV[i0 + p, s, v] += sum_PSV[p, s, v]
+            j1 = min(j0 + TILE, keys)
+            value_L = value_NV[j0:j1].reshape(-1)
+            for i in range(here):
+                r = r0 + i
+                _add(weight_RN[r, j0:j1], segment_RN[r, j0:j1], value_L, sum_RSV[r].reshape(-1), lanes)
+                _fold(first_CS[i, : segments_C[i] + 1], MANY, sum_RSV[r], output_RSV[r], lanes)
 
         for i in range(here):
             r = r0 + i
             segments = segments_C[i]
-            mass_S = np.zeros(segments)
-            square_S = np.zeros(segments)
-            largest_S = np.zeros(segments)
-            _settle(
-                weight_RN[r],
-                count_RB[r],
-                mass_RB[r],
-                square_RB[r],
-                value_NV,
-                start_CS[i],
-                segment_CB[i],
-                held_H[held_from_C[i] : held_from_C[i + 1]],
-                lanes,
+            _fold(first_CS[i, : segments + 1], 0, sum_RSV[r], output_RSV[r], lanes)
+            mass_S = np.empty(segments)
+            square_S = np.empty(segments)
+            largest_S = np.empty(segments)
+            for s in range(segments):
+                last = keys - first_CS[i, s]
+                mass_S[s], square_S[s] = _mass_and_squares(ranked_RN[r, keys - first_CS[i, s + 1] : last])
+                largest_S[s] = _weight(ranked_RN[r, last - 1]) if last else 0.0
+            _measure(
+                first_CS[i],
                 mass_S,
                 square_S,
                 largest_S,
-                output_CSV[i],
+                output_RSV[r],
+                total_R[r],
+                k_RW[r],
+                order_CW[i],
+                lanes,
+                measure_RWM[r],
             )
-            _measure(
-                start_CS[i], segments, mass_S, square_S, largest_S, output_CSV[i], total_R[r], k_RW[r], measure_RWM[r]
-            )
-            norm = 0.0
-            for v in range(width):
-                x = 0.0
-                for s in range(segments - 1, -1, -1):
-                    x += output_CSV[i, s, v]
-                norm += x * x
-            output_R[r] = norm / (total_R[r] * total_R[r])
+            output_R[r] = _total(output_RSV[r, :segments], lanes) / (total_R[r] * total_R[r])
 
 
-@numba.njit(cache=True, error_model="numpy", fastmath={"contract"})
-def _settle(
-    weight_N,
-    count_B,
-    mass_B,
-    square_B,
-    value_NV,
-    start_S,
-    segment_B,
-    held_H,
-    lanes,
-    mass_S,
-    square_S,
-    largest_S,
-    output_SV,
-):
-    """Put the held keys, whose rank decides, into their segments, and add up the bins that need no deciding."""
-    segments = mass_S.shape[0]
-    rank, h, s = 0, 0, 0
-    for b in range(count_B.shape[0] - 1, -1, -1):
-        if count_B[b] == 0:
-            continue
-        if segment_B[b] != MIXED:
-            s = segment_B[b]
-            mass_S[s] += mass_B[b]
-            square_S[s] += square_B[b]
-            rank += count_B[b]
-            continue
-        held_H[h : h + count_B[b]].sort()
-        for _ in range(count_B[b]):
-            while s + 1 < segments and start_S[s + 1] <= rank:
-                s += 1
-            j = np.int64(held_H[h] & np.uint64(0xFFFFFFFF))
-            w = np.float64(weight_N[j])
-            if rank == start_S[s]:
-                largest_S[s] = w
-            mass_S[s] += w
-            square_S[s] += w * w
-            for v in range(LANES * len(lanes)):
-                output_SV[s, v] += w * value_NV[j, v]
-            rank += 1
-            h += 1
+@_sum
+def _norms(tail_V, head_V, odds, lanes):
+    """Return the squared norms of tail and of tail - odds x head."""
+    truncated, renormalised = 0.0, 0.0
+    for v in range(LANES * len(lanes)):
+        truncated += tail_V[v] * tail_V[v]
+        difference = tail_V[v] - odds * head_V[v]
+        renormalised += difference * difference
+    return truncated, renormalised
 
 
-@numba.njit(cache=True, error_model="numpy", fastmath={"contract"})
-def _measure(start_S, segments, mass_S, square_S, largest_S, output_SV, total, k_W, measure_WM):
+@_sum
+def _total(output_SV, lanes):
+    """Return the squared norm of the sum over segments."""
+    total_V = np.zeros(LANES * len(lanes))
+    for s in range(output_SV.shape[0] - 1, -1, -1):
+        for v in range(LANES * len(lanes)):
+            total_V[v] += output_SV[s, v]
+    return (total_V * total_V).sum()
+
+
+@_helper
+def _measure(first_S, mass_S, square_S, largest_S, output_SV, total, k_W, order_W, lanes, measure_WM):
     """Turn segments into measures; theory.md [T1]-[T6], as `sparse.measure` does for the reference path."""
-    width = output_SV.shape[1]
-    order_W = np.argsort(k_W)
+    segments, width = mass_S.shape[0], output_SV.shape[1]
     kept_S = np.empty(segments)  # mass and squares of segments 0 .. s-1
     kept_square_S = np.empty(segments)
     kept, kept_square = 0.0, 0.0
@@ -341,9 +394,10 @@ def _measure(start_S, segments, mass_S, square_S, largest_S, output_SV, total, k
         kept_square_S[s] = kept_square
         kept += mass_S[s]
         kept_square += square_S[s]
-    head_SV = np.zeros((segments, width))
+    head_SV = np.empty((segments, width))
+    head_SV[0] = 0
     for s in range(1, segments):
-        for v in range(width):
+        for v in range(LANES * len(lanes)):
             head_SV[s, v] = head_SV[s - 1, v] + output_SV[s - 1, v]
     tail_V = np.zeros(width)
     dropped, dropped_square = 0.0, 0.0
@@ -351,23 +405,21 @@ def _measure(start_S, segments, mass_S, square_S, largest_S, output_SV, total, k
     for s in range(segments - 1, 0, -1):
         dropped += mass_S[s]
         dropped_square += square_S[s]
-        truncated, renormalised = 0.0, 0.0
         odds = dropped / kept_S[s]
-        for v in range(width):
+        for v in range(LANES * len(lanes)):
             tail_V[v] += output_SV[s, v]
-            truncated += tail_V[v] ** 2
-            renormalised += (tail_V[v] - odds * head_SV[s, v]) ** 2
+        truncated, renormalised = _norms(tail_V, head_SV[s], odds, lanes)
         tau = dropped / total
         next_p, first_p = largest_S[s] / total, 1.0 / total
-        while w >= 0 and k_W[order_W[w]] == start_S[s]:
+        while w >= 0 and k_W[order_W[w]] == first_S[s]:
             m = measure_WM[order_W[w]]
             m[0] = tau
             m[1] = tau
-            m[2] = -math.log1p(-tau) if tau < 0.5 else -math.log(kept_S[s] / total)
+            m[2] = kept_S[s] / total
             m[3] = next_p
             m[4] = max(next_p, first_p * odds)
-            m[5] = math.sqrt(dropped_square) / total
-            m[6] = math.sqrt(dropped_square + odds * odds * kept_square_S[s]) / total
+            m[5] = dropped_square / (total * total)
+            m[6] = (dropped_square + odds * odds * kept_square_S[s]) / (total * total)
             m[7] = truncated / (total * total)
             m[8] = renormalised / (total * total)
             w -= 1

@@ -1,4 +1,4 @@
-"""The quick path: rows measured from a histogram of their weights, on a CPU, for selectors that keep the most probable.
+"""The quick path: rows ranked by bins of their weights, on a CPU, for selectors that keep the most probable.
 
 The torch path (exact.py, sparse.py) runs anywhere, ranks keys in any order, and is the reference for this one.
 
@@ -18,6 +18,7 @@ from torch.nn.functional import pad
 
 from experiments.measures import kernels
 from experiments.measures.exact import COUNT_EPSILONS, ETA_SLACK, K_MIN_ETAS
+from experiments.measures.scratch import scratch
 
 MEASURED = (
     *("dropped_mass", "tv", "kl", "linf_truncated", "linf_renormalised", "l2_truncated", "l2_renormalised"),
@@ -27,20 +28,37 @@ MEASURED = (
 
 def _mantissa_bits(keys: int) -> int:
     """Return how finely to bin rows of `keys` keys: few keys should share a bin, few bins should be empty."""
-    return min(max(keys.bit_length() - 8, 2), 8)
+    return min(max(keys.bit_length() - 8, 2), 7)
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """The smallest windows of some tolerances and the counts above some thresholds, for the kernels to fill in."""
+
+    etas: list[float]
+    epsilons: list[float]
+    k_RE: np.ndarray
+    above_RT: np.ndarray
+
+    @classmethod
+    def to(cls, etas: Iterable[float], epsilons: Iterable[float], rows: int) -> _Answers:
+        etas, epsilons = sorted(set(etas)), sorted(set(epsilons))
+        return cls(etas, epsilons, np.empty((rows, len(etas)), np.int64), np.empty((rows, len(epsilons)), np.int64))
+
+    @property
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """The last arguments of the kernels."""
+        return np.array(self.etas) * (1 + ETA_SLACK), np.array(self.epsilons), self.k_RE, self.above_RT
 
 
 @dataclass(frozen=True)
 class QuickRows:
-    """What `ExactRows` knows, without the order: the same names, the same meaning."""
+    """What `ExactRows` knows, from rows that are sorted no further than the questions ask: same names, same meaning."""
 
     highest_R: Tensor
     weight_RN: np.ndarray
-    bits_RN: np.ndarray
-    bin_RN: np.ndarray
-    count_RB: np.ndarray
-    mass_RB: np.ndarray
-    square_RB: np.ndarray
+    ranked_RN: np.ndarray
+    start_RB: np.ndarray
     moment_R6: np.ndarray
     _shift: int
     _lowest: int
@@ -48,39 +66,42 @@ class QuickRows:
     _counts: dict[float, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def from_logits(cls, logits_RN: Tensor) -> QuickRows:
-        """Weigh and bin the rows of `logits_RN` (float32 on the CPU; -inf marks an invisible key)."""
+    def from_logits(
+        cls, logits_RN: Tensor, etas: Iterable[float] = K_MIN_ETAS, epsilons: Iterable[float] = COUNT_EPSILONS
+    ) -> QuickRows:
+        """Weigh and rank the rows of `logits_RN` (float32 on the CPU; -inf marks an invisible key).
+
+        Rows live in scratch memory: they are good until the next ones are made.
+        What is asked for now, `etas` for `k_min` and `epsilons` for `count_above`, is quicker than what is asked later.
+        """
         numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
         rows, keys = logits_RN.shape
         mantissa_bits = _mantissa_bits(keys)
-        bins = (kernels.OCTAVES << mantissa_bits) + 1
         highest_R1 = logits_RN.amax(-1, keepdim=True)
-        weight_RN = (logits_RN - highest_R1).exp_().numpy()
+        weight_RN = torch.sub(logits_RN, highest_R1, out=scratch("weight", rows, keys)).exp_().numpy()
         quick = cls(
             highest_R=highest_R1.squeeze(-1).double(),
             weight_RN=weight_RN,
-            bits_RN=weight_RN.view(np.int32),
-            bin_RN=np.empty((rows, keys), np.uint16),
-            count_RB=np.empty((rows, bins), np.int32),
-            mass_RB=np.empty((rows, bins)),
-            square_RB=np.empty((rows, bins)),
+            ranked_RN=scratch("ranked", rows, keys, dtype=torch.int64).numpy().view(np.uint64),
+            start_RB=scratch("start", rows, (kernels.OCTAVES << mantissa_bits) + 2, dtype=torch.int32).numpy(),
             moment_R6=np.empty((rows, 6)),
             _shift=23 - mantissa_bits,  # a float32 has 23 bits of mantissa and an exponent of 127 at 1
             _lowest=(127 - kernels.OCTAVES) << mantissa_bits,
         )
-        kernels.histogram(
+        answers = _Answers.to(etas, epsilons, rows)
+        kernels.rank(
             logits_RN.numpy(),
-            weight_RN,
-            quick.bits_RN,
             highest_R1.squeeze(-1).numpy(),
+            weight_RN,
+            weight_RN.view(np.int32),
             quick._shift,
             quick._lowest,
-            quick.bin_RN,
-            quick.count_RB,
-            quick.mass_RB,
-            quick.square_RB,
+            quick.start_RB,
+            quick.ranked_RN,
             quick.moment_R6,
+            *answers.arrays,
         )
+        quick._remember(answers)
         return quick
 
     @property
@@ -95,38 +116,25 @@ class QuickRows:
     def k_min(self, eta: float) -> Tensor:
         """Return the smallest k >= 1 whose k most probable keys leave a dropped mass <= eta, per row [R] int64."""
         if eta not in self._k_min:
-            self.look_up([eta], [])
+            self._look_up([eta], [])
         return self._k_min[eta]
 
     def count_above(self, epsilon: float) -> Tensor:
         """Return #{j: p_j > epsilon} per row [R] int64."""
         if epsilon not in self._counts:
-            self.look_up([], [epsilon])
+            self._look_up([], [epsilon])
         return self._counts[epsilon]
 
-    def look_up(self, etas: Iterable[float], epsilons: Iterable[float]) -> None:
-        """Find the smallest windows and the counts of many tolerances in one pass over the rows."""
-        limits, thresholds = np.array(sorted(set(etas))), np.array(sorted(set(epsilons)))
-        total_R = self._total_R
-        k_RE = np.empty((len(total_R), len(limits)), np.int64)
-        count_RT = np.empty((len(total_R), len(thresholds)), np.int64)
-        smallest_RT = (total_R[:, None] * thresholds).astype(np.float32)
-        bin_RT = np.clip((smallest_RT.view(np.int32) >> self._shift) - self._lowest, 0, self.count_RB.shape[1] - 1)
-        kernels.resolve(
-            self.weight_RN,
-            self.bin_RN,
-            self.count_RB,
-            self.mass_RB,
-            total_R,
-            limits * (1 + ETA_SLACK),
-            thresholds,
-            bin_RT,
-            k_RE,
-            count_RT,
-        )
+    def _look_up(self, etas: list[float], epsilons: list[float]) -> None:
+        answers = _Answers.to(etas, epsilons, len(self.weight_RN))
+        kernels.resolve(self.ranked_RN, self.start_RB, self._shift, self._lowest, self._total_R, *answers.arrays)
+        self._remember(answers)
+
+    def _remember(self, answers: _Answers) -> None:
         n_R = self.n_R
-        self._k_min.update({eta: torch.from_numpy(k_RE[:, i]).minimum(n_R) for i, eta in enumerate(limits.tolist())})
-        self._counts.update({eps: torch.from_numpy(count_RT[:, i]) for i, eps in enumerate(thresholds.tolist())})
+        k_min = zip(answers.etas, torch.from_numpy(answers.k_RE).unbind(1), strict=True)
+        self._k_min.update({eta: k_R.minimum(n_R) for eta, k_R in k_min})
+        self._counts.update(zip(answers.epsilons, torch.from_numpy(answers.above_RT).unbind(1), strict=True))
 
     def statistics(self) -> dict[str, Tensor]:
         """Return the window-free columns of rows.parquet, each [R]."""
@@ -152,14 +160,18 @@ class QuickRows:
         rows, windows = k_RW.shape
         measure_RWM = np.empty((rows, windows, kernels.MEASURES))
         output_R = np.empty(rows)
-        value_NV = pad(value_NV.float(), (0, -value_NV.shape[1] % kernels.LANES)).contiguous()
+        value_NV = value_NV.float().contiguous()
+        if lacking := -value_NV.shape[1] % kernels.LANES:
+            value_NV = pad(value_NV, (0, lacking))
         kernels.sparse(
             self.weight_RN,
-            self.bits_RN,
-            self.bin_RN,
-            self.count_RB,
-            self.mass_RB,
-            self.square_RB,
+            self.ranked_RN,
+            self.start_RB,
+            scratch("segment", *self.weight_RN.shape, dtype=torch.uint16).numpy(),
+            scratch("sums", rows, windows + 1, value_NV.shape[1]).numpy(),
+            scratch("outputs", rows, windows + 1, value_NV.shape[1], dtype=torch.float64).numpy(),
+            self._shift,
+            self._lowest,
             self._total_R,
             value_NV.numpy(),
             k_RW.numpy(),
@@ -167,5 +179,9 @@ class QuickRows:
             measure_RWM,
             output_R,
         )
-        measured = torch.from_numpy(measure_RWM)
-        return {name: measured[..., m] for m, name in enumerate(MEASURED)} | {"output": torch.from_numpy(output_R)}
+        measured = dict(zip(MEASURED, torch.from_numpy(measure_RWM).unbind(-1), strict=True))
+        dropped_RW, kept_RW = measured["dropped_mass"], measured["kl"]
+        measured["kl"] = torch.where(dropped_RW < 0.5, (-dropped_RW).log1p(), kept_RW.log()).neg_()
+        measured["l2_truncated"].sqrt_()
+        measured["l2_renormalised"].sqrt_()
+        return measured | {"output": torch.from_numpy(output_R)}

@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from experiments.errors import UserError
 from experiments.machine import Machine
-from experiments.measures.block import measure_block
+from experiments.measures.block import measure_rows
 from experiments.measures.matrix import attention_matrix
 from experiments.measures.memory import rows_per_block
 from experiments.records.folder import Record
@@ -113,26 +112,6 @@ class Approximation:
                 f"runner.matrix_layers={self.matrix_layers} and matrix_heads={self.matrix_heads} name no measured "
                 f"head: give both, among layers {layers[0]}..{layers[-1]} and heads {heads[0]}..{heads[-1]}"
             )
-
-
-def measure_rows(
-    rows: Rows, selector: Selector, windows: Windows, block: int
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Measure all windows of one group of rows, `block` rows at a time.
-
-    Returns
-    -------
-    tuple
-        The statistics of the exact rows, each [R], and the measures of the sparse rows, each [R, W] (and `output`
-        [R]), with the keys kept as `k`.
-    """
-    ranking = selector.ranking(rows)
-    blocks = [measure_block(rows.block(i, i + block), ranking, windows) for i in range(0, len(rows), block)]
-    return _join([statistics for statistics, _ in blocks]), _join([measures for _, measures in blocks])
-
-
-def _join(blocks: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    return {name: torch.cat([block[name] for block in blocks]).cpu() for name in blocks[0]}
 
 
 def _place(rows: Rows) -> dict[str, Any]:

@@ -1,0 +1,23 @@
+"""Memory that blocks of rows reuse: the pages of a fresh array cost more than the arithmetic done in them."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+_held: dict[tuple[str, torch.dtype], Tensor] = {}
+
+
+def scratch(name: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return a tensor on the CPU, of any content, in the memory of the last one of the same name and type.
+
+    Whatever was kept there before is lost, so a name belongs to one place in the code.
+    """
+    size = math.prod(shape)
+    held = _held.get((name, dtype))
+    if held is None or held.numel() < size:
+        _held.pop((name, dtype), None)  # given back before more is taken
+        held = _held[name, dtype] = torch.empty(size, dtype=dtype)
+    return held[:size].view(shape)
