@@ -15,7 +15,8 @@ def table(rows: pd.DataFrame, windows: pd.DataFrame, title: str) -> Table:
 
     `k_min(0.1)` is the median over heads with its quantiles, each head's rows averaged; `tau` is the dropped mass.
     """
-    rows, windows = rows.query("variant == 'plain'"), windows.query("variant == 'plain' and rule == 'power'")
+    rows = rows[rows["variant"] == "plain"]
+    windows = windows[(windows["variant"] == "plain") & (windows["rule"] == "power")]
     result = Table(title=title, title_justify="left", title_style="bold")
     powers = sorted(windows["parameter"].unique())
     shown = [c for c in (0.3, 0.5, 0.7) if c in powers] or powers[:3]
@@ -42,7 +43,7 @@ def sentence(rows: pd.DataFrame) -> str | None:
 
     The slope is a plain log-log fit of each head's mean k_min; fits with intervals are the analysis's business.
     """
-    rows = rows.query("variant == 'plain'")
+    rows = rows[rows["variant"] == "plain"]
     if rows["length"].nunique() < 2:
         return None
     means = rows.groupby(["layer", "head", "length"])[["n", f"k_min_{TOLERANCE}"]].mean().reset_index()

@@ -28,7 +28,7 @@ MEASURED = (
 
 def _mantissa_bits(keys: int) -> int:
     """Return how finely to bin rows of `keys` keys: few keys should share a bin, few bins should be empty."""
-    return min(max(keys.bit_length() - 8, 2), 7)
+    return min(max(keys.bit_length() - 7, 2), 7)
 
 
 @dataclass(frozen=True)

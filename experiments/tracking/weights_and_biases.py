@@ -6,18 +6,21 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 from safetensors.numpy import load_file
 
 from experiments.errors import UserError
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure  # loading it takes longer than a small job
+
 MODES = ("offline", "online", "disabled")
 MATRICES_SHOWN = 4
+CURVES = ("fixed", "log", "power", "linear")  # rules whose windows are curves over length
 PANEL = (0.14, 0.13, 0.82, 0.78)  # a layout solver would take longer than the drawing
 
 
@@ -46,7 +49,6 @@ class WeightsAndBiases:
         for variable in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
             os.environ.setdefault(variable, str(folder.resolve()))
         os.environ.setdefault("WANDB_SILENT", "true")
-        import matplotlib.pyplot  # noqa: F401  wandb looks for it when it is handed a figure
         import wandb
 
         settings = wandb.Settings(
@@ -79,7 +81,15 @@ class WeightsAndBiases:
             for length, values in curves.iterrows():
                 run.log({"length": int(str(length)), **values.dropna().to_dict()})
             run.log({"curves": wandb.Table(dataframe=curves.reset_index())})
-            run.log({"error_against_length": wandb.Image(_curve_figure(curves, manifest["label"]))})
+            if lines := _power_curves(curves):
+                chart = wandb.plot.line_series(
+                    [curves.index.tolist()] * len(lines),
+                    list(lines.values()),
+                    keys=list(lines),
+                    title=f"dropped mass of k = n^C, {manifest['label']}",
+                    xname="context length",
+                )
+                run.log({"error_against_length": chart})
             for name, matrix in _matrices(record / "attention.safetensors").items():
                 run.log({f"attention/{name}": wandb.Image(_matrix_figure(matrix, name))})
             run.summary.update({"run_id": manifest["run_id"], "seconds": manifest["seconds"]})
@@ -87,18 +97,14 @@ class WeightsAndBiases:
 
 def curves_over_length(rows: pd.DataFrame, windows: pd.DataFrame) -> pd.DataFrame:
     """Return one line per context length: means over heads and samples of k_min and of the errors of each window."""
-    rows = rows.query("variant == 'plain'")
+    rows = rows[rows["variant"] == "plain"]
     k_min = rows.groupby("length")[[name for name in rows.columns if str(name).startswith("k_min_")]].mean()
-    windows = windows.query("variant == 'plain' and rule in ['fixed', 'log', 'power', 'linear']")
-    means = windows.groupby(["length", "rule", "parameter", "scale"])[
-        ["dropped_mass", "output_error_renormalised"]
-    ].mean()
-    curves = {str(name): k_min[name] for name in k_min}
-    for (rule, parameter, scale), lines in means.reset_index("length").groupby(level=["rule", "parameter", "scale"]):
-        window = f"{rule}_{parameter:g}" + ("" if scale == 1 else f"_x{scale:g}")
-        for measure in ("dropped_mass", "output_error_renormalised"):
-            curves[f"{measure}/{window}"] = lines.set_index("length")[measure]
-    return pd.DataFrame(curves)
+    windows = windows[(windows["variant"] == "plain") & windows["rule"].isin(CURVES)]
+    names = windows["rule"] + "_" + windows["parameter"].map("{:g}".format)
+    names += windows["scale"].map(lambda scale: "" if scale == 1 else f"_x{scale:g}")
+    measures = ["dropped_mass", "output_error_renormalised"]
+    means = windows.assign(window=names).pivot_table(measures, "length", "window")
+    return pd.concat([k_min, means.set_axis(["/".join(pair) for pair in means.columns], axis=1)], axis=1)
 
 
 def _matrices(path: Path) -> dict[str, np.ndarray]:
@@ -107,20 +113,17 @@ def _matrices(path: Path) -> dict[str, np.ndarray]:
     return {name: matrix.astype(np.float32) for name, matrix in list(load_file(path).items())[:MATRICES_SHOWN]}
 
 
-def _curve_figure(curves: pd.DataFrame, title: str) -> Figure:
-    figure = Figure(figsize=(6, 4))
-    axes = figure.add_axes(PANEL)
-    for name in map(str, curves.columns):
-        if (curves[name] > 0).any() and name.startswith("dropped_mass/power_") and "_x" not in name:
-            axes.plot(curves.index, curves[name], marker="o", label=name.removeprefix("dropped_mass/power_"))
-    scale = "log" if axes.lines else "linear"
-    axes.set(xscale="log", yscale=scale, xlabel="context length n (keys)", ylabel="dropped mass, mean", title=title)
-    if axes.lines:
-        axes.legend(title="C of k = n^C", fontsize="small", ncols=2)
-    return figure
+def _power_curves(curves: pd.DataFrame) -> dict[str, list[float]]:
+    """Return the mean dropped mass of each k = n^C against length, by the name of C."""
+    prefix = "dropped_mass/power_"
+    names = [name for name in map(str, curves.columns) if name.startswith(prefix) and "_x" not in name]
+    return {f"C = {name.removeprefix(prefix)}": curves[name].tolist() for name in names}
 
 
 def _matrix_figure(matrix: np.ndarray, title: str) -> Figure:
+    import matplotlib.pyplot  # noqa: F401  wandb looks for it when it is handed a figure
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(5, 4))
     axes = figure.add_axes(PANEL)
     image = axes.imshow(np.log10(np.maximum(matrix, 1e-6)), vmin=-6, vmax=0, cmap="cividis")

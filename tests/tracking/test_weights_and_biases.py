@@ -72,7 +72,7 @@ def test_the_offline_run_holds_curves_config_group_and_images(tracked):
     exits = [record.exit.exit_code for record in records if record.HasField("exit")]
     assert exits == [0]
     names = [path.name for path in (run / "files" / "media").rglob("*") if path.is_file()]
-    assert any(name.startswith("error_against_length") and name.endswith(".png") for name in names)
+    assert any(name.startswith("error_against_length") and name.endswith(".table.json") for name in names)
     assert any("layer00.head00" in name for name in names)
     assert any(name.endswith(".table.json") for name in names)
 
