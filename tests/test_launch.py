@@ -3,14 +3,19 @@
 import json
 import os
 import platform
+import resource
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from experiments import launch
 from experiments.launch import main
+from experiments.progress import OUTCOME, write_json
+from experiments.records.folder import finished
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ["source.lengths=[16,32]", "source.rows=2", "source.samples=1", "tracking=disabled"]
@@ -163,3 +168,106 @@ def test_a_plan_of_what_is_measured_costs_nothing(command):
     command(*TINY, "-m", "source.s=0.3,0.8")
     _, out, _ = command(*TINY, "-m", "source.s=0.3,0.8", "plan=true")
     assert "2 jobs: about 0 s" in out
+
+
+def test_running_out_of_memory_names_the_remedy(command, monkeypatch):
+    def too_much(*args, **kwargs):
+        raise MemoryError("Unable to allocate 12 GiB")
+
+    monkeypatch.setattr("experiments.runners.approximation.measure_rows", too_much)
+    status, _, err = command(*TINY)
+    assert status == 1
+    assert "out of memory, lower memory_gb" in err
+
+
+def test_a_job_that_ended_without_a_word_is_a_failure(tmp_path, capsys):
+    launch._launches.append(tmp_path)
+    dead = {"status": "started", "command": "python run.py seed=1", "pid": 999999999, "node": platform.node()}
+    for name in "01":
+        (tmp_path / name).mkdir()
+    write_json(tmp_path / "0" / OUTCOME, dead)
+    write_json(tmp_path / "1" / OUTCOME, {"status": "measured", "command": "python run.py seed=2", "run_id": "a"})
+    assert launch._report(Console(stderr=True, soft_wrap=True))
+    err = capsys.readouterr().err
+    assert "killed, or out of memory" in err
+    assert "1 of 2 jobs failed" in err
+    assert "python run.py seed=1" in err
+    assert str(tmp_path / "0") in err
+
+
+def test_a_sweep_ends_with_what_is_worth_knowing(command):
+    _, out, _ = command(*TINY, "-m", "source.s=0.3,0.8")
+    assert "The sweep" in out
+    assert "grow like" in out
+    assert "2 jobs measured" in out
+    _, out, _ = command(*TINY, "-m", "source.s=0.3,0.8")
+    assert "0 jobs measured, 2 found measured" in out
+
+
+def begun(arguments, outputs, **options):
+    """Start a run in a process of its own and return once it has begun to measure."""
+    process = subprocess.Popen(
+        [sys.executable, "run.py", *arguments, f"outputs={outputs}"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+    while process.poll() is None and not list(outputs.glob("runs/.partial-*")):
+        os.sched_yield()
+    return process
+
+
+def test_ctrl_c_says_that_the_same_command_continues(tmp_path):
+    process = begun([*TINY, "source.samples=5000"], tmp_path)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate()
+    assert process.returncode == 130
+    assert "the same command continues" in err
+    assert "Traceback" not in err
+    assert not list(tmp_path.glob("runs/*"))
+
+
+def test_two_sweeps_at_once_share_their_jobs(tmp_path):
+    sweep = [*TINY, "-m", "seed=range(0,4)"]
+    both = [begun(sweep, tmp_path) for _ in range(2)]
+    results = [process.communicate() for process in both]
+    assert [process.returncode for process in both] == [0, 0], results
+    folders = list((tmp_path / "runs").iterdir())
+    assert len(folders) == 4
+    assert all(map(finished, folders))
+
+
+def limit_file_size():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
+    arguments = [*TINY, "source.rows=64", "source.samples=40"]
+    process = begun(arguments, tmp_path, preexec_fn=limit_file_size)
+    _, err = process.communicate()
+    assert process.returncode == 1
+    assert err.startswith("error: ")
+    assert "free space" in err
+    assert len(err.strip().splitlines()) == 1
+    assert not list(tmp_path.glob("runs/*"))
+    assert subprocess.run(
+        [sys.executable, "run.py", *arguments, f"outputs={tmp_path}"], cwd=ROOT, capture_output=True, check=True
+    )
+
+
+def test_a_text_that_changes_while_it_is_measured_is_not_recorded(command, tmp_path, monkeypatch):
+    seen = iter([{"model": None, "text": "a"}, {"model": None, "text": "b"}])
+    monkeypatch.setattr("experiments.sources.gaussian.Gaussian.hashes", lambda source: next(seen))
+    status, _, err = command(*TINY)
+    assert status == 1
+    assert "changed while it was measured" in err
+    assert not list((tmp_path / "out" / "runs").iterdir())
+
+
+def test_help_reads_like_a_manual(tmp_path):
+    out = subprocess.run([sys.executable, "run.py", "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    for part in ("USAGE", "EXAMPLES", "KEYS", "GROUPS", "source.lengths", "experiment=quick", "hydra/launcher"):
+        assert part in out.stdout
+    assert "== Config ==" not in out.stdout

@@ -6,13 +6,16 @@ renamed into place: a killed run leaves no folder under its own name.
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,10 @@ from torch import Tensor
 from experiments.errors import UserError
 
 PARTIAL = ".partial-"
+REPLACED = "-replaced"  # what a folder that gives way to a new one is called meanwhile
+_LEFTOVER = re.compile(rf"\{PARTIAL}(?P<run>[^-]+)-(?P<node>.+)-(?P<pid>\d+)-[^-]+({REPLACED})?")
+MANIFEST = "manifest.json"
+TABLES = ("rows.parquet", "windows.parquet")
 GROUPS_HELD = 128  # groups of lines kept in memory before they go to disk
 
 
@@ -35,23 +42,42 @@ def run_folder(outputs: Path, run_id: str) -> Path:
 
 
 def finished(folder: Path) -> dict[str, Any] | None:
-    """Return the manifest of a complete run, None if there is no complete run in `folder`."""
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text())
-        complete = manifest["status"] == "complete"
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
-    tables = (folder / "rows.parquet", folder / "windows.parquet")
-    return manifest if complete and all(map(_whole, tables)) else None
+    """Return the manifest of a complete and undamaged run, None if there is no such run in `folder`."""
+    manifest, _ = inspect(folder)
+    return manifest
 
 
-def _whole(parquet: Path) -> bool:
-    """Say whether a parquet file ends with a footer that can be read: a truncated one does not."""
+def inspect(folder: Path) -> tuple[dict[str, Any] | None, str]:
+    """Return the manifest of a complete and undamaged run and "", or None and what is wrong with the folder.
+
+    Every file is compared with the SHA-256 that the manifest, written last, has of it, and the manifest with its own.
+    """
     try:
-        pq.read_metadata(parquet)
-    except (OSError, pa.ArrowException):
-        return False
-    return True
+        manifest = json.loads((folder / MANIFEST).read_text())
+        if manifest["status"] != "complete":
+            return None, f"its manifest says {manifest['status']!r}"
+        if "seal" in manifest and manifest["seal"] != _seal(manifest):
+            return None, "its manifest is not the one that was written"
+        files = manifest["files"] if "files" in manifest else dict.fromkeys(TABLES)
+        for name, digest in files.items():
+            if digest is None:  # of a record older than the hashes
+                pq.read_metadata(folder / name)
+            elif _sha256(folder / name) != digest:
+                return None, f"{name} is not the file that was written"
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, pa.ArrowException) as error:
+        return None, " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    return manifest, ""
+
+
+def _seal(manifest: dict[str, Any]) -> str:
+    """Return the SHA-256 of everything else in the manifest."""
+    rest = {name: value for name, value in manifest.items() if name != "seal"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Record:
@@ -77,14 +103,18 @@ class Record:
             metadata = {"matrices": json.dumps(self._facts)}
             save_file(self._matrices, self.folder / "attention.safetensors", metadata=metadata)
         (self.folder / "config.yaml").write_text(config_yaml)
-        (self.folder / "manifest.json").write_text(json.dumps(manifest(), indent=2) + "\n")
+        files = {path.name: _sha256(path) for path in sorted(self.folder.iterdir())}
+        content = manifest() | {"files": files}
+        content["seal"] = _seal(content)
+        (self.folder / MANIFEST).write_text(json.dumps(content, indent=2) + "\n")
 
 
-@contextmanager
-def new_record(folder: Path) -> Iterator[Record]:
+@contextlib.contextmanager
+def new_record(folder: Path, *, replace: bool = False) -> Iterator[Record]:
     """Give a record to write, and put it in place as `folder` once the context ends without an error.
 
-    An older folder of the same run is replaced. After an error nothing is left.
+    An older folder of the same run is replaced if it is damaged or `replace` is set; otherwise another process was
+    quicker, and its record, which is the same, stays. After an error nothing is left.
 
     Raises
     ------
@@ -95,14 +125,13 @@ def new_record(folder: Path) -> Iterator[Record]:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         mine = f"{PARTIAL}{folder.name}-{platform.node()}-"
-        _remove_abandoned(folder.parent, mine)
         partial = Path(tempfile.mkdtemp(prefix=f"{mine}{os.getpid()}-", dir=folder.parent))
         partial.chmod(0o755)  # mkdtemp makes it private; results are for everyone who may read outputs/
         yield Record(partial)
         for path in partial.iterdir():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
-        _put_in_place(partial, folder)
+        _put_in_place(partial, folder, replace)
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(f"{folder}: cannot be written ({reason}); free space or choose another outputs=") from error
@@ -111,22 +140,45 @@ def new_record(folder: Path) -> Iterator[Record]:
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def _remove_abandoned(runs: Path, prefix: str) -> None:
-    """Remove what killed jobs of the same run on this machine have left."""
-    for leftover in runs.glob(f"{prefix}*"):
-        pid = leftover.name.removeprefix(prefix).split("-")[0]
-        if pid.isdigit() and not psutil.pid_exists(int(pid)):
-            shutil.rmtree(leftover, ignore_errors=True)
+def abandoned(runs: Path) -> list[Path]:
+    """Return what killed jobs of this machine have left in `runs`; of others nobody here can say."""
+    left = []
+    for path in sorted(runs.glob(f"{PARTIAL}*")):
+        parts = _LEFTOVER.fullmatch(path.name)
+        if parts and parts["node"] == platform.node() and not psutil.pid_exists(int(parts["pid"])):
+            left.append(path)
+    return left
 
 
-def _put_in_place(partial: Path, folder: Path) -> None:
-    if not folder.exists():
-        partial.rename(folder)
-        return
-    replaced = partial.with_name(f"{partial.name}-replaced")
-    folder.rename(replaced)
-    partial.rename(folder)
+def tidy(folder: Path) -> None:
+    """Remove what killed jobs of a run have left, and put back a record that was being replaced."""
+    for path in abandoned(folder.parent):
+        if not path.name.startswith(f"{PARTIAL}{folder.name}-"):
+            continue
+        if not (path.name.endswith(REPLACED) and _renamed(path, folder)):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _put_in_place(partial: Path, folder: Path, replace: bool) -> None:
+    replaced = partial.with_name(f"{partial.name}{REPLACED}")
+    while not _renamed(partial, folder):
+        if not replace and finished(folder):
+            return
+        shutil.rmtree(replaced, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # another process is just replacing it too
+            folder.rename(replaced)
     shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _renamed(source: Path, target: Path) -> bool:
+    """Rename a folder unless there is one of that name; return whether it was done."""
+    try:
+        source.rename(target)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return False
+        raise
+    return True
 
 
 class _GrowingTable:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import re
 import resource
 import subprocess
 import sys
@@ -48,5 +49,9 @@ def git_revision() -> str | None:
 
 def peak_rss_mb() -> float:
     """Return the largest resident memory of this process so far, in MB."""
+    # On Linux getrusage starts a new program with what the process that started it had: the kernel's own mark does not.
+    status = Path("/proc/self/status")
+    if status.exists() and (mark := re.search(r"^VmHWM:\s*(\d+) kB", status.read_text(), re.MULTILINE)):
+        return int(mark[1]) * 1024 / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak / 1e3

@@ -1,6 +1,8 @@
 """A record is complete or absent, whatever happens while it is written."""
 
 import json
+import os
+import platform
 
 import numpy as np
 import pandas as pd
@@ -12,8 +14,8 @@ from experiments.records import folder as folder_module
 from experiments.records.folder import finished, new_record, run_folder
 
 
-def write(folder, value=1.0, groups=3):
-    with new_record(folder) as record:
+def write(folder, value=1.0, groups=3, replace=False):
+    with new_record(folder, replace=replace) as record:
         for _ in range(groups):
             record.rows.append({"x": np.full(4, value), "rule": np.array(["power"] * 4)})
         record.windows.append({"y": np.arange(2)})
@@ -25,7 +27,7 @@ def test_a_finished_record_has_all_its_files(tmp_path, monkeypatch):
     monkeypatch.setattr(folder_module, "GROUPS_HELD", 2)
     folder = run_folder(tmp_path, "abc")
     write(folder)
-    assert finished(folder) == {"status": "complete"}
+    assert finished(folder)["status"] == "complete"
     assert sorted(path.name for path in folder.iterdir()) == [
         "attention.safetensors",
         "config.yaml",
@@ -60,7 +62,7 @@ def test_a_record_is_replaced_in_one_step_and_kept_when_the_new_one_fails(tmp_pa
     with pytest.raises(UserError, match="full"), new_record(folder):
         raise OSError(28, "disk full")
     assert pd.read_parquet(folder / "rows.parquet")["x"].max() == 1.0
-    write(folder, 2.0)
+    write(folder, 2.0, replace=True)
     assert pd.read_parquet(folder / "rows.parquet")["x"].max() == 2.0
     assert list(folder.parent.iterdir()) == [folder]
 
@@ -83,3 +85,52 @@ def test_manifests_are_json(tmp_path):
     folder = run_folder(tmp_path, "abc")
     write(folder)
     assert json.loads((folder / "manifest.json").read_text())
+
+
+@pytest.mark.parametrize("name", ["rows.parquet", "windows.parquet", "attention.safetensors", "config.yaml"])
+def test_a_file_that_is_not_the_one_written_is_found_out(tmp_path, name):
+    folder = run_folder(tmp_path, "abc")
+    write(folder)
+    content = bytearray((folder / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / name).write_bytes(content)
+    assert finished(folder) is None
+    assert name in folder_module.inspect(folder)[1]
+
+
+def test_of_two_that_finish_the_same_run_the_first_stays(tmp_path):
+    folder = run_folder(tmp_path, "abc")
+    with new_record(folder) as slower:
+        write(folder, 1.0)
+        slower.rows.append({"x": np.full(4, 2.0)})
+        slower.windows.append({"y": np.arange(2)})
+        slower.close("seed: 0\n", lambda: {"status": "complete"})
+    assert pd.read_parquet(folder / "rows.parquet")["x"].max() == 1.0
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_replacing_is_asked_for_or_due_to_damage(tmp_path):
+    folder = run_folder(tmp_path, "abc")
+    write(folder, 1.0)
+    (folder / "rows.parquet").write_bytes(b"torn")
+    write(folder, 2.0)
+    assert pd.read_parquet(folder / "rows.parquet")["x"].max() == 2.0
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_a_record_is_put_back_that_was_being_replaced_when_the_job_was_killed(tmp_path):
+    folder = run_folder(tmp_path, "abc")
+    write(folder)
+    left = folder.with_name(f".partial-abc-{platform.node()}-999999999-x{folder_module.REPLACED}")
+    folder.rename(left)
+    folder_module.tidy(folder)
+    assert finished(folder)
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_what_other_machines_and_living_jobs_write_is_left_alone(tmp_path):
+    runs = run_folder(tmp_path, "abc").parent
+    for name in (".partial-abc-elsewhere-999999999-x", f".partial-abc-{platform.node()}-{os.getpid()}-x"):
+        (runs / name).mkdir(parents=True)
+    folder_module.tidy(run_folder(tmp_path, "abc"))
+    assert len(list(runs.iterdir())) == 2

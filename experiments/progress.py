@@ -1,0 +1,108 @@
+"""How far the jobs of a launch are: each writes it into its own folder, the process that launched them shows it.
+
+Files serve every launcher alike: jobs may run in this process, in others, or on the nodes of a cluster.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+OUTCOME, PROGRESS = "outcome.json", "progress.json"
+PAUSE = 0.5  # seconds between two writes, and between two looks
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a small file in one step: whoever reads it finds the old content or the new."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n")
+    partial.replace(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return what `write_json` wrote; nothing if the file is not there or is not whole."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+class Progress:
+    """One job's account of how far it is."""
+
+    def __init__(self, folder: Path, label: str, groups: int) -> None:
+        self._path = folder / PROGRESS
+        self._state = {"label": label, "done": 0, "groups": groups}
+        self._written = 0.0
+
+    def advance(self) -> None:
+        """Count one more group of rows."""
+        self._state["done"] += 1  # type: ignore[operator]
+        now = time.monotonic()
+        if now - self._written > PAUSE:
+            self._written = now
+            write_json(self._path, self._state)
+
+
+class Watch:
+    """Live lines at the terminal: one per running job, and the total with the time that is left."""
+
+    def __init__(self, folder: Path, jobs: Callable[[], int], console: Console) -> None:
+        self._folder = folder
+        self._jobs = jobs
+        self._started = time.monotonic()
+        self._ended: set[Path] = set()
+        self._live = Live(
+            get_renderable=self._lines, console=console, refresh_per_second=1 / PAUSE, transient=True, screen=False
+        )
+
+    def start(self) -> None:
+        """Begin to show, if anybody can see it."""
+        if self._live.console.is_terminal:
+            self._live.start()
+
+    def stop(self) -> None:
+        """Stop and leave the terminal as it was."""
+        self._live.stop()
+
+    def _lines(self) -> RenderableType:
+        running = self._running()
+        total = max(self._jobs(), len(self._ended) + len(running), 1)
+        part = len(self._ended) + sum(job["done"] / max(job["groups"], 1) for job in running)
+        lines = Table.grid(padding=(0, 1))
+        for job in running:
+            count = f"{job['done']}/{job['groups']}"
+            lines.add_row(job["label"], ProgressBar(total=job["groups"], completed=job["done"], width=30), count)
+        left = ""
+        if part > 0:
+            left = f", about {_clock((time.monotonic() - self._started) * (total - part) / part)} left"
+        lines.add_row(
+            "[bold]all jobs[/]", ProgressBar(total=total, completed=part, width=30), f"{len(self._ended)}/{total}{left}"
+        )
+        return lines
+
+    def _running(self) -> list[dict[str, Any]]:
+        running = []
+        for path in sorted(self._folder.rglob(OUTCOME)):
+            if path in self._ended:
+                continue
+            if read_json(path).get("status", "started") != "started":
+                self._ended.add(path)
+            elif job := read_json(path.with_name(PROGRESS)):
+                running.append(job)
+        return running
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"

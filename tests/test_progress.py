@@ -1,0 +1,38 @@
+"""What a watcher sees of running jobs."""
+
+from rich.console import Console
+
+from experiments.progress import OUTCOME, Progress, Watch, read_json, write_json
+
+
+def shown(watch):
+    console = Console(width=100)
+    with console.capture() as capture:
+        console.print(watch._lines())
+    return capture.get()
+
+
+def test_one_line_per_running_job_and_a_total(tmp_path):
+    for number, status in enumerate(["measured", "started", "started"]):
+        (tmp_path / str(number)).mkdir()
+        write_json(tmp_path / str(number) / OUTCOME, {"status": status})
+    for number in (1, 2):
+        progress = Progress(tmp_path / str(number), f"model {number}", 8)
+        for _ in range(4):
+            progress._written = 0.0  # as if time had passed
+            progress.advance()
+    out = shown(Watch(tmp_path, lambda: 5, Console()))
+    assert [line.split()[:2] for line in out.splitlines()] == [["model", "1"], ["model", "2"], ["all", "jobs"]]
+    assert out.count("4/8") == 2
+    assert "1/5" in out
+    assert "left" in out
+
+
+def test_a_torn_file_is_no_progress(tmp_path):
+    (tmp_path / "x.json").write_text('{"done": ')
+    assert read_json(tmp_path / "x.json") == {}
+    assert read_json(tmp_path / "none.json") == {}
+
+
+def test_a_launch_without_jobs_has_a_total(tmp_path):
+    assert "0/1" in shown(Watch(tmp_path, lambda: 0, Console()))
