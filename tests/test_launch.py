@@ -271,3 +271,7 @@ def test_help_reads_like_a_manual(tmp_path):
     for part in ("USAGE", "EXAMPLES", "KEYS", "GROUPS", "source.lengths", "experiment=quick", "hydra/launcher"):
         assert part in out.stdout
     assert "== Config ==" not in out.stdout
+    options = out.stdout.split("GROUPS")[1].split("More:")[0]
+    for group in ("experiment", "source", "windows", "selector", "runner", "tracking", "hydra/launcher"):
+        names = {path.stem for path in (ROOT / "conf" / group).glob("*.yaml")}
+        assert names <= set(options.split()), f"{group}: {names - set(options.split())} missing in conf/config.yaml"
