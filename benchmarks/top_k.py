@@ -8,6 +8,7 @@ from torch import Tensor
 from benchmarks.pairs import time_pairs
 from experiments.launch import configure
 from experiments.machine import Machine
+from experiments.measures import RowFacts
 from experiments.models.load import load_model, tokenize
 from experiments.models.probe import forward
 from experiments.models.sparse_forward import attend_to_top_k
@@ -27,8 +28,8 @@ def run() -> dict[str, float]:
     ratios = []
     for exponent in EXPONENTS:
 
-        def keys_kept(n_R: Tensor, exponent: float = exponent) -> Tensor:
-            return (n_R.double() ** exponent).ceil().long().minimum(n_R)
+        def keys_kept(rows: RowFacts, *_: object, exponent: float = exponent) -> Tensor:
+            return (rows.n_R.double() ** exponent).ceil().long().minimum(rows.n_R)
 
         def sparse(keys_kept: object = keys_kept) -> None:
             with attend_to_top_k(model, keys_kept):  # type: ignore[arg-type]

@@ -10,14 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from experiments import summary
 from experiments.errors import UserError
 from experiments.machine import Machine
-from experiments.plan import plan
 from experiments.progress import Progress
 from experiments.records.folder import finished, new_record, run_folder, tidy
 from experiments.records.identity import SCHEMA_VERSION, run_id
@@ -51,7 +48,7 @@ def execute(job: Job, command: str, folder_of_job: Path, console: Console) -> di
     started = time.monotonic()
     machine = Machine.from_settings(job.device, job.memory_gb, job.threads)
     outputs = Path(job.outputs)
-    batches = job.source.batches()
+    job.source.batches()  # refuses here what cannot be measured, before anything large is loaded
     hashes = job.source.hashes()
     identifier = run_id(job)
     folder = run_folder(outputs, identifier)
@@ -61,7 +58,7 @@ def execute(job: Job, command: str, folder_of_job: Path, console: Console) -> di
         return _say_plan(job, machine, identifier, before, console)
     if before:
         console.print(f"Already measured: [bold]{before['label']}[/], {folder}")
-        return {"run_id": identifier, "status": "found", "seconds": 0.0, "findings": _findings(folder, before)}
+        return {"run_id": identifier, "status": "found", "seconds": 0.0, "findings": _facts(job, folder, before)}
 
     config = {name: value for name, value in dataclasses.asdict(job).items() if name not in ("plan", "force")}
 
@@ -83,17 +80,17 @@ def execute(job: Job, command: str, folder_of_job: Path, console: Console) -> di
         }
 
     with new_record(folder, replace=job.force) as record:
-        groups = sum(batch.count for batch in batches)
+        groups = job.runner.groups(job.source, job.windows)
         if not console.is_terminal:
-            console.print(f"Measuring {job.source.label}: {groups} groups of rows (head x length x sample)")
+            console.print(f"Measuring {job.source.label}: {groups} groups")
         advance = Progress(folder_of_job, job.source.label, groups).advance
         job.runner.run(job.source, job.selector, job.windows, machine, job.seed, record, advance)
         if not _unchanged(job, hashes):
             raise UserError(f"{job.source.label}: its model or text changed while it was measured; run it again")
         record.close(OmegaConf.to_yaml(OmegaConf.create(config)), manifest)
     _track(job, folder, outputs)
-    found = _say_findings(folder, console)
-    return {"run_id": identifier, "status": "measured", "seconds": found["seconds"], "findings": found}
+    facts = _say_findings(job, folder, console)
+    return {"run_id": identifier, "status": "measured", "seconds": time.monotonic() - started, "findings": facts}
 
 
 def _track(job: Job, folder: Path, outputs: Path) -> None:
@@ -106,7 +103,7 @@ def _track(job: Job, folder: Path, outputs: Path) -> None:
 def _say_plan(
     job: Job, machine: Machine, identifier: str, before: dict[str, Any] | None, console: Console
 ) -> dict[str, Any]:
-    what = plan(job, machine)
+    what = job.runner.plan(job, machine)
     seconds = 0.0 if before else what.seconds
     console.print(
         f"[bold]{job.source.label}[/] ({identifier}): "
@@ -125,25 +122,14 @@ def _unchanged(job: Job, hashes: dict[str, str | None]) -> bool:
         return False
 
 
-def _tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    return (
-        pd.read_parquet(folder / "rows.parquet", columns=summary.ROW_COLUMNS),
-        pd.read_parquet(folder / "windows.parquet", columns=summary.WINDOW_COLUMNS),
-    )
+def _facts(job: Job, folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    return job.runner.findings(folder, manifest).facts
 
 
-def _findings(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
-    return {"label": manifest["label"], "seconds": manifest["seconds"], **summary.findings(*_tables(folder))}
-
-
-def _say_findings(folder: Path, console: Console) -> dict[str, Any]:
+def _say_findings(job: Job, folder: Path, console: Console) -> dict[str, Any]:
     manifest = json.loads((folder / "manifest.json").read_text())
-    rows, windows = _tables(folder)
-    facts = f"{len(rows)} rows in {manifest['seconds']:.0f} s, peak {manifest['peak_rss_mb']:.0f} MB"
-    selector = windows["selector"].iloc[0]
-    label = manifest["label"] if selector == "oracle" else f"{manifest['label']}, keys kept by {selector}"
-    console.print(summary.table(rows, windows, f"{label}: {facts}"))
-    if line := summary.sentence(rows):
-        console.print(line)
+    findings = job.runner.findings(folder, manifest)
+    for part in findings.shown:
+        console.print(part)
     console.print(f"Record: {folder}")
-    return {"label": label, "seconds": float(manifest["seconds"]), **summary.findings(rows, windows)}
+    return findings.facts

@@ -156,12 +156,13 @@ def _report(errors: Console) -> bool:
             f"{len(planned)} jobs: about {seconds:.0f} s one after the other, memory {memory / 1e9:.1f} GB, "
             f"disk {disk / 1e6:.1f} MB"
         )
-    found = [o["findings"] for o in outcomes if "findings" in o]
-    if len(found) > 1:
-        measured = sum(o["status"] == "measured" for o in outcomes)
+    done = [o for o in outcomes if "findings" in o]
+    if len(done) > 1:
         console = Console(highlight=False, soft_wrap=True)
-        console.print(summary.sweep_table(found))
-        console.print(f"{measured} jobs measured, {len(found) - measured} found measured; now: python -m analysis")
+        if facts := [o["findings"] for o in done if o["findings"]]:
+            console.print(summary.sweep_table(facts))
+        measured = sum(o["status"] == "measured" for o in done)
+        console.print(f"{measured} jobs measured, {len(done) - measured} found measured; now: python -m analysis")
     failed = [o for o in outcomes if o.get("status", "started") in ("started", "failed")]
     for outcome in failed:
         ended = "ended without a word: killed, or out of memory" if not _runs(outcome) else "is still running"

@@ -31,8 +31,8 @@ class Plan:
     disk_bytes: float
 
 
-def plan(job: Job, machine: Machine) -> Plan:
-    """Return the plan of a job.
+def plan_of_rows(job: Job, machine: Machine) -> Plan:
+    """Return the plan of a job that measures rows.
 
     Seconds come from a short calibration of the measures on this machine, and from the source's own estimate of its
     drawing or forward passes.

@@ -19,7 +19,7 @@ _BINS_PER_NAT = np.float32(64.0)
 _MANY = 0.25  # share of the keys above which one dense product is quicker than adding kept values up
 
 
-def top_k_attention(logits_RN: Tensor, value_NV: Tensor, k_R: Tensor) -> Tensor:
+def top_k_attention(logits_RN: Tensor, value_NV: Tensor, k_R: Tensor, first_RN: Tensor | None = None) -> Tensor:
     """Return the outputs [R, V] of rows that attend to their `k_R` most probable keys, renormalised.
 
     Parameters
@@ -28,7 +28,14 @@ def top_k_attention(logits_RN: Tensor, value_NV: Tensor, k_R: Tensor) -> Tensor:
         Scaled logits, -inf where a key is not visible.
     k_R
         Keys kept, at least 1 and at most those visible; ties go to the lower key index.
+    first_RN
+        Visible keys that are kept before all others, even if they are more than `k_R`; None for none.
     """
+    if first_RN is not None:
+        # Ranked by other logits than they are weighed by: those kept first stand a nat above the largest.
+        ranked_RN = torch.where(first_RN, logits_RN.amax(-1, keepdim=True) + 1.0, logits_RN)
+        kept_RN = _keep(ranked_RN, k_R.maximum(first_RN.sum(-1)))
+        return torch.softmax(logits_RN.masked_fill(~kept_RN, -torch.inf), dim=-1) @ value_NV.to(logits_RN.dtype)
     if logits_RN.device.type != "cpu" or logits_RN.dtype != torch.float32:
         return _by_sorting(logits_RN, value_NV, k_R)
     numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
@@ -43,10 +50,19 @@ def top_k_attention(logits_RN: Tensor, value_NV: Tensor, k_R: Tensor) -> Tensor:
 
 
 def _by_sorting(logits_RN: Tensor, value_NV: Tensor, k_R: Tensor) -> Tensor:
+    kept_RN = _keep(logits_RN, k_R)
+    return torch.softmax(logits_RN.masked_fill(~kept_RN, -torch.inf), dim=-1) @ value_NV.to(logits_RN.dtype)
+
+
+def _keep(logits_RN: Tensor, k_R: Tensor) -> Tensor:
+    """Return which keys are among the k largest of their row [R, N]."""
+    if logits_RN.device.type == "cpu" and logits_RN.dtype == torch.float32:
+        left_RN = logits_RN.clone()
+        _drop(left_RN.numpy(), logits_RN.amax(-1).numpy(), k_R.numpy())
+        return left_RN > -torch.inf
     order_RN = logits_RN.sort(dim=-1, descending=True, stable=True).indices
     rank_N = torch.arange(logits_RN.shape[1], device=logits_RN.device)
-    dropped_RN = torch.zeros_like(logits_RN, dtype=torch.bool).scatter_(1, order_RN, rank_N >= k_R[:, None])
-    return torch.softmax(logits_RN.masked_fill(dropped_RN, -torch.inf), dim=-1) @ value_NV.to(logits_RN.dtype)
+    return torch.zeros_like(logits_RN, dtype=torch.bool).scatter_(1, order_RN, rank_N < k_R[:, None])
 
 
 @numba.njit(cache=True, error_model="numpy")

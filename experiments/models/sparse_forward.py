@@ -2,31 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from experiments.measures import RowFacts
+from experiments.measures.exact import ExactRows
+from experiments.measures.quick import QuickRows
 from experiments.measures.top_k import top_k_attention
 from experiments.models.probe import Attention, intercept
 
 BLOCK = 256  # rows at a time: their logits stay in the cache
 
 
-def attend_to_top_k(model: Any, keys_kept: Callable[[Tensor], Tensor]) -> AbstractContextManager[None]:
-    """Make every row of every layer of `model` attend to its `keys_kept` most probable keys, renormalised.
+class LazyRows:
+    """What is known of a block of rows; whatever needs more than the number of visible keys is found when asked for."""
+
+    def __init__(self, logits_RN: Tensor, n_R: Tensor) -> None:
+        self._logits_RN = logits_RN
+        self.n_R = n_R
+
+    @cached_property
+    def _rows(self) -> RowFacts:
+        on_cpu = self._logits_RN.device.type == "cpu"
+        return QuickRows.from_logits(self._logits_RN) if on_cpu else ExactRows.from_logits(self._logits_RN)
+
+    def k_min(self, eta: float) -> Tensor:
+        """Return the smallest k whose k most probable keys leave a dropped mass <= eta, per row [R] int64."""
+        return self._rows.k_min(eta)
+
+    def count_above(self, epsilon: float) -> Tensor:
+        """Return #{j: p_j > epsilon} per row [R] int64."""
+        return self._rows.count_above(epsilon)
+
+
+def attend_to_top_k(
+    model: Any,
+    keys_kept: Callable[[RowFacts, Tensor, int, int], Tensor],
+    *,
+    layers: Collection[int] | None = None,
+    keep_first: int = 0,
+    keep_recent: int = 0,
+) -> AbstractContextManager[None]:
+    """Make every row of `model` attend to its `keys_kept` most probable keys, renormalised.
 
     Parameters
     ----------
     keys_kept
-        Maps the number of keys that rows can see [R] int64 to the number that they keep [R] int64, within [1, n].
+        Maps a block of rows, their positions [R], the layer and the query head to the number of keys that they keep
+        [R] int64, within [1, n].
+    layers
+        Layers that do so, the others attend densely; None for all.
+    keep_first, keep_recent
+        Tokens at the start, and up to the row's own, that are kept before all others. They count as keys kept; a row
+        with a smaller window keeps all of them.
 
     Rows are worked off in blocks against the keys they can see; nothing n x n is held.
     """
 
-    def attend(attention: Attention) -> Tensor:
+    def attend(attention: Attention) -> Tensor | None:
+        if layers is not None and attention.layer not in layers:
+            return None
         heads, tokens, _ = attention.query_HND.shape
         output_HNV = attention.query_HND.new_empty(heads, tokens, attention.value_GNV.shape[-1], dtype=torch.float32)
         for head in range(heads):
@@ -43,8 +83,19 @@ def attend_to_top_k(model: Any, keys_kept: Callable[[Tensor], Tensor]) -> Abstra
                 else:
                     logits_RN.masked_fill_(~visible_RN, -torch.inf)
                     n_R = visible_RN.sum(-1)
+                k_R = keys_kept(LazyRows(logits_RN, n_R), position_R, attention.layer, head)
                 value_NV = attention.value_GNV[kv_head, :keys]
-                output_HNV[head, start:stop] = top_k_attention(logits_RN, value_NV, keys_kept(n_R))
+                first_RN = None
+                if keep_first or keep_recent:
+                    first_RN = _always_kept(position_R, keys, keep_first, keep_recent) & logits_RN.isfinite()
+                output_HNV[head, start:stop] = top_k_attention(logits_RN, value_NV, k_R, first_RN)
         return output_HNV
 
     return intercept(model, attend)
+
+
+def _always_kept(position_R: Tensor, keys: int, first: int, recent: int) -> Tensor:
+    """Return which keys come before all others [R, keys]."""
+    key_N = torch.arange(keys, device=position_R.device)
+    age_RN = position_R[:, None] - key_N
+    return (key_N < first) | ((age_RN >= 0) & (age_RN < recent))

@@ -81,12 +81,13 @@ def _sha256(path: Path) -> str:
 
 
 class Record:
-    """The files of a run while it is measured: two growing tables, and attention matrices."""
+    """The files of a run while it is measured: growing tables, of which a runner fills its own, and matrices."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.rows = _GrowingTable(folder / "rows.parquet")
         self.windows = _GrowingTable(folder / "windows.parquet")
+        self.losses = _GrowingTable(folder / "losses.parquet")
         self._matrices: dict[str, Tensor] = {}
         self._facts: dict[str, dict[str, object]] = {}
 
@@ -99,6 +100,7 @@ class Record:
         """Write what is still held, and the manifest last, so that its seconds and memory cover everything else."""
         self.rows.close()
         self.windows.close()
+        self.losses.close()
         if self._matrices:
             metadata = {"matrices": json.dumps(self._facts)}
             save_file(self._matrices, self.folder / "attention.safetensors", metadata=metadata)

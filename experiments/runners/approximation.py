@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from torch import Tensor
 
+from experiments import summary
 from experiments.errors import UserError
 from experiments.machine import Machine
 from experiments.measures.block import measure_rows
 from experiments.measures.matrix import attention_matrix
 from experiments.measures.memory import rows_per_block
+from experiments.plan import Plan, plan_of_rows
 from experiments.records.folder import Record
 from experiments.rows import Rows
+from experiments.runners import Findings
+from experiments.schema import Job
 from experiments.selectors import Selector
 from experiments.sources import MatrixRequest, Source
 from experiments.windows import Windows
@@ -88,6 +94,24 @@ class Approximation:
             matrices=MatrixRequest(self.matrix_layers, self.matrix_heads),
             record=on_matrix,
         )
+
+    def groups(self, source: Source, windows: Standard) -> int:
+        """Return how many groups of rows (head x length x sample) there are."""
+        return sum(batch.count for batch in source.batches())
+
+    def plan(self, job: Job, machine: Machine) -> Plan:
+        """Return what a job costs."""
+        return plan_of_rows(job, machine)
+
+    def findings(self, folder: Path, manifest: dict[str, Any]) -> Findings:
+        """Return the summary of the two tables."""
+        rows = pd.read_parquet(folder / "rows.parquet", columns=summary.ROW_COLUMNS)
+        windows = pd.read_parquet(folder / "windows.parquet", columns=summary.WINDOW_COLUMNS)
+        selector = windows["selector"].iloc[0]
+        label = manifest["label"] if selector == "oracle" else f"{manifest['label']}, keys kept by {selector}"
+        title = f"{label}: {len(rows)} rows in {manifest['seconds']:.0f} s, peak {manifest['peak_rss_mb']:.0f} MB"
+        shown = [summary.table(rows, windows, title), summary.sentence(rows)]
+        return Findings([part for part in shown if part], {"label": label, **summary.findings(rows, windows)})
 
     def windowed(self, variant: str) -> bool:
         """Say whether windows of the rows of a variant are recorded, or the rows alone."""

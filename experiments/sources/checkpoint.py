@@ -162,6 +162,10 @@ class Checkpoint:
             for length in lengths if TRUNCATED in self.variants else []:
                 read(sample, token_N[longest - length :], [length], [TRUNCATED])
 
+    def documents(self, seed: int) -> Tensor:
+        """Return the tokens of the text samples [samples, N], N the largest length."""
+        return self._token_samples(seed)
+
     def _checked_config(self) -> Any:
         from experiments.models.load import context_length, load_config
 

@@ -22,14 +22,14 @@ TOKENS = torch.arange(60) * 7 % small.VOCABULARY
 
 def test_all_keys_are_the_dense_model(model):
     dense = forward(model, TOKENS)
-    with attend_to_top_k(model, lambda n_R: n_R):
+    with attend_to_top_k(model, lambda rows, *_: rows.n_R):
         torch.testing.assert_close(forward(model, TOKENS), dense, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(forward(model, TOKENS), dense)
 
 
 def test_fewer_keys_change_the_model_and_stay_causal(model):
-    def keep(n_R):
-        return n_R.double().sqrt().ceil().long()
+    def keep(rows, *_):
+        return rows.n_R.double().sqrt().ceil().long()
 
     dense = forward(model, TOKENS)
     with attend_to_top_k(model, keep):
