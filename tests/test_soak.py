@@ -1,6 +1,7 @@
 """A hundred kills at random moments: nothing finished is lost, nothing torn is read as good.
 
-Run by `make soak`; SOAK_KILLS=20 makes it shorter. Half the sweeps run their jobs one by one, half in two workers.
+Run by `make soak`; SOAK_KILLS=20 makes it shorter. Half the sweeps run their jobs one by one, half in two workers. All
+have one thread: another number of them splits a matrix product elsewhere, and its last bits differ.
 """
 
 import os
@@ -20,8 +21,15 @@ from experiments.records.folder import abandoned, inspect
 ROOT = Path(__file__).resolve().parents[1]
 KILLS = int(os.environ.get("SOAK_KILLS", "100"))
 JOBS = 16
-SWEEP = ["-m", f"seed=range(0,{JOBS})", "source.lengths=[1024,8192]", "source.rows=16", "source.samples=12"]
-LAUNCHERS = {"one by one": [], "two workers": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "threads=1"]}
+SWEEP = [
+    "-m",
+    f"seed=range(0,{JOBS})",
+    "source.lengths=[1024,8192]",
+    "source.rows=16",
+    "source.samples=12",
+    "threads=1",
+]
+LAUNCHERS = {"one by one": [], "two workers": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]}
 LONGEST = 12.0  # seconds into a sweep, at which most have begun to measure and few have ended
 FILES = ("rows.parquet", "windows.parquet")
 
