@@ -6,10 +6,12 @@ into its own folder; once Hydra is done, or has been stopped, the outcomes are r
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import platform
 import shlex
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -33,6 +35,7 @@ from experiments.progress import OUTCOME, Watch, read_json, write_json
 from experiments.schema import Job, register, to_job
 
 CONF = str(Path(__file__).resolve().parents[1] / "conf")
+PR_SET_PDEATHSIG = 1  # of prctl(2)
 # Lines of Hydra's messages that do not help: its own names for things, and advice that the schema would refuse.
 HYDRA_INTERNALS = (
     "reference_type=",
@@ -99,6 +102,8 @@ def main() -> int:
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="config")
 def _hydra_job(config: DictConfig) -> None:
+    if not _launches:
+        _end_with_parent()
     console = Console(soft_wrap=True, highlight=False)
     context = HydraConfig.get()
     folder = Path(context.runtime.output_dir)
@@ -116,6 +121,12 @@ def _hydra_job(config: DictConfig) -> None:
         log.write_text(traceback.format_exc())
         outcome["error"] = f"{_kind(error)}: {one_line(error)} (details in {log})"
     write_json(folder / OUTCOME, outcome)
+
+
+def _end_with_parent() -> None:
+    """Let this worker die with the process that started it: joblib's would else sit on their memory for ever."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _kind(error: Exception) -> str:
