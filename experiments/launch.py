@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import hydra
-import psutil
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -32,6 +31,7 @@ from experiments import compose_once, summary
 from experiments.errors import UserError
 from experiments.job import execute
 from experiments.progress import OUTCOME, Watch, read_json, write_json
+from experiments.records.folder import lives
 from experiments.schema import Job, register, to_job
 
 CONF = str(Path(__file__).resolve().parents[1] / "conf")
@@ -45,6 +45,7 @@ HYDRA_INTERNALS = (
     "See https://hydra",
 )
 
+_driver: int | None = None  # the process that runs `main`; jobs may run in others
 _launches: list[Path] = []
 _watches: list[Watch] = []
 
@@ -69,6 +70,8 @@ class WatchLaunch(Callback):
 
 def main() -> int:
     """Run the command line and return the exit status: 0 only if every job succeeded."""
+    global _driver
+    _driver = os.getpid()
     register()
     gc.freeze()  # what is imported stays: a third of the time of composing went into looking through it
     # The parser takes -m before or after all overrides, but not between them, where people write it too.
@@ -102,7 +105,7 @@ def main() -> int:
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="config")
 def _hydra_job(config: DictConfig) -> None:
-    if not _launches:
+    if os.getpid() != _driver:
         _end_with_parent()
     console = Console(soft_wrap=True, highlight=False)
     context = HydraConfig.get()
@@ -202,4 +205,4 @@ def _runs(outcome: dict[str, Any]) -> bool:
     """Say whether a job that has not ended still runs, as far as this machine can know."""
     pid = outcome.get("pid")
     here = outcome.get("node") == platform.node()
-    return outcome.get("status") == "started" and here and pid != os.getpid() and psutil.pid_exists(int(pid or 0))
+    return outcome.get("status") == "started" and here and pid != os.getpid() and lives(int(pid or 0))

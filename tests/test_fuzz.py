@@ -1,5 +1,6 @@
 """Whatever is typed or lies in the way: one line and a status, never a traceback."""
 
+import json
 import shutil
 
 import pytest
@@ -82,6 +83,14 @@ def damage(content, kind, place, noise):
     }[kind]
 
 
+def says_the_same(name, before, now):
+    """Bit for bit, or a manifest with other white space."""
+    try:
+        return now == before or (name == "manifest.json" and json.loads(now) == json.loads(before))
+    except ValueError:
+        return False
+
+
 @settings(max_examples=120, deadline=None)
 @given(
     name=st.sampled_from(["manifest.json", "config.yaml", "rows.parquet", "windows.parquet", "attention.safetensors"]),
@@ -98,10 +107,9 @@ def test_a_damaged_record_is_never_read_as_good(recorded, tmp_path_factory, name
         (folder / name).unlink()
     else:
         (folder / name).write_bytes(damage(before, kind, place, noise))
-    unchanged = kind != "gone" and (folder / name).read_bytes() == before
-    same_facts = name == "manifest.json" and kind == "longer" and not noise.strip()
-    assert (finished(folder) is not None) == (unchanged or same_facts)
-    if unchanged or same_facts:
+    harmless = kind != "gone" and says_the_same(name, before, (folder / name).read_bytes())
+    assert (finished(folder) is not None) == harmless
+    if harmless:
         analysis.load(outputs)
     else:
         with pytest.raises(UserError) as refused:

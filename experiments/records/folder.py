@@ -32,7 +32,6 @@ PARTIAL = ".partial-"
 REPLACED = "-replaced"  # what a folder that gives way to a new one is called meanwhile
 _LEFTOVER = re.compile(rf"\{PARTIAL}(?P<run>[^-]+)-(?P<node>.+)-(?P<pid>\d+)-[^-]+({REPLACED})?")
 MANIFEST = "manifest.json"
-TABLES = ("rows.parquet", "windows.parquet")
 GROUPS_HELD = 128  # groups of lines kept in memory before they go to disk
 
 
@@ -56,21 +55,25 @@ def inspect(folder: Path) -> tuple[dict[str, Any] | None, str]:
         manifest = json.loads((folder / MANIFEST).read_text())
         if manifest["status"] != "complete":
             return None, f"its manifest says {manifest['status']!r}"
-        if "seal" in manifest and manifest["seal"] != _seal(manifest):
+        if manifest["seal"] != _hash_of_manifest(manifest):
             return None, "its manifest is not the one that was written"
-        files = manifest["files"] if "files" in manifest else dict.fromkeys(TABLES)
-        for name, digest in files.items():
-            if digest is None:  # of a record older than the hashes
-                pq.read_metadata(folder / name)
-            elif _sha256(folder / name) != digest:
+        for name, digest in manifest["files"].items():
+            if _sha256(folder / name) != digest:
                 return None, f"{name} is not the file that was written"
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, pa.ArrowException) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         return None, " ".join(f"{type(error).__name__}: {error}".split())[:200]
     return manifest, ""
 
 
-def _seal(manifest: dict[str, Any]) -> str:
-    """Return the SHA-256 of everything else in the manifest."""
+def seal(folder: Path, manifest: dict[str, Any]) -> None:
+    """Write the manifest, with the SHA-256 of every other file of the folder and of the manifest itself."""
+    files = {path.name: _sha256(path) for path in sorted(folder.iterdir()) if path.name != MANIFEST}
+    content = manifest | {"files": files}
+    content["seal"] = _hash_of_manifest(content)
+    (folder / MANIFEST).write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _hash_of_manifest(manifest: dict[str, Any]) -> str:
     rest = {name: value for name, value in manifest.items() if name != "seal"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
@@ -105,10 +108,7 @@ class Record:
             metadata = {"matrices": json.dumps(self._facts)}
             save_file(self._matrices, self.folder / "attention.safetensors", metadata=metadata)
         (self.folder / "config.yaml").write_text(config_yaml)
-        files = {path.name: _sha256(path) for path in sorted(self.folder.iterdir())}
-        content = manifest() | {"files": files}
-        content["seal"] = _seal(content)
-        (self.folder / MANIFEST).write_text(json.dumps(content, indent=2) + "\n")
+        seal(self.folder, manifest())
 
 
 @contextlib.contextmanager
@@ -147,9 +147,17 @@ def abandoned(runs: Path) -> list[Path]:
     left = []
     for path in sorted(runs.glob(f"{PARTIAL}*")):
         parts = _LEFTOVER.fullmatch(path.name)
-        if parts and parts["node"] == platform.node() and not psutil.pid_exists(int(parts["pid"])):
+        if parts and parts["node"] == platform.node() and not lives(int(parts["pid"])):
             left.append(path)
     return left
+
+
+def lives(pid: int) -> bool:
+    """Say whether a process of this machine still runs; one that is dead but not yet buried does not."""
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def tidy(folder: Path) -> None:

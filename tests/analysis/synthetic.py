@@ -1,12 +1,15 @@
 """Writes records in the contract's layout: rows simulated by theory.md section 3, or of a known law."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import yaml
 from safetensors.numpy import save_file
+
+from experiments.records.folder import seal
 
 ETAS = (0.5, 0.2, 0.1, 0.05, 0.01)
 WINDOWS = [
@@ -134,7 +137,8 @@ def write_run(
 ):
     """Write one run folder as experiments/ does, the manifest last; `keys` go into the source's configuration."""
     folder = Path(outputs, "runs", name)
-    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     defaults = {"s": None, "sigma": None, "inputs": "gaussian", "head_dim": 64} if source == "gaussian" else {}
     lengths = sorted(int(n) for n in rows["length"].unique())
     config = {
@@ -178,7 +182,7 @@ def write_run(
         "command": f"python run.py source={source} seed={seed}",
         "created": "2025-01-01T00:00:00",
     }
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    seal(folder, manifest)
     return folder
 
 

@@ -6,6 +6,7 @@ import pytest
 import analysis
 from analysis.load import fullest_design, labels_in_order
 from experiments.errors import UserError
+from experiments.records.folder import seal
 from tests.analysis.synthetic import law, write_run
 
 
@@ -101,6 +102,7 @@ def test_runs_of_another_runner_have_other_tables(tmp_path):
     text = (folder / "config.yaml").read_text().replace("name: approximation", "name: language")
     (folder / "config.yaml").write_text(text)
     (folder / "rows.parquet").unlink()
+    seal(folder, json.loads((folder / "manifest.json").read_text()))
     assert set(analysis.load(tmp_path)[0]["run"]) == {"r1"}
 
 

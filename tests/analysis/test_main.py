@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 
 from analysis import figures, settings
 from analysis.__main__ import main
+from experiments.records.folder import seal
 
 ROOT = Path(__file__).parents[2]
 REAL_ONLY = ("exponents", "heads", "models", "attention")  # of the demo's records, these rest on the real model's alone
@@ -61,7 +62,7 @@ def test_force_redraws_all_and_to_the_last_byte_alike(outputs, capsys):
 
 def test_only_the_figures_of_a_changed_record_are_redrawn(outputs, capsys):
     path = outputs / "runs" / "gaussian0" / "manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"created": "2025-02-02T00:00:00"}))
+    seal(path.parent, json.loads(path.read_text()) | {"created": "2025-02-02T00:00:00"})
     assert run(outputs) == 0
     assert statuses(capsys.readouterr().out) == {
         "fits": "made",

@@ -6,6 +6,7 @@ import pytest
 
 from analysis import figures
 from analysis.__main__ import main
+from experiments.records.folder import seal
 
 
 class Page(HTMLParser):
@@ -57,7 +58,7 @@ def test_it_gives_the_provenance_of_each_figure(text):
 def test_what_records_say_is_escaped(outputs):
     path = outputs / "runs" / "real" / "manifest.json"
     evil = "<script>alert(1)</script> & $x^{$"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"label": evil, "command": "<b>run"}))
+    seal(path.parent, json.loads(path.read_text()) | {"label": evil, "command": "<b>run"})
     assert main(["--outputs", str(outputs)]) == 0
     text = (outputs / "report" / "index.html").read_text(encoding="utf-8")
     assert "<script" not in text
