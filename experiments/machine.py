@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from experiments.errors import UserError
+
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,17 @@ class Machine:
 
 
 def _allowed_threads() -> int:
-    """Return OMP_NUM_THREADS if the user set it, else the cores that this process may run on."""
+    """Return OMP_NUM_THREADS if the user set it, else the cores that affinity and the container's quota allow."""
     asked = os.environ.get("OMP_NUM_THREADS", "")
-    return int(asked) if asked.isdigit() and int(asked) > 0 else len(os.sched_getaffinity(0))
+    if asked.isdigit() and int(asked) > 0:
+        return int(asked)
+    return max(1, min(len(os.sched_getaffinity(0)), int(_quota(CPU_QUOTA))))
+
+
+def _quota(path: Path) -> float:
+    """Return the cores that the control group may use; cgroup v2 writes microseconds per period, or "max"."""
+    try:
+        microseconds, period = path.read_text().split()
+        return int(microseconds) / int(period)
+    except (OSError, ValueError):
+        return os.cpu_count() or 1

@@ -1,0 +1,27 @@
+"""Threads: what the user asked for, else what affinity and the container allow."""
+
+import os
+
+import pytest
+
+from experiments import machine
+
+
+@pytest.mark.parametrize(("written", "threads"), [("100000 100000", 1), ("150000 100000", 1), ("50000 100000", 1)])
+def test_a_quota_of_the_container_limits_the_threads(written, threads, tmp_path, monkeypatch):
+    quota = tmp_path / "cpu.max"
+    quota.write_text(written)
+    monkeypatch.setattr(machine, "CPU_QUOTA", quota)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert machine._allowed_threads() == threads
+
+
+@pytest.mark.parametrize("written", ["max 100000", "", "nonsense"])
+def test_without_a_quota_the_cores_count(written, tmp_path, monkeypatch):
+    quota = tmp_path / "cpu.max"
+    quota.write_text(written)
+    monkeypatch.setattr(machine, "CPU_QUOTA", quota)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert machine._allowed_threads() == len(os.sched_getaffinity(0))
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert machine._allowed_threads() == 3
