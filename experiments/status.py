@@ -48,7 +48,7 @@ def entries(outputs: Path) -> list[Entry]:
     for folder in sorted(runs.glob(f"{PARTIAL}*")):
         state, note = ("stale", "left half written by a job that was killed") if folder in left else ("running", "")
         found.append(Entry(state, folder, "", _size(folder), None, note))
-    found += _failed_jobs(outputs / "jobs", finished)
+    found += failed_jobs(outputs / "jobs", finished)
     return sorted(found, key=lambda entry: (STATES.index(entry.state), entry.label, str(entry.folder)))
 
 
@@ -64,7 +64,7 @@ def _run(folder: Path) -> Entry:
     return Entry(state, folder, label, _size(folder), float(seconds) if seconds is not None else None, note)
 
 
-def _failed_jobs(jobs: Path, finished: set[str]) -> list[Entry]:
+def failed_jobs(jobs: Path, finished: set[str]) -> list[Entry]:
     """Return the last outcome of each command that failed, unless a later launch has finished it."""
     last: dict[str, tuple[Path, dict[str, object]]] = {}
     for path in sorted(jobs.rglob(OUTCOME)):  # folders are named by their time

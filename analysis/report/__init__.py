@@ -1,6 +1,7 @@
 """The page: one self-contained HTML file that needs no network and no server."""
 
 import base64
+import hashlib
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,12 +15,14 @@ from PIL import Image
 from analysis import save
 from analysis.draw import Outcome
 from analysis.load import Run
-from analysis.report.summary import law_shares, pooled_fits, sentences
+from analysis.report.summary import head_fits, law_shares, pooled_fits, sentences
 from analysis.tables import Fits
+from experiments.status import failed_jobs
 
 SMALL_SVG = 200_000  # bytes; beyond it a PNG of few colours is the lighter picture, and the page stays below 5 MB
 COLOURS = 128
 PREVIEW = 12  # lines of a long table
+HEADS_SHOWN = 5000  # lines, about 1 MB
 
 
 def write(
@@ -47,9 +50,19 @@ def write(
         undefined=StrictUndefined,
         trim_blocks=True,
     )
+    environment.filters["digest"] = _digest
     known = {run.id: run for run in runs}
+    heads = head_fits(fits, config)
+    kinds = {str(run.manifest["label"]): run.kind for run in runs}
+    here = Path(__file__)
     page = environment.get_template("page.html.j2").render(
-        css=Path(__file__).with_name("page.css").read_text(encoding="utf-8"),
+        css=here.with_name("page.css").read_text(encoding="utf-8"),
+        js=here.with_name("page.js").read_text(encoding="utf-8"),
+        kinds=kinds,
+        filters=_filters(kinds, heads, verdicts),
+        heads=heads[:HEADS_SHOWN],
+        heads_left=len(heads[HEADS_SHOWN:]),
+        unfinished=failed_jobs(outputs / "jobs", set(known)),
         sentences=sentences(fits, config),
         claims=[
             {"claim": claim, "question": question, "norm": norm, "lines": lines.to_dict("records")}
@@ -70,6 +83,26 @@ def write(
     path = outputs / "report" / "index.html"
     save.write_text(path, page)
     return path
+
+
+def _filters(
+    kinds: dict[str, str], heads: list[dict[str, Any]], verdicts: pd.DataFrame
+) -> list[tuple[str, str, list[Any]]]:
+    """Return name, heading and choices of each filter; the names are those of the lines' data attributes."""
+    norms = list(dict.fromkeys(verdicts["norm"])) if len(verdicts) else []
+    choices: list[tuple[str, str, list[Any]]] = [
+        ("kind", "source", sorted(set(kinds.values()))),
+        ("model", "model or distribution", sorted(kinds)),
+        ("layer", "layer", sorted({line["layer"] for line in heads})),
+        ("head", "head", sorted({line["head"] for line in heads})),
+        ("norm", "norm", norms),
+    ]
+    return [choice for choice in choices if choice[2]]
+
+
+def _digest(text: str) -> str:
+    """Return what a content security policy calls a text, so that the browser runs nothing else."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
 def _figure(outcome: Outcome, outputs: Path, runs: dict[str, Run]) -> dict[str, Any]:

@@ -72,6 +72,31 @@ def pooled_fits(fits: Fits, config: DictConfig) -> list[dict[str, str]]:
     ]
 
 
+def head_fits(fits: Fits, config: DictConfig) -> list[dict[str, Any]]:
+    """Make the table of single heads of real models: keys needed, exponent with its interval, best law."""
+    table = _headline(fits.heads, config)
+    table = table[table["kind"] == "real"]
+    place = ["label", "layer", "head"]
+    best = table[table["lead"].notna()].set_index(place)["law"].to_dict()
+    power = table[table["law"] == "power"].sort_values(place, kind="stable")
+    return [
+        {
+            "label": str(line["label"]),
+            "layer": int(line["layer"]),
+            "head": int(line["head"]),
+            "cells": [
+                int(line["layer"]),
+                int(line["head"]),
+                f"{line['k_longest']:,.1f}",
+                f"{line['n_longest']:,.0f}",
+                *("–" if pd.isna(line[name]) else f"{line[name]:.2f}" for name in ("C", "C_low", "C_high")),
+                FORMULA.get(best.get(tuple(line[place]), ""), "not ranked"),
+            ],
+        }
+        for _, line in power.iterrows()
+    ]
+
+
 def _headline(table: pd.DataFrame, config: DictConfig) -> pd.DataFrame:
     return table[(table["eta"] == config.headline_eta) & (table["variant"] == "plain")]
 
