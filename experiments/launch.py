@@ -32,7 +32,7 @@ from rich.console import Console
 from experiments import compose_once, summary
 from experiments.errors import UserError
 from experiments.job import execute
-from experiments.progress import OUTCOME, Watch, read_json, write_json
+from experiments.progress import OUTCOME, Watch, interruptible, read_json, write_json
 from experiments.records.folder import lives
 from experiments.schema import Job, register, to_job
 
@@ -89,7 +89,8 @@ def main() -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     errors = Console(stderr=True, soft_wrap=True, highlight=False)
     try:
-        _hydra_job()
+        with interruptible():
+            _hydra_job()
     except Exception as error:  # Hydra refuses some overrides with a bare ValueError
         if wants_traceback:
             raise
@@ -168,7 +169,8 @@ def one_line(error: BaseException) -> str:
 
 def _report(errors: Console) -> bool:
     """Say what the jobs found, or would cost, and which of them failed; return whether any did."""
-    paths = [path for folder in _launches for path in sorted(folder.rglob(OUTCOME), key=_job_number)]
+    launches = list(_launches)
+    paths = [path for folder in launches for path in sorted(folder.rglob(OUTCOME), key=_job_number)]
     outcomes = [read_json(path) | {"folder": str(path.parent)} for path in paths]
     _launches.clear()
     planned = {o["run_id"]: o for o in outcomes if o.get("status") == "planned"}
@@ -190,7 +192,7 @@ def _report(errors: Console) -> bool:
     for outcome in failed:
         ended = "ended without a word: killed, or out of memory" if not _runs(outcome) else "is still running"
         errors.print(f"error: {outcome.get('error') or f'{_name(outcome)} {ended}'}", markup=False)
-    if failed and len(outcomes) > 1:
+    if failed and any(Path(o["folder"]) not in launches for o in failed):  # a sweep's jobs lie one level deeper
         errors.print(
             f"{len(failed)} of {len(outcomes)} jobs failed (each in its folder); the same command repeats just them, "
             "or one by one:",

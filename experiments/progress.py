@@ -5,9 +5,11 @@ Files serve every launcher alike: jobs may run in this process, in others, or on
 
 from __future__ import annotations
 
+import contextlib
 import json
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,30 @@ from rich.table import Table
 
 OUTCOME, PROGRESS = "outcome.json", "progress.json"
 PAUSE = 0.5  # seconds between two writes, and between two looks
+
+_interrupted = False
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Let Ctrl-C end the jobs wherever it falls.
+
+    Python drops a KeyboardInterrupt that is raised within a finaliser or a callback of compiled code; it is remembered
+    here and raised again at the job's next group of rows.
+    """
+    global _interrupted
+
+    def interrupt(*_: object) -> None:
+        global _interrupted
+        _interrupted = True
+        raise KeyboardInterrupt
+
+    _interrupted = False
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -45,7 +71,9 @@ class Progress:
         self._written = 0.0
 
     def advance(self) -> None:
-        """Count one more group of rows."""
+        """Count one more group of rows; raises KeyboardInterrupt after a Ctrl-C that got lost."""
+        if _interrupted:
+            raise KeyboardInterrupt
         self._state["done"] += 1  # type: ignore[operator]
         now = time.monotonic()
         if now - self._written > PAUSE:

@@ -1,8 +1,12 @@
 """What a watcher sees of running jobs."""
 
+import signal
+import sys
+
+import pytest
 from rich.console import Console
 
-from experiments.progress import OUTCOME, Progress, Watch, read_json, write_json
+from experiments.progress import OUTCOME, Progress, Watch, interruptible, read_json, write_json
 
 
 def shown(watch):
@@ -36,3 +40,17 @@ def test_a_torn_file_is_no_progress(tmp_path):
 
 def test_a_launch_without_jobs_has_a_total(tmp_path):
     assert "0/1" in shown(Watch(tmp_path, lambda: 0, Console()))
+
+
+def test_a_ctrl_c_that_python_drops_ends_the_job_at_its_next_group(tmp_path, monkeypatch):
+    class Dropped:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    progress = Progress(tmp_path, "job", 2)
+    monkeypatch.setattr(sys, "unraisablehook", lambda dropped: None)
+    with interruptible():
+        progress.advance()
+        Dropped()
+        with pytest.raises(KeyboardInterrupt):
+            progress.advance()

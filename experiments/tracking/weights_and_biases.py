@@ -14,13 +14,14 @@ from omegaconf import OmegaConf
 from safetensors.numpy import load_file
 
 from experiments.errors import UserError
+from experiments.tracking.curves import curves_over_length, exponents, loss_over_length
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure  # loading it takes longer than a small job
 
 MODES = ("offline", "online", "disabled")
 MATRICES_SHOWN = 4
-CURVES = ("fixed", "log", "power", "linear")  # rules whose windows are curves over length
+IN_SUMMARY = ("run_id", "label", "seconds", "peak_rss_mb", "git_revision")
 PANEL = (0.14, 0.13, 0.82, 0.78)  # a layout solver would take longer than the drawing
 
 
@@ -31,6 +32,7 @@ class WeightsAndBiases:
     mode: str = "offline"
     project: str = "nc-sparse-attention"
     entity: str | None = None
+    artifacts: bool = False
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -40,7 +42,8 @@ class WeightsAndBiases:
         """Log the run whose files lie in `record`, under `outputs`/wandb.
 
         Curves run over context length: k_min at each eta, and the dropped mass and output error of every power,
-        logarithmic and fixed window, all as means over rows and heads.
+        logarithmic and fixed window, all as means over rows and heads; or the loss within each window. With
+        `artifacts` the record itself goes along.
         """
         if self.mode == "disabled":
             return
@@ -61,9 +64,7 @@ class WeightsAndBiases:
         )
         manifest = json.loads((record / "manifest.json").read_text())
         config = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(record / "config.yaml")))
-        curves = curves_over_length(
-            pd.read_parquet(record / "rows.parquet"), pd.read_parquet(record / "windows.parquet")
-        )
+        curves = _curves(record)
         with wandb.init(
             mode=cast(Literal["offline", "online"], self.mode),
             project=self.project,
@@ -81,6 +82,8 @@ class WeightsAndBiases:
             for length, values in curves.iterrows():
                 run.log({"length": int(str(length)), **values.dropna().to_dict()})
             run.log({"curves": wandb.Table(dataframe=curves.reset_index())})
+            if len(needed := exponents(curves)):
+                run.log({"exponents": wandb.Table(dataframe=needed)})
             if lines := _power_curves(curves):
                 chart = wandb.plot.line_series(
                     [curves.index.tolist()] * len(lines),
@@ -92,19 +95,20 @@ class WeightsAndBiases:
                 run.log({"error_against_length": chart})
             for name, matrix in _matrices(record / "attention.safetensors").items():
                 run.log({f"attention/{name}": wandb.Image(_matrix_figure(matrix, name))})
-            run.summary.update({"run_id": manifest["run_id"], "seconds": manifest["seconds"]})
+            run.summary.update({name: manifest[name] for name in IN_SUMMARY})
+            run.summary.update({"length": int(curves.index[-1]), **curves.iloc[-1].dropna().to_dict()})
+            run.summary.update({f"exponent/{line.dropped_mass:g}": line.exponent for line in needed.itertuples()})
+            if self.artifacts:
+                artifact = wandb.Artifact(f"record-{manifest['run_id']}", type="record", metadata=manifest["hashes"])
+                artifact.add_dir(str(record))
+                run.log_artifact(artifact)
 
 
-def curves_over_length(rows: pd.DataFrame, windows: pd.DataFrame) -> pd.DataFrame:
-    """Return one line per context length: means over heads and samples of k_min and of the errors of each window."""
-    rows = rows[rows["variant"] == "plain"]
-    k_min = rows.groupby("length")[[name for name in rows.columns if str(name).startswith("k_min_")]].mean()
-    windows = windows[(windows["variant"] == "plain") & windows["rule"].isin(CURVES)]
-    names = windows["rule"] + "_" + windows["parameter"].map("{:g}".format)
-    names += windows["scale"].map(lambda scale: "" if scale == 1 else f"_x{scale:g}")
-    measures = ["dropped_mass", "output_error_renormalised"]
-    means = windows.assign(window=names).pivot_table(measures, "length", "window")
-    return pd.concat([k_min, means.set_axis(["/".join(pair) for pair in means.columns], axis=1)], axis=1)
+def _curves(record: Path) -> pd.DataFrame:
+    losses = record / "losses.parquet"
+    if losses.exists():
+        return loss_over_length(pd.read_parquet(losses))
+    return curves_over_length(pd.read_parquet(record / "rows.parquet"), pd.read_parquet(record / "windows.parquet"))
 
 
 def _matrices(path: Path) -> dict[str, np.ndarray]:

@@ -1,14 +1,19 @@
 """The offline W&B run holds what the record holds, and a failing tracker loses nothing."""
 
 import json
+import os
 import struct
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
+import wandb
 from wandb.proto.wandb_internal_pb2 import Record
 
 from experiments.launch import main
-from experiments.tracking.weights_and_biases import WeightsAndBiases, curves_over_length
+from experiments.tracking.curves import curves_over_length, exponents, loss_over_length
+from experiments.tracking.weights_and_biases import WeightsAndBiases
 
 TINY = ["source.lengths=[32,64,128]", "source.rows=4", "source.samples=2", "windows.grid_per_octave=1"]
 MATRIX = ["runner.matrix_layers=[0]", "runner.matrix_heads=[0]"]
@@ -37,14 +42,69 @@ def tracked(tmp_path, monkeypatch):
     """Run one tracked job; return its record's folder and the offline run's folder."""
     for variable in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
         monkeypatch.setenv(variable, str(tmp_path / "wandb"))
-    monkeypatch.setattr("sys.argv", ["run.py", *TINY, *MATRIX, f"outputs={tmp_path}"])
+    monkeypatch.setattr("sys.argv", ["run.py", *TINY, *MATRIX, "tracking.artifacts=true", f"outputs={tmp_path}"])
     assert main() == 0
-    import wandb
-
     wandb.teardown()  # waits until the file is flushed
     (folder,) = (tmp_path / "runs").iterdir()
     (run,) = (tmp_path / "wandb").glob("offline-run-*")
     return folder, run
+
+
+def summary(records):
+    """Return the last value of every summary entry."""
+    found = {}
+    for record in records:
+        if record.HasField("summary"):
+            found |= {i.key or "/".join(i.nested_key): json.loads(i.value_json) for i in record.summary.update}
+    return found
+
+
+def table(run, name):
+    """Return a logged table as a frame."""
+    (path,) = (run / "files" / "media" / "table").glob(f"{name}_*.table.json")
+    content = json.loads(path.read_text())
+    return pd.DataFrame(content["data"], columns=content["columns"])
+
+
+def test_summary_tables_metrics_and_artifact_are_those_of_the_record(tracked):
+    folder, run = tracked
+    records = list(read_back(next(run.glob("*.wandb"))))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    curves = curves_over_length(pd.read_parquet(folder / "rows.parquet"), pd.read_parquet(folder / "windows.parquet"))
+    said = summary(records)
+    assert {name: said[name] for name in ("run_id", "label", "seconds")} == {
+        name: manifest[name] for name in ("run_id", "label", "seconds")
+    }
+    assert said["length"] == 128
+    for name, value in curves.loc[128].dropna().items():
+        assert said[name] == pytest.approx(value, rel=1e-12)
+    needed = exponents(curves)
+    pd.testing.assert_frame_equal(table(run, "exponents"), needed)
+    assert said["exponent/0.1"] == pytest.approx(needed.set_index("dropped_mass")["exponent"][0.1])
+    pd.testing.assert_frame_equal(table(run, "curves"), curves.reset_index(), check_dtype=False)
+    metrics = [record.metric for record in records if record.HasField("metric")]
+    assert any(metric.glob_name == "*" and metric.step_metric == "length" for metric in metrics)
+    artifacts = {record.artifact.type: record.artifact for record in records if record.HasField("artifact")}
+    assert artifacts["record"].name == f"record-{manifest['run_id']}"
+    assert {entry.path for entry in artifacts["record"].manifest.contents} == {path.name for path in folder.iterdir()}
+
+
+def test_a_slope_of_a_known_power_comes_back():
+    lengths = pd.Index([64, 256, 1024], name="length")
+    needed = exponents(pd.DataFrame({"k_min_0.1": 3 * lengths.to_numpy() ** 0.6}, index=lengths))
+    assert needed["exponent"].tolist() == pytest.approx([0.6])
+
+
+def test_losses_become_curves_whose_points_are_their_means():
+    lines = [
+        {"sample": 0, "rule": rule, "parameter": parameter, "scale": scale, "position": t, "loss": base + t}
+        for rule, parameter, scale, base in (("dense", float("nan"), float("nan"), 1.0), ("power", 0.5, 4.0, 2.0))
+        for t in range(64)
+    ]
+    curves = loss_over_length(pd.DataFrame(lines))
+    assert curves.index.tolist() == [4 * (i + 1) for i in range(16)]
+    assert curves["loss/dense"].tolist() == pytest.approx([1 + 1.5 + 4 * i for i in range(16)])
+    assert (curves["loss/power_0.5_x4"] - curves["loss/dense"]).tolist() == pytest.approx([1.0] * 16)
 
 
 def test_the_offline_run_holds_curves_config_group_and_images(tracked):
@@ -75,6 +135,15 @@ def test_the_offline_run_holds_curves_config_group_and_images(tracked):
     assert any(name.startswith("error_against_length") and name.endswith(".table.json") for name in names)
     assert any("layer00.head00" in name for name in names)
     assert any(name.endswith(".table.json") for name in names)
+
+
+def test_wandb_sync_finds_the_run_and_asks_for_the_login_alone(tracked, tmp_path):
+    _, run = tracked
+    env = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")} | {"HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-m", "wandb", "sync", str(run)], env=env, capture_output=True, text=True)
+    said = done.stdout + done.stderr
+    assert "Traceback" not in said
+    assert "wandb login" in said or "API key" in said or "not logged in" in said.lower()
 
 
 def test_a_failing_tracker_costs_no_record(tmp_path, monkeypatch):

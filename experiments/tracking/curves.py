@@ -1,0 +1,50 @@
+"""What a dashboard draws of a record: means over heads and samples, as curves over context length."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+GROWING = ("fixed", "log", "power", "linear")  # rules whose windows are curves over length
+LOSS_BINS = 16  # points of a loss curve, each the mean over a stretch of positions
+
+
+def curves_over_length(rows: pd.DataFrame, windows: pd.DataFrame) -> pd.DataFrame:
+    """Return one line per context length: means over heads and samples of k_min and of the errors of each window."""
+    rows = rows[rows["variant"] == "plain"]
+    k_min = rows.groupby("length")[[name for name in rows.columns if str(name).startswith("k_min_")]].mean()
+    windows = windows[(windows["variant"] == "plain") & windows["rule"].isin(GROWING)]
+    measures = ["dropped_mass", "output_error_renormalised"]
+    means = windows.assign(window=_names(windows)).pivot_table(measures, "length", "window")
+    return pd.concat([k_min, means.set_axis(["/".join(pair) for pair in means.columns], axis=1)], axis=1)
+
+
+def loss_over_length(losses: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean loss in nats of each window, and of dense attention, by stretches of the context.
+
+    A line's `length` is the number of keys that the last row of its stretch sees.
+    """
+    tokens = int(losses["position"].max()) + 1
+    stretch = losses["position"] * LOSS_BINS // tokens
+    names = _names(losses).where(losses["rule"] != "dense", "dense")
+    means = losses.assign(length=((stretch + 1) * tokens) // LOSS_BINS, window=names)
+    return means.pivot_table("loss", "length", "window").add_prefix("loss/")
+
+
+def exponents(curves: pd.DataFrame) -> pd.DataFrame:
+    """Return, for each curve of keys needed, its slope in log-log over length and its last value.
+
+    A least-squares slope of the means, for the eye; `python -m analysis` fits laws with intervals.
+    """
+    found = []
+    for name in (name for name in curves if str(name).startswith("k_min_")):
+        known = curves[name].dropna()
+        slope = np.polyfit(np.log(known.index), np.log(known), 1)[0] if len(known) > 1 else np.nan
+        found.append({"dropped_mass": float(str(name)[6:]), "exponent": slope, "k_longest": known.iloc[-1]})
+    return pd.DataFrame(found)
+
+
+def _names(windows: pd.DataFrame) -> pd.Series:
+    """Return a name for each line's window, such as power_0.5_x4."""
+    scale = windows["scale"].map(lambda scale: "" if scale == 1 else f"_x{scale:.3g}")
+    return windows["rule"] + "_" + windows["parameter"].map("{:.3g}".format) + scale
