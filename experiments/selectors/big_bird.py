@@ -1,0 +1,51 @@
+"""BigBird (arXiv 2007.14062): the nearest keys, the first ones, and random ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from experiments.errors import UserError
+from experiments.measures.exact import ExactRows
+from experiments.rows import Rows
+from experiments.selectors import Ranking
+from experiments.selectors.interleave import interleave, recency
+from experiments.selectors.random import random_integers
+
+
+@dataclass
+class BigBird:
+    """Take turns between nearest, first and random keys, by their shares; 3 to 2 to 3 is the paper's.
+
+    It may look at nothing; it reads k keys. A key that several patterns name is kept once, at its earliest turn.
+    """
+
+    name: str = "big_bird"
+    window_share: float = 3.0
+    first_share: float = 2.0
+    random_share: float = 3.0
+    draw: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.window_share, self.first_share, self.random_share) <= 0:
+            raise UserError("selector.window_share, first_share and random_share: give numbers > 0")
+
+    def ranking(self, rows: Rows) -> Ranking:
+        """Return the order of the three patterns in turn."""
+        return self._order
+
+    def _order(self, block: Rows, exact: ExactRows) -> Tensor:
+        near_RN = recency(block.keys, block.position_R)
+        first_N = torch.arange(block.keys, device=near_RN.device, dtype=near_RN.dtype)
+        random_RN = random_integers(block, self.draw).masked_fill(
+            ~exact.logits_RN.isfinite(), torch.iinfo(torch.int64).max
+        )
+        place_RN = random_RN.argsort(dim=-1, stable=True).argsort(dim=-1).double()
+        patterns = [
+            (self.window_share, near_RN),
+            (self.first_share, first_N.expand_as(near_RN)),
+            (self.random_share, place_RN),
+        ]
+        return interleave(patterns, exact.logits_RN.isfinite())

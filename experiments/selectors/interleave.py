@@ -1,0 +1,41 @@
+"""One order of keys from several patterns, so that a mixed pattern has a meaning at every budget k."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+NEVER = float("inf")  # the place of a key that a pattern does not have
+TIE = 1e-9
+
+
+def interleave(patterns: Sequence[tuple[float, Tensor]], visible_RN: Tensor) -> Tensor:
+    """Return the order [R, N] in which the patterns take turns, each in proportion to its share.
+
+    Parameters
+    ----------
+    patterns
+        Share and places [R, N] of each: 0 for the key that it takes first, NEVER for those it has not. The last
+        pattern has every key.
+    visible_RN
+        Keys that a row can see; the others come last.
+    """
+    # Of equal turns the earlier pattern's is first.
+    turns = [(place_RN + 1) / share + i * TIE for i, (share, place_RN) in enumerate(patterns)]
+    turn_RN = torch.stack(turns).amin(0)
+    return turn_RN.masked_fill(~visible_RN, NEVER).argsort(dim=-1, stable=True)
+
+
+def recency(block_keys: int, position_R: Tensor) -> Tensor:
+    """Return the distance [R, N] of every key from its row's own, the place of a key in a sliding window."""
+    key_N = torch.arange(block_keys, device=position_R.device)
+    return (position_R[:, None] - key_N).abs().double()
+
+
+def only(place_RN: Tensor, where_RN: Tensor) -> Tensor:
+    """Return the places of the keys of a pattern, counted anew among themselves in the order of `place_RN`."""
+    among_RN = place_RN.masked_fill(~where_RN, NEVER)
+    counted_RN = among_RN.argsort(dim=-1, stable=True).argsort(dim=-1).double()
+    return counted_RN.masked_fill(~where_RN, NEVER)

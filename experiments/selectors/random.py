@@ -1,0 +1,56 @@
+"""Uniformly random keys: the control that any rule for choosing must beat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from experiments.measures.exact import ExactRows
+from experiments.rows import Rows
+from experiments.selectors import Ranking
+
+MIX = (-0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15)  # of splitmix64, as signed integers
+
+
+@dataclass
+class Random:
+    """Keep the row's own key, then keys in a random order of the row's own.
+
+    It may look at nothing; it reads k keys. The order is a hash of `draw`, head and places, so that it depends neither
+    on blocks nor on other rows.
+    """
+
+    name: str = "random"
+    draw: int = 0
+
+    def ranking(self, rows: Rows) -> Ranking:
+        """Return the order own key, then at random."""
+        return self._order
+
+    def _order(self, block: Rows, exact: ExactRows) -> Tensor:
+        number_RN = random_integers(block, self.draw)
+        number_RN.scatter_(1, block.position_R.clamp(max=block.keys - 1)[:, None], torch.iinfo(torch.int64).min)
+        number_RN.masked_fill_(~torch.isfinite(exact.logits_RN), torch.iinfo(torch.int64).max)
+        return number_RN.argsort(dim=-1, stable=True)
+
+
+def random_integers(block: Rows, draw: int) -> Tensor:
+    """Return an integer [R, N] per row and key, uniform and reproducible: splitmix64 of where the row comes from.
+
+    Rows of the Gaussian source share a position, so a part of the query tells them apart.
+    """
+    key_N = torch.arange(block.keys, device=block.query_RD.device)
+    seed = ((draw * 1009 + block.sample) * 1009 + block.layer) * 1009 + block.head
+    query_R = block.query_RD[:, 0].float().contiguous().view(torch.int32).long()
+    row_R = block.position_R * 0x100000001 + query_R * 0x10001
+    mixed = (row_R[:, None] * MIX[1] + seed * 0x3C6EF372FE95 + key_N) * MIX[0]
+    for shift, factor in ((30, MIX[1]), (27, MIX[2])):
+        mixed = (mixed ^ _shifted(mixed, shift)) * factor
+    return mixed ^ _shifted(mixed, 31)
+
+
+def _shifted(number: Tensor, bits: int) -> Tensor:
+    """Return the number shifted right as if it had no sign."""
+    return (number >> bits) & ((1 << (64 - bits)) - 1)

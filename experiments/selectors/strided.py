@@ -1,0 +1,42 @@
+"""The strided pattern of the Sparse Transformer (arXiv 1904.10509): a window, and every l-th key before it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from experiments.errors import UserError
+from experiments.measures.exact import ExactRows
+from experiments.rows import Rows
+from experiments.selectors import Ranking
+from experiments.selectors.interleave import interleave, only, recency
+
+
+@dataclass
+class Strided:
+    """Take turns between the nearest l keys and those at a multiple of l, then the nearest that are left.
+
+    It may look at nothing; it reads k keys. The paper's own size is 2 l with l near sqrt(n), which is what `stride`
+    null means. At other k the two halves grow together; what is beyond them is filled from the nearest.
+    """
+
+    name: str = "strided"
+    stride: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.stride is not None and self.stride < 1:
+            raise UserError(f"selector.stride={self.stride}: give a number of keys >= 1, or null for sqrt(n)")
+
+    def ranking(self, rows: Rows) -> Ranking:
+        """Return the order of the two patterns in turn."""
+        return self._order
+
+    def _order(self, block: Rows, exact: ExactRows) -> Tensor:
+        stride = self.stride or math.isqrt(block.keys)
+        near_RN = recency(block.keys, block.position_R)
+        window_RN = only(near_RN, near_RN < stride)
+        strided_RN = only(near_RN, (near_RN % stride == 0) & (near_RN > 0))
+        rest_RN = near_RN + block.keys
+        return interleave([(1, window_RN), (1, strided_RN), (0.5, rest_RN)], exact.logits_RN.isfinite())

@@ -1,0 +1,45 @@
+"""The fixed pattern of the Sparse Transformer (arXiv 1904.10509): a row's block, and the last keys of each block."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from experiments.errors import UserError
+from experiments.measures.exact import ExactRows
+from experiments.rows import Rows
+from experiments.selectors import Ranking
+from experiments.selectors.interleave import interleave, only, recency
+
+
+@dataclass
+class SummaryColumns:
+    """Take turns between the keys of the row's own block and the last `columns` keys of every block, then the nearest.
+
+    It may look at nothing; it reads k keys. The paper's blocks have l keys with l near sqrt(n) (`block` null) and it
+    keeps c of 8 to 32 columns of each.
+    """
+
+    name: str = "summary_columns"
+    block: int | None = None
+    columns: int = 8
+
+    def __post_init__(self) -> None:
+        if self.columns < 1 or (self.block is not None and self.block < 1):
+            raise UserError(f"selector.columns={self.columns}, selector.block={self.block}: give numbers of keys >= 1")
+
+    def ranking(self, rows: Rows) -> Ranking:
+        """Return the order of the two patterns in turn."""
+        return self._order
+
+    def _order(self, block: Rows, exact: ExactRows) -> Tensor:
+        size = self.block or math.isqrt(block.keys)
+        key_N = torch.arange(block.keys, device=block.query_RD.device)
+        near_RN = recency(block.keys, block.position_R)
+        own_RN = key_N // size == block.position_R[:, None] // size
+        summary_RN = (key_N % size >= size - self.columns) & ~own_RN
+        patterns = [(1.0, only(near_RN, own_RN)), (1.0, only(near_RN, summary_RN)), (0.5, near_RN + block.keys)]
+        return interleave(patterns, exact.logits_RN.isfinite())

@@ -1,0 +1,136 @@
+"""What every selector must be: a nested order of visible keys, blind to the future, never better than the oracle."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from experiments.errors import UserError
+from experiments.launch import configure
+from experiments.measures.block import measure_rows
+from experiments.measures.exact import ExactRows
+from experiments.selectors.big_bird import BigBird
+from experiments.selectors.oracle import Oracle
+from experiments.selectors.quest import Quest
+from experiments.selectors.random import Random
+from experiments.selectors.strided import Strided
+from experiments.selectors.summary_columns import SummaryColumns
+from tests.selectors.test_sinks import order, rows_at
+
+NAMES = sorted(path.stem for path in Path(__file__).parents[2].joinpath("conf/selector").glob("*.yaml"))
+PLACED = [name for name in NAMES if name != "oracle"]
+
+
+def selector(name):
+    return configure(f"selector={name}").selector
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_yaml_bears_its_name(name):
+    assert selector(name).name == name
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("name", NAMES)
+def test_every_order_is_a_permutation_with_invisible_keys_last(name, causal):
+    order_RN, exact = order(selector(name), rows_at([0, 1, 9, 30, 63], 64, causal))
+    assert order_RN.sort(-1).values.tolist() == [list(range(64))] * 5
+    for r, n in enumerate(exact.n_R.tolist()):
+        assert max(order_RN[r, :n].tolist()) < n
+
+
+@pytest.mark.parametrize("name", PLACED)
+def test_the_own_key_comes_first(name):
+    positions = [0, 1, 9, 30, 63]
+    assert order(selector(name), rows_at(positions, 64))[0][:, 0].tolist() == positions
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_row_sees_a_later_key(name):
+    rows = rows_at([5, 20, 37], 64)
+    noise = torch.randn(64, 4, generator=torch.manual_seed(1))
+    for r, position in enumerate(rows.position_R.tolist()):
+        later = torch.arange(64)[:, None] > position
+        changed = replace(rows, key_ND=torch.where(later, noise, rows.key_ND))
+        before, after = order(selector(name), rows)[0], order(selector(name), changed)[0]
+        assert before[r, : position + 1].tolist() == after[r, : position + 1].tolist()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_order_does_not_depend_on_the_block(name):
+    rows = rows_at(list(range(40, 60)), 64)
+    chosen = selector(name)
+    whole, _ = order(chosen, rows)
+    ranking = chosen.ranking(rows)
+    if ranking is None:
+        return
+    part = replace(rows, position_R=rows.position_R[7:9], query_RD=rows.query_RD[7:9], visible_RN=rows.visible_RN[7:9])
+    assert ranking(part, ExactRows.from_logits(part.logits())).tolist() == whole[7:9].tolist()
+
+
+@settings(max_examples=5, deadline=None)
+@given(seed=st.integers(0, 2**31), scale=st.floats(0.1, 4.0))
+def test_the_oracle_drops_least_on_every_row_and_all_keep_what_was_asked(seed, scale):
+    rows = rows_at([10, 40, 63], 64)
+    rows = replace(rows, query_RD=scale * torch.randn(3, 4, generator=torch.manual_seed(seed)))
+    windows = configure("windows.fixed=[1,5,20]").windows.at(64)
+    least = measure_rows(rows, Oracle(), windows, 3)[1]
+    for name in PLACED:
+        measured = measure_rows(rows, selector(name), windows, 3)[1]
+        columns = [i for i, rule in enumerate(windows.columns()["rule"]) if rule in ("fixed", "power", "grid")]
+        assert (measured["k"][:, columns] == least["k"][:, columns]).all(), name
+        assert (measured["dropped_mass"][:, columns] >= least["dropped_mass"][:, columns] - 1e-6).all(), name
+
+
+def test_the_strided_pattern_is_the_papers_at_its_own_size():
+    order_RN, _ = order(Strided(stride=8), rows_at([63], 64))
+    assert set(order_RN[0, :15].tolist()) == {*range(56, 64), *range(7, 56, 8)}
+
+
+def test_the_fixed_pattern_is_the_papers_at_its_own_size():
+    order_RN, _ = order(SummaryColumns(block=8, columns=1), rows_at([60], 64))
+    assert set(order_RN[0, :12].tolist()) == {*range(56, 61), *range(7, 56, 8)}
+
+
+def test_big_bird_shares_its_keys_three_to_two_to_three():
+    order_RN, _ = order(BigBird(), rows_at([4095], 4096))
+    kept = set(order_RN[0, :800].tolist())
+    assert len(kept & set(range(4096 - 300, 4096))) >= 290
+    assert len(kept & set(range(200))) >= 190
+
+
+def test_random_keys_are_uniform_and_differ_from_row_to_row():
+    order_RN, _ = order(Random(), rows_at([1023] * 64, 1024))
+    counts = torch.bincount(order_RN[:, 1:129].flatten(), minlength=1024)[:-1].double()
+    assert abs(counts.mean() - 64 * 128 / 1023) < 1e-9
+    assert 0.7 < counts.var() / (8 * (1 - 128 / 1023)) < 1.3  # binomial, as drawn without replacement
+    assert order_RN.unique(dim=0).shape[0] == 64
+
+
+def test_quest_bounds_every_logit_of_a_page_and_keeps_the_best_bounded():
+    rows = rows_at([63], 64)
+    order_RN, exact = order(Quest(page=8), rows)
+    pages = (order_RN[0] // 8).reshape(8, 8)
+    assert (pages == pages[:, :1]).all()
+    assert pages[0, 0] == 7
+    paged = rows.key_ND.reshape(8, 8, 4)
+    products = torch.maximum(rows.query_RD[0] * paged.amin(1), rows.query_RD[0] * paged.amax(1)).sum(-1)
+    assert (products[:, None] >= exact.logits_RN[0].reshape(8, 8) - 1e-5).all()
+    assert pages[1:, 0].tolist() == products[:7].argsort(descending=True).tolist()
+
+
+@pytest.mark.parametrize(
+    ("part", "options"),
+    [
+        (Strided, {"stride": 0}),
+        (SummaryColumns, {"columns": 0}),
+        (BigBird, {"random_share": 0.0}),
+        (Quest, {"page": 0}),
+    ],
+)
+def test_sizes_out_of_range_are_refused(part, options):
+    with pytest.raises(UserError, match=next(iter(options))):
+        part(**options)
