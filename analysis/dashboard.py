@@ -17,6 +17,7 @@ import wandb
 
 from analysis import figures, save, settings
 from experiments.errors import UserError
+from experiments.tracking.weights_and_biases import start
 
 VIEW = "How many keys does attention need?"
 TABLES = ("claims", "fits_pooled", "laws")
@@ -155,23 +156,14 @@ def log_analysis(outputs: Path, entity: str, project: str, online: bool) -> str:
     folder = outputs / "tables"
     if not (folder / "fits_pooled.csv").exists():
         raise UserError(f"no tables in {folder}: run python -m analysis --outputs {outputs} first")
-    home = outputs / "wandb"
-    home.mkdir(parents=True, exist_ok=True)
-    for variable in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
-        os.environ.setdefault(variable, str(home.resolve()))
-    quiet = wandb.Settings(
-        silent=True, console="off", x_disable_stats=True, disable_git=True, save_code=False, x_save_requirements=False
-    )
-    with wandb.init(
+    with start(
+        outputs,
         mode="online" if online else "offline",
         entity=entity,
         project=project,
-        dir=str(outputs),
         group="analysis",
         job_type="analysis",
         name="analysis",
-        reinit="create_new",
-        settings=quiet,
     ) as run:
         for name in sorted(figures.names(), key=lambda name: settings.figure(name).order):
             picture = outputs / "figures" / f"{name}.png"

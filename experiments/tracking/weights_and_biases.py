@@ -6,7 +6,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -47,36 +47,21 @@ class WeightsAndBiases:
         """
         if self.mode == "disabled":
             return
-        folder = outputs / "wandb"
-        folder.mkdir(parents=True, exist_ok=True)
-        for variable in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
-            os.environ.setdefault(variable, str(folder.resolve()))
-        os.environ.setdefault("WANDB_SILENT", "true")
-        import wandb
-
-        settings = wandb.Settings(
-            silent=True,
-            console="off",
-            x_disable_stats=True,
-            disable_git=True,
-            save_code=False,
-            x_save_requirements=False,
-        )
         manifest = json.loads((record / "manifest.json").read_text())
         config = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(record / "config.yaml")))
         curves = _curves(record)
-        with wandb.init(
-            mode=cast(Literal["offline", "online"], self.mode),
+        with start(
+            outputs,
+            mode=self.mode,
             project=self.project,
             entity=self.entity,
-            dir=str(outputs),
             group=group,
             job_type=config["runner"]["name"],
             name=f"{manifest['label']} {manifest['run_id'][:8]}",
             config=config | {"manifest": manifest},
-            reinit="create_new",
-            settings=settings,
         ) as run:
+            import wandb
+
             run.define_metric("length")
             run.define_metric("*", step_metric="length")
             for length, values in curves.iterrows():
@@ -102,6 +87,21 @@ class WeightsAndBiases:
                 artifact = wandb.Artifact(f"record-{manifest['run_id']}", type="record", metadata=manifest["hashes"])
                 artifact.add_dir(str(record))
                 run.log_artifact(artifact)
+
+
+def start(outputs: Path, **about: Any) -> Any:
+    """Start a quiet run whose every file lies under `outputs`/wandb; `about` goes to `wandb.init`."""
+    folder = outputs / "wandb"
+    folder.mkdir(parents=True, exist_ok=True)
+    for variable in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
+        os.environ.setdefault(variable, str(folder.resolve()))
+    os.environ.setdefault("WANDB_SILENT", "true")
+    import wandb
+
+    settings = wandb.Settings(
+        silent=True, console="off", x_disable_stats=True, disable_git=True, save_code=False, x_save_requirements=False
+    )
+    return wandb.init(dir=str(outputs), reinit="create_new", settings=settings, **about)
 
 
 def _curves(record: Path) -> pd.DataFrame:
