@@ -16,7 +16,11 @@ function filter() {
 }
 
 for (const select of filters) select.addEventListener("change", filter);
-document.querySelector("#filters").addEventListener("reset", () => setTimeout(filter));
+// A form is emptied only after its reset event, so the lines would follow a moment late.
+document.querySelector("#filters").addEventListener("reset", () => {
+  for (const select of filters) select.value = "";
+  filter();
+});
 filter();
 
 // Numbers sort as numbers, wherever in the cell they begin; what has none comes last.
