@@ -73,7 +73,7 @@ def analyse(outputs: Path, only: Sequence[str] | None, force: bool, console: Con
         save.write_csv(verdicts, outputs / "tables", "claims")
         page = report.write(outputs, outcomes, fits, verdicts, runs, config)
     console.print(_summary(outcomes, fits, len(runs)))
-    if left := len(runs) - rows.loc[rows["run"].isin(fullest_design(rows)["run"]), "run"].nunique():
+    if left := rows["run"].nunique() - fullest_design(rows)["run"].nunique():
         console.print(
             f"{left} of {len(runs)} runs repeat a label that another configuration measured more fully (most heads, "
             "then lengths, then samples) and are left out; to see them, measure into another outputs= directory",

@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 
 from analysis import style
 from analysis.figures import Evidence
-from analysis.load import Run, describe_all, fullest_design, labels_in_order
+from analysis.load import TASKS, Run, describe_all, fullest_design, labels_in_order, load_task
 from analysis.matrices import recorded
 from analysis.tables import Fits
 
@@ -21,8 +21,8 @@ def gather(
     ----------
     config : the figure's yaml; `records` maps column names to the values allowed, null for a missing one (a table
         without the column is not restricted by it; comparisons are left out unless it names a `role`), `uses` names
-        the parts wanted, of `rows`, `windows` and `matrices`, `gaussians` the most Gaussian settings shown, spread
-        evenly over those measured.
+        the parts wanted, of `rows`, `windows`, `matrices` and the other runners' tables, `gaussians` the most Gaussian
+        settings shown, spread evenly over those measured.
     rows, windows : of `analysis.load`.
     fits : of all labels.
     runs : all complete runs.
@@ -42,7 +42,9 @@ def gather(
     heads, pooled = (_only(table[table["label"].isin(labels)], records) for table in (fits.heads, fits.pooled))
     used = {run for table in chosen.values() for run in table["run"].unique()}
     used |= {matrix.run for matrix in matrices}
-    evidence = Evidence(chosen["rows"], chosen["windows"], heads, pooled, matrices)
+    tables = {name: _only(load_task(runs, name), records) for name in TASKS if name in config.uses}
+    used |= {run for table in tables.values() if len(table) for run in table["run"].unique()}
+    evidence = Evidence(chosen["rows"], chosen["windows"], heads, pooled, matrices, tables)
     return evidence, [run for run in runs if run.id in used]
 
 

@@ -100,6 +100,15 @@ def load_runs(runs: Sequence[Run]) -> tuple[pd.DataFrame, pd.DataFrame]:
     return _table(measured, "rows.parquet", ROWS_NEED), _table(measured, "windows.parquet", WINDOWS_NEED)
 
 
+TASKS = ("losses", "retrieval", "decoding")
+
+
+def load_task(runs: Sequence[Run], name: str) -> pd.DataFrame:
+    """Read and join one table of the runners that run a model, one of TASKS; empty if no run has it."""
+    having = [run for run in runs if (run.folder / f"{name}.parquet").exists()]
+    return _table(having, f"{name}.parquet", ("sample", "length", "phase", "rule")) if having else pd.DataFrame()
+
+
 HEADS_AT_MOST = 10_000  # in a layer: makes one number of layer and head
 
 
@@ -184,7 +193,7 @@ def _table(runs: list[Run], name: str, needed: tuple[str, ...]) -> pd.DataFrame:
         raise UserError("no complete records of runner=approximation: measure first, e.g. python run.py")
     table = pd.concat(frames, ignore_index=True)
     # a million lines that repeat one name or sha256 are better stored once
-    for words in ("variant", *({"selector", "rule"} & set(table))):
+    for words in sorted({"variant", "selector", "rule", "phase"} & set(table)):
         table[words] = table[words].astype("category")
     which = np.repeat(np.arange(len(runs)), [len(frame) for frame in frames])
     described = describe_all(runs)

@@ -49,6 +49,8 @@ def execute(job: Job, command: str, folder_of_job: Path, console: Console) -> di
     machine = Machine.from_settings(job.device, job.memory_gb, job.threads)
     outputs = Path(job.outputs)
     job.source.batches()  # refuses here what cannot be measured, before anything large is loaded
+    if hasattr(job.windows, "check_source"):
+        job.windows.check_source(job.source)
     hashes = job.source.hashes()
     identifier = run_id(job)
     folder = run_folder(outputs, identifier)

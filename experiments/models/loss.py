@@ -24,12 +24,23 @@ def token_losses(model: Any, token_N: Tensor) -> Tensor:
     model
         A causal language model of transformers, with its output layer.
     """
+    return losses_of_states(model, forward(model, token_N)[0], token_N)[0]
+
+
+def losses_of_states(model: Any, state_NW: Tensor, token_N: Tensor) -> tuple[Tensor, Tensor]:
+    """Return -ln p of tokens 1..N-1 in nats, and whether each is the most probable one, [N - 1] each.
+
+    Parameters
+    ----------
+    state_NW
+        The model's last hidden states of the tokens.
+    """
     token_N = token_N.to(model.device)
-    state_NW = forward(model, token_N)[0]
-    losses = []
+    losses, hits = [], []
     with torch.inference_mode():
         for start in range(0, len(token_N) - 1, BLOCK):
             stop = min(start + BLOCK, len(token_N) - 1)
             logits_NC = model.get_output_embeddings()(state_NW[start:stop]).float()
             losses.append(cross_entropy(logits_NC, token_N[start + 1 : stop + 1], reduction="none"))
-    return torch.cat(losses).cpu()
+            hits.append(logits_NC.argmax(-1) == token_N[start + 1 : stop + 1])
+    return torch.cat(losses).cpu(), torch.cat(hits).cpu()

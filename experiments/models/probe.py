@@ -41,13 +41,14 @@ class Attention:
     layer
         Index of the layer.
     query_HND, key_GND, value_GNV
-        After rotary embedding; H query heads share G KV heads, H / G each.
+        After rotary embedding; H query heads share G KV heads, H / G each. With a cache there are more keys than
+        queries, and the queries are those of the last keys.
     scale
         Factor on the dot products.
     causal
         True if a query sees its own key and those before it, and `mask` is None.
     mask
-        Boolean or additive mask [1 or H, N, N] as handed to sdpa; None if it is causal or full.
+        Boolean or additive mask [1 or H, queries, keys] as handed to sdpa; None if it is causal or full.
     """
 
     layer: int
@@ -57,6 +58,11 @@ class Attention:
     scale: float
     causal: bool
     mask: Tensor | None
+
+    @property
+    def first(self) -> int:
+        """The position of the first query: the number of keys that a cache held before."""
+        return int(self.key_GND.shape[1] - self.query_HND.shape[1])
 
     def kv_head(self, head: int) -> int:
         """Return the KV head that serves query head `head`."""
@@ -73,7 +79,7 @@ class Attention:
         if self.mask is None:
             key_N = torch.arange(keys, device=position_R.device)
             return key_N <= position_R[:, None] if self.causal else None
-        mask_RN = self.mask[min(head, self.mask.shape[0] - 1)][position_R, :keys]
+        mask_RN = self.mask[min(head, self.mask.shape[0] - 1)][position_R - self.first, :keys]
         if mask_RN.dtype == torch.bool:
             return mask_RN
         shown_RN = mask_RN == 0

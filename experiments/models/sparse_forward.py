@@ -73,8 +73,8 @@ def attend_to_top_k(
             kv_head = attention.kv_head(head)
             for start in range(0, tokens, BLOCK):
                 stop = min(start + BLOCK, tokens)
-                keys = stop if attention.causal else tokens
-                position_R = torch.arange(start, stop, device=output_HNV.device)
+                keys = attention.first + (stop if attention.causal else tokens)
+                position_R = attention.first + torch.arange(start, stop, device=output_HNV.device)
                 query_RD = attention.query_HND[head, start:stop].float() * attention.scale
                 logits_RN = query_RD @ attention.key_GND[kv_head, :keys].float().T
                 visible_RN = attention.visible(head, position_R, keys)

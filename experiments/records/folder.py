@@ -91,6 +91,8 @@ class Record:
         self.rows = _GrowingTable(folder / "rows.parquet")
         self.windows = _GrowingTable(folder / "windows.parquet")
         self.losses = _GrowingTable(folder / "losses.parquet")
+        self.retrieval = _GrowingTable(folder / "retrieval.parquet")
+        self.decoding = _GrowingTable(folder / "decoding.parquet")
         self._matrices: dict[str, Tensor] = {}
         self._facts: dict[str, dict[str, object]] = {}
 
@@ -101,9 +103,8 @@ class Record:
 
     def close(self, config_yaml: str, manifest: Callable[[], dict[str, Any]]) -> None:
         """Write what is still held, and the manifest last, so that its seconds and memory cover everything else."""
-        self.rows.close()
-        self.windows.close()
-        self.losses.close()
+        for table in (self.rows, self.windows, self.losses, self.retrieval, self.decoding):
+            table.close()
         if self._matrices:
             metadata = {"matrices": json.dumps(self._facts)}
             save_file(self._matrices, self.folder / "attention.safetensors", metadata=metadata)

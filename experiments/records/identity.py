@@ -21,7 +21,7 @@ def identity(job: Job) -> dict[str, Any]:
     return {
         "schema": SCHEMA_VERSION,
         "source": job.source.identity(),
-        "windows": dataclasses.asdict(job.windows),
+        "windows": job.windows.identity() if hasattr(job.windows, "identity") else dataclasses.asdict(job.windows),
         "selector": dataclasses.asdict(job.selector),
         "runner": dataclasses.asdict(job.runner),
         "seed": job.seed,

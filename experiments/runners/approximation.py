@@ -66,7 +66,7 @@ class Approximation:
 
         def on_rows(rows: Rows) -> None:
             windowed = self.windowed(rows.variant)
-            asked = windows.at(rows.length) if windowed else Windows([], [])
+            asked = windows.at(rows.length).of_head(rows.layer, rows.head) if windowed else Windows([], [])
             statistics, measured = measure_rows(rows, selector, asked, block_size(rows, len(asked)))
             record.rows.append(_row_columns(rows, statistics, measured["output"]))
             if windowed:

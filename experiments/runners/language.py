@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from torch import Tensor
 
 from experiments.errors import UserError
 from experiments.machine import Machine
-from experiments.measures import RowFacts
 from experiments.plan import PROCESS_BYTES, Plan
 from experiments.records.folder import Record
 from experiments.runners import Findings
@@ -25,6 +25,7 @@ from experiments.sources import Source
 from experiments.windows import Windows
 
 DENSE = "dense"
+PREFILL, DECODE = PHASES = ("prefill", "decode")
 QUARTERS = 4
 SPARSE_OVER_DENSE = 2.5  # seconds of a forward pass within windows over those of a plain one, measured at 4096 tokens
 LOSS_BYTES = 12  # of a line of losses.parquet
@@ -34,34 +35,45 @@ LOSS_BYTES = 12  # of a line of losses.parquet
 class Language:
     """Read each text sample densely and within each window, and record the loss of every token.
 
-    The windows are the oracle's: each row of a layer attends to its most probable keys alone, renormalised. Every
-    number is of the prefill: the whole sample in one pass, each row within its own context.
+    The windows are the oracle's: each row of a layer attends to its most probable keys alone, renormalised. In the
+    phase `prefill` the whole sample is read so, in one pass, each row within its own context. In the phase `decode`
+    the text is read densely, and only the last `decode_tokens` tokens of each length attend within their windows to
+    what is cached: what generation would see. Every number is labelled with its phase.
     """
 
+    phase: str = PREFILL
+    decode_tokens: int = 256
     layers: list[int] | None = None
     keep_first: int = 0
     keep_recent: int = 0
     name: str = "language"
 
     def __post_init__(self) -> None:
+        if self.phase not in PHASES:
+            raise UserError(f"runner.phase={self.phase}: choose {' or '.join(PHASES)}")
+        if self.decode_tokens < 2:
+            raise UserError(f"runner.decode_tokens={self.decode_tokens}: give a number of tokens >= 2")
         for option in ("keep_first", "keep_recent"):
             if getattr(self, option) < 0:
                 raise UserError(f"runner.{option}={getattr(self, option)}: give a number of tokens >= 0")
 
     def groups(self, source: Source, windows: Any) -> int:
-        """Return how often `run` will call `advance`: once per forward pass."""
-        return source.samples * (1 + len(_checked(source, windows)))
+        """Return how often `run` will call `advance`: once per pass."""
+        lengths = len(source.lengths) if self.phase == DECODE else 1
+        return source.samples * lengths * (1 + len(checked_windows(source, windows, self.name)))
 
     def plan(self, job: Job, machine: Machine) -> Plan:
         """Return what a job costs; seconds follow from the source's estimate of a plain forward pass."""
-        windows = _checked(job.source, job.windows)
-        tokens = job.source.samples * (max(job.source.lengths) - 1)
+        windows = checked_windows(job.source, job.windows, self.name)
+        longest, samples = max(job.source.lengths), job.source.samples
+        tokens = longest - 1 if self.phase == PREFILL else len(job.source.lengths) * self.decode_tokens
+        passes = SPARSE_OVER_DENSE * len(windows) * (1.0 if self.phase == PREFILL else tokens / longest)
         return Plan(
-            rows=tokens,
+            rows=samples * tokens,
             windows=len(windows),
-            seconds=job.source.seconds() * (1 + SPARSE_OVER_DENSE * len(windows)),
+            seconds=job.source.seconds() * (1 + passes),
             memory_bytes=PROCESS_BYTES + job.source.resident_bytes(),
-            disk_bytes=tokens * (1 + len(windows)) * LOSS_BYTES,
+            disk_bytes=samples * tokens * (1 + len(windows)) * LOSS_BYTES,
         )
 
     def run(
@@ -81,40 +93,55 @@ class Language:
         UserError
             If the source is no causal language model, or the selector is not the oracle.
         """
+        from experiments.models.context import Context
         from experiments.models.load import load_model
         from experiments.models.loss import token_losses
-        from experiments.models.sparse_forward import attend_to_top_k
+        from experiments.models.windowed import within
 
-        asked = _checked(source, windows)
-        if selector.name != "oracle":
-            raise UserError(f"selector={selector.name}: runner=language keeps the most probable keys, selector=oracle")
+        asked = checked_windows(source, windows, self.name)
+        check_oracle(selector, self.name)
+        if self.phase == DECODE and min(source.lengths) <= self.decode_tokens:
+            raise UserError(
+                f"source.lengths has {min(source.lengths)}, but runner.decode_tokens={self.decode_tokens} tokens of it "
+                "are decoded: give longer lengths or fewer tokens"
+            )
         layers = self._checked_layers(source)
-        auto = "AutoModelForCausalLM"
-        model = load_model(source.located, getattr(torch, source.dtype), machine.device, auto)
-        columns = asked.columns()
-        for sample, token_N in enumerate(source.documents(seed)):
-            record.losses.append(_lines(sample, DENSE, np.nan, np.nan, token_losses(model, token_N), None))
+        model = load_model(source.located, getattr(torch, source.dtype), machine.device, "AutoModelForCausalLM")
+
+        def measure(sample: int, length: int, first: int, read: Callable[[], Tensor]) -> None:
+            record.losses.append(_lines(asked, None, sample, self.phase, length, first, read(), None))
             advance()
             for w in range(len(asked)):
-                kept = _Kept(asked, w, len(token_N))
-                with attend_to_top_k(
-                    model, kept, layers=layers, keep_first=self.keep_first, keep_recent=self.keep_recent
-                ):
-                    losses_N = token_losses(model, token_N)
-                rule, parameter, scale = (columns[name][w] for name in ("rule", "parameter", "scale"))
-                record.losses.append(_lines(sample, str(rule), float(parameter), float(scale), losses_N, kept.mean()))
+                with within(
+                    model, asked, w, length, layers=layers, keep_first=self.keep_first, keep_recent=self.keep_recent
+                ) as kept:
+                    losses_N = read()
+                record.losses.append(_lines(asked, w, sample, self.phase, length, first, losses_N, kept.mean()))
                 advance()
+
+        for sample, token_N in enumerate(source.documents(seed)):
+            if self.phase == PREFILL:
+                measure(sample, len(token_N), 0, partial(token_losses, model, token_N))
+                continue
+            context = Context(model)
+            context.read(token_N[: len(token_N) - self.decode_tokens])
+            for length in sorted(source.lengths, reverse=True):
+                first = length - self.decode_tokens
+                context.forget(first)
+                measure(sample, length, first, partial(_decoded, context, token_N[first:length]))
 
     def findings(self, folder: Path, manifest: dict[str, Any]) -> Findings:
         """Return a table of perplexities, whole and by quarters of the context."""
         losses = pd.read_parquet(folder / "losses.parquet")
-        length = int(losses["position"].max()) + 1
-        losses["quarter"] = losses["position"] * QUARTERS // length
+        length, phase = int(losses["length"].max()), losses["phase"].iloc[0]
+        losses = losses[losses["length"] == length]
+        first = losses["position"].min()
+        losses = losses.assign(quarter=(losses["position"] - first) * QUARTERS // (length - first))
         facts = f"{losses['sample'].nunique()} samples of {length} tokens in {manifest['seconds']:.0f} s"
-        title = f"{manifest['label']}, prefill: {facts}\nQ1 ... Q4: perplexity over dense, by quarter of the context"
+        title = f"{manifest['label']}, {phase}: {facts}\nQ1 ... Q4: perplexity over dense, by quarter of what was read"
         table = Table(title=title, title_justify="left", title_style="bold")
         for name in ("window", "keys per row", "perplexity", *(f"Q{q + 1}" for q in range(QUARTERS))):
-            table.add_column(name, justify="left" if name == "window" else "right", no_wrap=True)
+            table.add_column(name, justify="left" if name == "window" else "right", no_wrap=True, min_width=6)
         dense = losses[losses["rule"] == DENSE].groupby("quarter")["loss"].mean()
         for (rule, parameter, scale), lines in losses.groupby(["rule", "parameter", "scale"], dropna=False, sort=False):
             name = DENSE if rule == DENSE else f"{rule} {parameter:.3g} x {scale:.3g}"
@@ -130,47 +157,47 @@ class Language:
         return self.layers
 
 
-class _Kept:
-    """The keys that one window keeps, and how many it has kept at each position."""
-
-    def __init__(self, windows: Windows, index: int, tokens: int) -> None:
-        self._windows = windows
-        self._index = index
-        self._sum_N = torch.zeros(tokens, dtype=torch.float64)
-        self._rows_N = torch.zeros(tokens, dtype=torch.float64)
-
-    def __call__(self, exact: RowFacts, position_R: Tensor, layer: int, head: int) -> Tensor:
-        k_R = self._windows.keys(exact)[:, self._index]
-        position_R = position_R.cpu()
-        self._sum_N[position_R] += k_R.cpu().double()
-        self._rows_N[position_R] += 1
-        return k_R
-
-    def mean(self) -> np.ndarray:
-        """Return the keys kept at each position, on average over the layers and heads that asked."""
-        return (self._sum_N / self._rows_N.clamp(min=1)).numpy()
-
-
-def _checked(source: Any, windows: Any) -> Windows:
+def checked_windows(source: Any, windows: Any, runner: str) -> Windows:
+    """Return the windows of a runner that runs a model; raise UserError if the source has none."""
     if not hasattr(source, "documents"):
-        raise UserError(f"source={source.name}: runner=language needs a language model, e.g. source=smollm2")
+        raise UserError(f"source={source.name}: runner={runner} needs a language model, e.g. source=smollm2")
     source.batches()
     return windows.at(max(source.lengths))
 
 
+def check_oracle(selector: Selector, runner: str) -> None:
+    """Raise UserError if the selector is not the oracle."""
+    if selector.name != "oracle":
+        raise UserError(f"selector={selector.name}: runner={runner} keeps the most probable keys, selector=oracle")
+
+
+def _decoded(context: Any, token_N: Tensor) -> Tensor:
+    return context.losses(token_N)[0]
+
+
+def window_name(windows: Windows, index: int | None) -> dict[str, Any]:
+    """Return `rule`, `parameter` and `scale` of a window, `dense` for None."""
+    if index is None:
+        return {"rule": DENSE, "parameter": np.nan, "scale": np.nan}
+    return {name: values[index] for name, values in windows.columns().items()}
+
+
 def _lines(
-    sample: int, rule: str, parameter: float, scale: float, losses_N: Tensor, keys_N: np.ndarray | None
+    windows: Windows,
+    index: int | None,
+    sample: int,
+    phase: str,
+    length: int,
+    first: int,
+    losses_N: Tensor,
+    keys_N: np.ndarray | None,
 ) -> dict[str, np.ndarray]:
     """Return the lines of one pass: `position` is the place of the predicting token, which sees `position` + 1 keys."""
     count = len(losses_N)
-    position = np.arange(count)
-    return {
-        "sample": np.repeat(sample, count),
-        "phase": np.repeat("prefill", count),
-        "rule": np.repeat(rule, count),
-        "parameter": np.repeat(parameter, count),
-        "scale": np.repeat(scale, count),
+    position = np.arange(first, first + count)
+    facts = {"sample": sample, "phase": phase, "length": length, **window_name(windows, index)}
+    return {name: np.repeat(value, count) for name, value in facts.items()} | {
         "position": position.astype(np.int32),
         "loss": losses_N.numpy().astype(np.float32),
-        "keys": (position + 1.0 if keys_N is None else keys_N[:count]).astype(np.float32),
+        "keys": (position + 1.0 if keys_N is None else keys_N[position]).astype(np.float32),
     }

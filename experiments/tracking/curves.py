@@ -31,6 +31,13 @@ def loss_over_length(losses: pd.DataFrame) -> pd.DataFrame:
     return means.pivot_table("loss", "length", "window").add_prefix("loss/")
 
 
+def means_of_windows(table: pd.DataFrame, measures: list[str]) -> pd.DataFrame:
+    """Return the means of a table's measures per context length, a column for each measure and window."""
+    means = table.assign(window=_names(table).where(table["rule"] != "dense", "dense"))
+    wide = means.astype(dict.fromkeys(measures, float)).pivot_table(measures, "length", "window")
+    return wide.set_axis(["/".join(pair) for pair in wide.columns], axis=1)
+
+
 def exponents(curves: pd.DataFrame) -> pd.DataFrame:
     """Return, for each curve of keys needed, its slope in log-log over length and its last value.
 

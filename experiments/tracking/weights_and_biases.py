@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from safetensors.numpy import load_file
 
 from experiments.errors import UserError
-from experiments.tracking.curves import curves_over_length, exponents, loss_over_length
+from experiments.tracking.curves import curves_over_length, exponents, loss_over_length, means_of_windows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure  # loading it takes longer than a small job
@@ -108,6 +108,10 @@ def _curves(record: Path) -> pd.DataFrame:
     losses = record / "losses.parquet"
     if losses.exists():
         return loss_over_length(pd.read_parquet(losses))
+    if (answers := record / "retrieval.parquet").exists():
+        return means_of_windows(pd.read_parquet(answers), ["exact", "log_prob"])
+    if (steps := record / "decoding.parquet").exists():
+        return means_of_windows(pd.read_parquet(steps), ["dense_seconds", "select_seconds", "attend_seconds"])
     return curves_over_length(pd.read_parquet(record / "rows.parquet"), pd.read_parquet(record / "windows.parquet"))
 
 

@@ -5,7 +5,7 @@ Shape letters: R rows, W windows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -15,7 +15,10 @@ from experiments.measures import RowFacts
 
 
 class Rule(Protocol):
-    """What the window set asks of a rule. One file per rule in `rules/`; the class is its own Hydra schema."""
+    """What the window set asks of a rule. One file per rule in `rules/`; the class is its own Hydra schema.
+
+    A rule that differs between heads has `of_head(layer, head) -> Rule` besides.
+    """
 
     rule: str
 
@@ -48,6 +51,26 @@ class Windows:
     def epsilons(self) -> list[float]:
         """Thresholds that rules ask of the rows."""
         return [epsilon for rule in self.rules for epsilon in getattr(rule, "epsilons", [])]
+
+    def only(self, index: int) -> Windows:
+        """Return the set that has window number `index` alone."""
+        for rule, part in zip(self.rules, self.coordinates, strict=True):
+            if index < len(part):
+                return Windows([rule], [[part[index]]])
+            index -= len(part)
+        raise IndexError("no such window")
+
+    def of_head(self, layer: int, head: int) -> Windows:
+        """Return the windows of one head: a rule that differs between heads says what it is for this one.
+
+        Raises
+        ------
+        UserError
+            If a rule knows nothing of the head.
+        """
+        return replace(
+            self, rules=[rule.of_head(layer, head) if hasattr(rule, "of_head") else rule for rule in self.rules]
+        )
 
     def columns(self) -> dict[str, list[str] | list[float]]:
         """Return the columns of windows.parquet that name each window."""

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 from scipy.optimize import brentq
 
 from experiments.errors import UserError
 from experiments.windows import Rule, Windows
+from experiments.windows.head_laws import check_model, file_hash, head_laws, read_budget
 from experiments.windows.rules.fixed import Fixed
 from experiments.windows.rules.linear import Linear
 from experiments.windows.rules.log import Log
 from experiments.windows.rules.power import Power
+from experiments.windows.rules.threshold import Threshold
+from experiments.windows.rules.top_p import TopP
 
 
 @dataclass
 class EqualCost:
-    """Fixed, logarithmic, power and linear windows at each budget.
+    """Fixed, logarithmic, power and linear windows at each budget, and two rules that look at the row beside them.
 
     A budget is the mean number of keys that a row keeps, over rows that see 1, 2, ..., N keys: what a causal model
-    reads of N tokens. Each shape's factor is solved for, so that all rules cost the same.
+    reads of N tokens. Each shape's factor is solved for, so that all rules cost the same. What a rule that looks at
+    the row costs is known only afterwards; its curve of loss against cost is then read off at the same cost.
 
     Attributes
     ----------
@@ -30,11 +35,28 @@ class EqualCost:
         C of alpha n^C; fixed windows stand for C = 0 and linear ones for C = 1.
     log_powers
         b of a (ln n)^b.
+    top_p, thresholds
+        Tolerances eta and thresholds eps.
+    file
+        A budget file: adds alpha n^C with the C of its typical head, and each head's own alpha n^C, both scaled by one
+        factor to the budget. null for none.
     """
 
     budgets: list[int]
     exponents: list[float]
     log_powers: list[float] = field(default_factory=list)
+    top_p: list[float] = field(default_factory=list)
+    thresholds: list[float] = field(default_factory=list)
+    file: str | None = None
+
+    def identity(self) -> dict[str, object]:
+        """Return every field, with the budget file replaced by its hash."""
+        return asdict(self) | {"file": None if self.file is None else file_hash(self.file)}
+
+    def check_source(self, source: Any) -> None:
+        """Raise UserError if the budget file is of another model."""
+        if self.file is not None:
+            check_model(read_budget(self.file), self.file, source)
 
     def at(self, length: int) -> Windows:
         """Return the windows for rows that see up to `length` keys.
@@ -50,30 +72,24 @@ class EqualCost:
                 f"windows.budgets has {bad[0]}: give numbers of keys from 1 to {n_N.mean():.0f}, what dense rows of "
                 f"{length} tokens read on average"
             )
-        rules: list[Rule] = []
-        coordinates: list[list[tuple[float, float]]] = []
+        content = None if self.file is None else read_budget(self.file)
+        exponents = [*self.exponents] if content is None else [*self.exponents, content["pooled"]["C"]]
+        rules: list[Rule] = [TopP(self.top_p), Threshold(self.thresholds)]
         for budget in self.budgets:
-            fixed = round(_factor(np.ones_like(n_N), n_N, budget))
-            rules.append(Fixed([fixed]))
-            coordinates.append([(float(fixed), 1.0)])
-            for b in self.log_powers:
-                a = _factor(np.log(n_N) ** b, n_N, budget)
-                rules.append(Log([b], [a]))
-                coordinates.append([(b, a)])
-            for c in self.exponents:
-                alpha = _factor(n_N**c, n_N, budget)
-                rules.append(Power([c], [alpha]))
-                coordinates.append([(c, alpha)])
-            beta = _factor(n_N, n_N, budget)
-            rules.append(Linear([beta]))
-            coordinates.append([(beta, 1.0)])
-        return Windows(rules, coordinates)
+            rules.append(Fixed([round(_factor(np.ones_like(n_N), n_N, budget))]))
+            rules += [Log([b], [_factor(np.log(n_N) ** b, n_N, budget)]) for b in self.log_powers]
+            rules += [Power([c], [_factor(n_N**c, n_N, budget)]) for c in exponents]
+            rules.append(Linear([_factor(n_N, n_N, budget)]))
+            if content is not None:
+                shape = head_laws(content, []).mean_sizes(n_N)
+                rules.append(head_laws(content, [_factor(shape, n_N, budget)]))
+        return Windows(rules, [rule.coordinates(length) for rule in rules])
 
 
 def _factor(shape_N: np.ndarray, n_N: np.ndarray, budget: float) -> float:
-    """Return the factor f for which f shape(n), held within [1, n], is `budget` on average."""
+    """Return the factor f for which f shape(n), held within [1, n], is `budget` on average; [N] or [heads, N]."""
 
     def excess(log_factor: float) -> float:
         return float(np.clip(np.exp(log_factor) * shape_N, 1.0, n_N).mean() - budget)
 
-    return float(np.exp(brentq(excess, -40.0, 40.0)))
+    return float(np.exp(brentq(excess, -40.0, 40.0, xtol=1e-9)))

