@@ -20,7 +20,7 @@ def draw(evidence: Evidence, config: DictConfig) -> Drawing:
     losses = losses[losses["label"].astype(str) == label]
     confidence = settings.analysis().confidence
     decode, prefill = (losses[losses["phase"] == phase] for phase in ("decode", "prefill"))
-    figure, axes = style.panels(2, 3, config.height, left=0.55, gap=0.3, right=0.02, edge=0.95)
+    figure, axes = style.panels(2, 3, config.height, left=0.8, gap=0.3, right=0.02, edge=0.95)
     window = ["label", "phase", "family", "rule", "parameter", "scale"]
     tables, summaries = [], []
     looks = families.looks(
