@@ -105,7 +105,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console()
     console.print(_promise_table(content))
     console.print(
-        f"python run.py experiment=language windows=budget windows.file={path}", soft_wrap=True, highlight=False
+        f"python run.py source=smollm2 runner=language windows=budget windows.file={path}",
+        soft_wrap=True,
+        highlight=False,
     )
     return 0
 

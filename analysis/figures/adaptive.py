@@ -3,11 +3,10 @@
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter
 from omegaconf import DictConfig
 
-from analysis import settings, style
+from analysis import families, settings, style
 from analysis.equal_cost import Contest, contest
 from analysis.figures import Drawing, Evidence, NothingToDraw
 from analysis.load import labels_in_order
@@ -57,7 +56,8 @@ def draw(evidence: Evidence, config: DictConfig) -> Drawing:
                 style.title(panel, style.short(label, 16), panel.get_position().width * style.PAGE)
             panel.set_xlabel("budget (keys)" if measure == list(MEASURES)[-1] else "")
         line[0].set_ylabel(name)
-    _legend(axes[0, -1])
+    shades = _shades()
+    families.legend(axes[0, -1], {name: (shades[rule], dash, marker) for rule, (name, dash, marker) in RULES.items()})
     against = table[table["rule"] == "power"]
     for panel, mix in zip(_bottom(axes, len(how.mixes)), how.mixes, strict=True):
         ends = _versus_fixed(panel, against[against["mix"] == mix], labels, evidence.windows)
@@ -116,24 +116,6 @@ def _shades() -> dict[str, style.Colour]:
     shades = dict(zip(plain, style.shades(len(plain)), strict=True))
     shades["power_worst"] = shades["power"]
     return {rule: shades.get(rule, BLACK) for rule in RULES}
-
-
-def _legend(axes: Axes) -> None:
-    shades = _shades()
-    handles = [
-        Line2D([], [], color=shades[rule], ls=dash, marker=marker, ms=2.6, lw=0.9, mfc="none", mew=0.6, label=name)
-        for rule, (name, dash, marker) in RULES.items()
-    ]
-    axes.legend(
-        handles=handles,
-        loc="upper left",
-        bbox_to_anchor=(1.0, 1.1),
-        fontsize=style.SMALL,
-        handlelength=1.5,
-        handletextpad=0.4,
-        labelspacing=0.35,
-        borderaxespad=0,
-    )
 
 
 def _versus_fixed(

@@ -108,9 +108,11 @@ def test_bad_arguments_end_in_one_line(outputs, capsys, arguments):
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_the_file_is_read_by_the_windows_it_is_for(outputs):
+def test_the_file_is_read_by_the_windows_it_is_for(outputs, capsys):
     assert main(["--model", "tiny", "--outputs", str(written(outputs)), "--name", "mine"]) == 0
     path = outputs / "budgets" / "mine.json"
+    advised = capsys.readouterr().out.split("python run.py ")[1].split()
+    assert configure(*advised).windows.file == str(path)
     content = read_budget(str(path))
     windows = configure("windows=budget", f"windows.file={path}").windows
     rows = type("Rows", (), {"n_R": torch.tensor([100, 4000])})
