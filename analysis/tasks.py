@@ -11,7 +11,8 @@ from scipy import stats
 
 DENSE = "dense"
 ONE_PERCENT = float(np.log(1.01))  # nats per token: a hundredth of dense perplexity
-NAMES = {"top_p": "top-p", "threshold": "threshold [T7]", "budget": "each head's C"}
+NAMES = {"top_p": "top-p", "threshold": "threshold [T7]", "budget": "each head's C", "sharpened": "sharper softmax"}
+SHARPENED = "sharpened"
 
 
 def fullest_runs(table: pd.DataFrame) -> pd.DataFrame:

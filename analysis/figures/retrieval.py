@@ -17,7 +17,7 @@ def draw(evidence: Evidence, config: DictConfig) -> Drawing:
     answers = answers[answers["run"] == answers["run"].astype(str).value_counts().index[0]]
     confidence = settings.analysis().confidence
     window = ["rule", "parameter", "scale"]
-    sparse = answers[answers["rule"] != tasks.DENSE]
+    sparse = answers[~answers["rule"].isin([tasks.DENSE, tasks.SHARPENED])]
     looks = families.looks(tasks.families(sparse).unique().tolist())
     by_length = tasks.differences(answers, "log_prob", ["length"])
     told = tasks.over_samples(
@@ -26,6 +26,10 @@ def draw(evidence: Evidence, config: DictConfig) -> Drawing:
         confidence,
     )
     mixes = tasks.mixed(by_length.assign(difference=-by_length["difference"]), {config.mix: 1.0})
+    every_mix, mixes = mixes, mixes[mixes["rule"] != tasks.SHARPENED]
+    controls = tasks.over_samples(
+        every_mix[every_mix["rule"] == tasks.SHARPENED], ["label", "phase", "family", *window, "mix"], confidence
+    )
     cost = tasks.over_samples(mixes, ["label", "phase", "family", *window, "mix"], confidence)
     near = cost.iloc[(cost["keys"] - config.budget).abs().argsort()].drop_duplicates("family")[window]
     at_budget = sparse.merge(near, on=window).assign(family=lambda lines: tasks.families(lines))
@@ -59,7 +63,12 @@ def draw(evidence: Evidence, config: DictConfig) -> Drawing:
     means = answers.groupby(["label", "phase", "length", *window], dropna=False)[["keys", "exact", "log_prob"]].mean()
     summary = tasks.contest(mixes, list(map(float, config.budgets)), confidence)
     table = pd.concat(
-        [means.reset_index().assign(measure="answers"), told.assign(measure="length"), cost.assign(measure="cost")]
+        [
+            means.reset_index().assign(measure="answers"),
+            told.assign(measure="length"),
+            cost.assign(measure="cost"),
+            controls.assign(measure="cost"),
+        ]
     )
     return Drawing(figure, table, summary)
 

@@ -7,7 +7,7 @@ context with another city and number, and the model is asked for each in turn. W
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ NEEDLE = "\nThe pass key of {city} is {number}. Remember it.\n"
 QUESTION = "\nNow recall what you read. The pass key of {city} is"
 ANSWER = " {number}"
 LINE_BYTES = 60
+SHARPENED = "sharpened"  # the control's place in the column `rule`
 
 
 @dataclass
@@ -49,10 +50,14 @@ class Retrieval:
     In the phase `decode` the context is read densely and question and answer attend within the windows; in the phase
     `prefill` everything does. The answer counts as exact if each of its tokens is the most probable one given those
     before, which is what greedy decoding yields; its log-probability is the finer measure.
+
+    `sharpen` is a control: factors on every logit of dense attention while it answers. A window cuts the tail of a row
+    off and a sharper softmax thins it, so that what helps both is the tail's going, not the choice of keys.
     """
 
     depths: list[float]
     phase: str = DECODE
+    sharpen: list[float] = field(default_factory=list)
     keep_first: int = 0
     keep_recent: int = 0
     name: str = "retrieval"
@@ -63,9 +68,13 @@ class Retrieval:
         if not 1 <= len(self.depths) <= len(CITIES) or not all(0 <= depth <= 1 for depth in self.depths):
             raise UserError(f"runner.depths={self.depths}: give 1 to {len(CITIES)} shares of the context, from 0 to 1")
 
+        if bad := [factor for factor in self.sharpen if factor <= 0]:
+            raise UserError(f"runner.sharpen has {bad[0]}: give factors > 0")
+
     def groups(self, source: Source, windows: Any) -> int:
         """Return how often `run` will call `advance`: once per context and window."""
-        return source.samples * len(source.lengths) * (1 + len(checked_windows(source, windows, self.name)))
+        ways = 1 + len(self.sharpen) + len(checked_windows(source, windows, self.name))
+        return source.samples * len(source.lengths) * ways
 
     def plan(self, job: Job, machine: Machine) -> Plan:
         """Return what a job costs; a context is read once, or once per window in the phase `prefill`."""
@@ -79,7 +88,7 @@ class Retrieval:
             windows=len(windows),
             seconds=job.source.seconds() * passes * (1 + SPARSE_OVER_DENSE * within),
             memory_bytes=PROCESS_BYTES + job.source.resident_bytes(),
-            disk_bytes=lines * (1 + len(windows)) * LINE_BYTES,
+            disk_bytes=lines * (1 + len(self.sharpen) + len(windows)) * LINE_BYTES,
         )
 
     def run(
@@ -100,11 +109,11 @@ class Retrieval:
             If the source is no causal language model, a length has no room for the needles, or the selector is not
             the oracle.
         """
-        from contextlib import nullcontext
         from functools import partial
 
         from experiments.models.context import Context
         from experiments.models.load import encode, load_model
+        from experiments.models.sharpened import sharpened
         from experiments.models.windowed import within as within_window
 
         asked = checked_windows(source, windows, self.name)
@@ -127,31 +136,31 @@ class Retrieval:
                 context_N = _context(token_N.tolist(), needles, self.depths, room, length)
                 dense = Context(model)
                 dense.read(context_N)
-                for w in (None, *range(len(asked))):
-                    inside = nullcontext() if w is None else within(w, length)
-                    with inside as kept:
+                place = {"sample": sample, "phase": self.phase, "length": length}
+                # rule, parameter and scale of each way to answer, the keys its rows keep, and what it answered
+                ways = [(window_name(asked, None), float(room), _ask(dense, asks, answers))]
+                advance()
+                for factor in self.sharpen:
+                    control = {"rule": SHARPENED, "parameter": factor, "scale": 1.0}
+                    with sharpened(model, factor):
+                        ways.append((control, float(room), _ask(dense, asks, answers)))
+                    advance()
+                for w in range(len(asked)):
+                    with within(w, length) as kept:
                         context = dense
-                        if w is not None and self.phase == PREFILL:
+                        if self.phase == PREFILL:
                             context = Context(model)
                             context.read(context_N)
-                        answered = [context.losses(torch.tensor(ask)) for ask in asks]
-                    keys = float(room) if kept is None else float(kept.mean()[room])
-                    found = [
-                        (-float(loss[-len(a) :].sum()), bool(hit[-len(a) :].all()))
-                        for (loss, hit), a in zip(answered, answers, strict=True)
-                    ]
-                    facts = {"sample": sample, "phase": self.phase, "length": length, **window_name(asked, w)}
-                    facts["keys"] = keys
-                    record.retrieval.append(
-                        {name: np.repeat(value, len(found)) for name, value in facts.items()}
-                        | {
-                            "depth": np.array(self.depths, dtype=float),
-                            "tokens": np.array([len(a) for a in answers]),
-                            "log_prob": np.array([log_prob for log_prob, _ in found]),
-                            "exact": np.array([exact for _, exact in found]),
-                        }
-                    )
+                        found = _ask(context, asks, answers)
+                    ways.append((window_name(asked, w), float(kept.mean()[room]), found))
                     advance()
+                for name, keys, found in ways:
+                    facts = {column: np.repeat(value, len(asks)) for column, value in (place | name).items()}
+                    record.retrieval.append(facts | {"keys": np.repeat(keys, len(asks)), **self._columns(found)})
+
+    def _columns(self, found: list[tuple[int, float, bool]]) -> dict[str, np.ndarray]:
+        tokens, log_prob, exact = map(np.array, zip(*found, strict=True))
+        return {"depth": np.array(self.depths, dtype=float), "tokens": tokens, "log_prob": log_prob, "exact": exact}
 
     def findings(self, folder: Path, manifest: dict[str, Any]) -> Findings:
         """Return a table of exact matches and log-probabilities per window and length."""
@@ -173,6 +182,15 @@ class Retrieval:
             cells = (f"{means.loc[n, 'exact']:.0%} {means.loc[n, 'log_prob']:.2f}" for n in lengths)
             table.add_row(name, f"{lines['keys'].mean():.0f}", *cells)
         return Findings([table], {})
+
+
+def _ask(context: Any, asks: list[list[int]], answers: list[list[int]]) -> list[tuple[int, float, bool]]:
+    """Return, per question, the tokens of its answer, the answer's log-probability and whether it is exact."""
+    losses = [context.losses(torch.tensor(ask)) for ask in asks]
+    return [
+        (len(answer), -float(loss[-len(answer) :].sum()), bool(hit[-len(answer) :].all()))
+        for (loss, hit), answer in zip(losses, answers, strict=True)
+    ]
 
 
 def _context(
