@@ -22,7 +22,8 @@ def gather(
     config : the figure's yaml; `records` maps column names to the values allowed, null for a missing one (a table
         without the column is not restricted by it; comparisons are left out unless it names a `role`), `uses` names
         the parts wanted, of `rows`, `windows`, `matrices` and the other runners' tables, `gaussians` the most Gaussian
-        settings shown, spread evenly over those measured.
+        settings shown, spread evenly over those measured, `prefers` a column of which the design shown is to have most
+        different values.
     rows, windows : of `analysis.load`.
     fits : of all labels.
     runs : all complete runs.
@@ -33,7 +34,7 @@ def gather(
     """
     records = {"role": ["main"], **config.records}
     chosen = {
-        name: _spread(fullest_design(_only(table, records)), config) if name in config.uses else table.iloc[:0]
+        name: _spread(_designs(_only(table, records), config), config) if name in config.uses else table.iloc[:0]
         for name, table in (("rows", rows), ("windows", windows))
     }
     known = _only(describe_all(runs), records)["run"]
@@ -46,6 +47,14 @@ def gather(
     used |= {run for table in tables.values() if len(table) for run in table["run"].unique()}
     evidence = Evidence(chosen["rows"], chosen["windows"], heads, pooled, matrices, tables)
     return evidence, [run for run in runs if run.id in used]
+
+
+def _designs(table: pd.DataFrame, config: DictConfig) -> pd.DataFrame:
+    """Choose the design of each label, for each variant by itself where a column says what it is to have most of."""
+    if "prefers" not in config:
+        return fullest_design(table)
+    parts = [fullest_design(part, config.prefers) for _, part in table.groupby("variant", observed=True, sort=False)]
+    return pd.concat(parts) if parts else table
 
 
 def _spread(table: pd.DataFrame, config: DictConfig) -> pd.DataFrame:

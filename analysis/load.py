@@ -112,7 +112,7 @@ def load_task(runs: Sequence[Run], name: str) -> pd.DataFrame:
 HEADS_AT_MOST = 10_000  # in a layer: makes one number of layer and head
 
 
-def fullest_design(frame: pd.DataFrame) -> pd.DataFrame:
+def fullest_design(frame: pd.DataFrame, most: str | None = None) -> pd.DataFrame:
     """Keep, for each label, the one design that says most; designs are never mixed within a label.
 
     A label such as a model's name may have been measured by a quick run and by a thorough one, and by a trial of two
@@ -121,6 +121,7 @@ def fullest_design(frame: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     frame : rows or windows of `load`, filtered to what is wanted *before* the choice.
+    most : a column of which the design with most different values comes first.
 
     Returns
     -------
@@ -131,6 +132,7 @@ def fullest_design(frame: pd.DataFrame) -> pd.DataFrame:
         frame.assign(one_head=heads)
         .groupby(["label", "design"], observed=True)
         .agg(
+            most=(most or "label", "nunique"),
             heads=("one_head", "nunique"),
             lengths=("length", "nunique"),
             length=("length", "max"),
@@ -139,7 +141,7 @@ def fullest_design(frame: pd.DataFrame) -> pd.DataFrame:
         )
     )
     order = sizes.reset_index().astype({"label": str, "design": str})
-    falls = ["heads", "lengths", "length", "clusters", "lines"]
+    falls = ["most", "heads", "lengths", "length", "clusters", "lines"]
     order = order.sort_values([*falls, "design"], ascending=[False] * len(falls) + [True])
     return frame[frame["design"].isin(order.drop_duplicates("label")["design"])]
 

@@ -36,7 +36,7 @@ def seconds_per_row(keys: int) -> float:
     times = []
     for _ in range(REPEATS + 1):
         start = time.perf_counter()
-        measure_rows(rows, job.selector, windows, block)
+        measure_rows(rows, [job.selector], windows, block)
         times.append(time.perf_counter() - start)
     return statistics.median(times[1:]) / ROWS
 

@@ -12,6 +12,7 @@ from experiments.measures.block import measure_rows
 from experiments.measures.memory import rows_per_block
 from experiments.rows import Rows
 from experiments.schema import Job
+from experiments.selectors import each
 from experiments.sources import Batch
 
 # Parquet bytes per row of rows.parquet and of windows.parquet, measured on finished records.
@@ -56,7 +57,7 @@ def plan_of_rows(job: Job, machine: Machine) -> Plan:
         windows=max(counts.values()),
         seconds=job.source.seconds() + entries * per_entry,
         memory_bytes=PROCESS_BYTES + min(machine.memory_bytes, resident + max(b.rows * b.keys for b in batches) * 120),
-        disk_bytes=rows * ROW_BYTES + groups * WINDOW_BYTES,
+        disk_bytes=rows * ROW_BYTES + groups * WINDOW_BYTES * len(each(job.selector)),
     )
 
 
@@ -74,9 +75,10 @@ def _seconds_per_entry(job: Job, machine: Machine, head_dim: int) -> float:
         key_ND=key_ND,
         value_NV=key_ND,
         scale=head_dim**-0.5,
+        earlier=lambda start, stop: key_ND[None, start:stop] @ key_ND[:stop].T,
     )
-    windows = job.windows.at(CALIBRATION_KEYS)
-    measure_rows(rows, job.selector, windows, len(rows))
+    windows, selectors = job.windows.at(CALIBRATION_KEYS), each(job.selector)
+    measure_rows(rows, selectors, windows, len(rows))
     start = time.perf_counter()
-    measure_rows(rows, job.selector, windows, len(rows))
+    measure_rows(rows, selectors, windows, len(rows))
     return (time.perf_counter() - start) / (CALIBRATION_ROWS * CALIBRATION_KEYS)

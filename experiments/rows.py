@@ -6,10 +6,16 @@ V value dimension, W windows, S segments of a ranked row.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+
+from experiments.errors import UserError
+
+Earlier = Callable[[int, int], Tensor]
+"""Maps positions start, stop to the scaled, masked dot products [H, stop - start, stop] of the queries there."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,12 @@ class Rows:
         Factor on the dot products, as the model applies it.
     visible_RN
         True where the query may see the key; None if every query sees every key.
+    earlier
+        What was asked before these rows: the queries at any positions, of all H query heads that share these keys
+        (GQA), against the keys up to there. None where no row comes before another.
+    power
+        None for softmax; p for attention in proportion to |scale q.k|^p, for which sets of keys are known that serve
+        all queries (arXiv 2410.05462).
     """
 
     layer: int
@@ -41,6 +53,8 @@ class Rows:
     value_NV: Tensor
     scale: float
     visible_RN: Tensor | None = None
+    earlier: Earlier | None = None
+    power: float | None = None
 
     def __len__(self) -> int:
         """Return the number of rows R."""
@@ -67,6 +81,35 @@ class Rows:
         """
         dtype = torch.promote_types(self.query_RD.dtype, torch.float32)
         logits_RN = torch.mm(self.query_RD.to(dtype) * self.scale, self.key_ND.to(dtype).T, out=out)
+        if self.power is not None:
+            logits_RN = _log_of_power(logits_RN, self.power)
         if self.visible_RN is not None:
             logits_RN.masked_fill_(~self.visible_RN, -torch.inf)
         return logits_RN
+
+    def earlier_rows(self, start: int, stop: int) -> Tensor:
+        """Return the attention [H, stop - start, stop] of the rows at positions start..stop-1, all heads of the group.
+
+        Raises
+        ------
+        UserError
+            If no row comes before another, as in an encoder.
+        """
+        if self.earlier is None:
+            raise UserError("this selector goes by earlier rows, and an encoder has none: choose a causal source")
+        logits_HRN = self.earlier(start, stop)
+        if self.power is not None:
+            hidden_HRN = torch.isneginf(logits_HRN)
+            logits_HRN = _log_of_power(logits_HRN, self.power).masked_fill_(hidden_HRN, -torch.inf)
+        return torch.softmax(logits_HRN, dim=-1)
+
+    def visible(self) -> Tensor:
+        """Return which keys each query sees [R, N]."""
+        if self.visible_RN is not None:
+            return self.visible_RN
+        return torch.ones(len(self), self.keys, dtype=torch.bool, device=self.query_RD.device)
+
+
+def _log_of_power(product: Tensor, power: float) -> Tensor:
+    # a product of 0 has no logarithm, and its weight of 0 is the one of the least number that has
+    return power * product.abs().clamp_(min=torch.finfo(product.dtype).tiny).log_()

@@ -19,13 +19,18 @@ WINDOW_COLUMNS = [
 ]
 
 
+def plain(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the lines of the variant `plain`, whatever the score: `plain, |x|^2` is one too."""
+    return table[table["variant"].astype(str).str.split(",").str[0] == "plain"]
+
+
 def table(rows: pd.DataFrame, windows: pd.DataFrame, title: str) -> Table:
     """Return, per context length, the keys that are needed and the error of windows that grow like powers.
 
     `k_min(0.1)` is the median over heads with its quantiles, each head's rows averaged; `tau` is the dropped mass.
     """
-    rows = rows[rows["variant"] == "plain"]
-    windows = windows[(windows["variant"] == "plain") & (windows["rule"] == "power")]
+    rows, windows = plain(rows), plain(windows)
+    windows = windows[windows["rule"] == "power"]
     result = Table(title=title, title_justify="left", title_style="bold")
     powers = sorted(windows["parameter"].unique())
     shown = [c for c in (0.3, 0.5, 0.7) if c in powers] or powers[:3]
@@ -47,9 +52,23 @@ def table(rows: pd.DataFrame, windows: pd.DataFrame, title: str) -> Table:
     return result
 
 
+def selectors(windows: pd.DataFrame) -> Table:
+    """Return what each selector's fixed and power windows drop at the longest length, means over heads and samples."""
+    windows = windows[(windows["length"] == windows["length"].max()) & windows["rule"].isin(["fixed", "power"])]
+    result = Table(title="Dropped mass by selector, at the longest length", title_justify="left", title_style="bold")
+    result.add_column("selector")
+    names = windows["rule"].map({"fixed": "k = ", "power": "n^"}).astype(str) + windows["parameter"].map("{:g}".format)
+    means = windows.assign(window=names).pivot_table("dropped_mass", "selector", "window", sort=False)
+    for name in means:
+        result.add_column(str(name), justify="right")
+    for selector, line in means.sort_values(str(means.columns[-1])).iterrows():
+        result.add_row(str(selector), *(f"{value:.3g}" for value in line))
+    return result
+
+
 def sentence(rows: pd.DataFrame) -> str | None:
     """Return one line on how the window grows, None with fewer than two lengths."""
-    rows = rows[rows["variant"] == "plain"]
+    rows = plain(rows)
     if rows["length"].nunique() < 2:
         return None
     slopes = _slopes(rows)
@@ -70,13 +89,13 @@ def findings(rows: pd.DataFrame, windows: pd.DataFrame) -> dict[str, float | Non
     `keys` is k_min of the tolerance at the longest `length`, `growth` the exponent of n that it grows with, and
     `dropped` what the sqrt(n) most probable keys leave at that length; None where it was not measured.
     """
-    rows = rows[rows["variant"] == "plain"]
+    rows = plain(rows)
     length = rows["length"].max()
     longest = rows[rows["length"] == length]
     slopes = _slopes(rows)
+    windows = plain(windows)
     root = windows[
-        (windows["variant"] == "plain")
-        & (windows["length"] == length)
+        (windows["length"] == length)
         & (windows["rule"] == "power")
         & (windows["parameter"] == 0.5)
         & (windows["scale"] == 1)

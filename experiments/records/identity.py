@@ -21,11 +21,15 @@ def identity(job: Job) -> dict[str, Any]:
     return {
         "schema": SCHEMA_VERSION,
         "source": job.source.identity(),
-        "windows": job.windows.identity() if hasattr(job.windows, "identity") else dataclasses.asdict(job.windows),
+        "windows": _identity(job.windows),
         "selector": dataclasses.asdict(job.selector),
-        "runner": dataclasses.asdict(job.runner),
+        "runner": _identity(job.runner),
         "seed": job.seed,
     }
+
+
+def _identity(part: Any) -> dict[str, Any]:
+    return dict(part.identity()) if hasattr(part, "identity") else dataclasses.asdict(part)
 
 
 def run_id(job: Job) -> str:

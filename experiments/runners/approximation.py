@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from experiments.records.folder import Record
 from experiments.rows import Rows
 from experiments.runners import Findings
 from experiments.schema import Job
-from experiments.selectors import Selector
+from experiments.selectors import Selector, each
 from experiments.sources import MatrixRequest, Source
 from experiments.windows import Windows
 from experiments.windows.standard import Standard
@@ -40,10 +40,17 @@ class Approximation:
     matrix_heads: list[int] = field(default_factory=list)
     matrix_size: int = 512
     window_variants: list[str] | None = None
+    score_power: float | None = None
 
     def __post_init__(self) -> None:
+        if self.score_power is not None and self.score_power <= 0:
+            raise UserError(f"runner.score_power={self.score_power}: give a power > 0, or null for softmax")
         if self.matrix_size < 1:
             raise UserError(f"runner.matrix_size={self.matrix_size}: give a number of cells >= 1")
+
+    def identity(self) -> dict[str, object]:
+        """Return every field; for softmax, without the power, as records were named before there was one."""
+        return {name: value for name, value in asdict(self).items() if name != "score_power" or value is not None}
 
     def run(
         self,
@@ -59,6 +66,7 @@ class Approximation:
         self._check_matrices(source)
         self._check_variants(source)
         resident = source.resident_bytes()
+        selectors = each(selector)
 
         def block_size(rows: Rows, count: int) -> int:
             width = rows.value_NV.shape[1]
@@ -66,11 +74,14 @@ class Approximation:
 
         def on_rows(rows: Rows) -> None:
             windowed = self.windowed(rows.variant)
+            if self.score_power is not None:
+                rows = replace(rows, power=self.score_power, variant=f"{rows.variant}, |x|^{self.score_power:g}")
             asked = windows.at(rows.length).of_head(rows.layer, rows.head) if windowed else Windows([], [])
-            statistics, measured = measure_rows(rows, selector, asked, block_size(rows, len(asked)))
-            record.rows.append(_row_columns(rows, statistics, measured["output"]))
-            if windowed:
-                record.windows.append(_window_columns(rows, selector.name, asked, measured))
+            statistics, measured = measure_rows(rows, selectors, asked, block_size(rows, len(asked)))
+            record.rows.append(_row_columns(rows, statistics, measured[0]["output"]))
+            for chosen, of_selector in zip(selectors, measured, strict=True):
+                if windowed:
+                    record.windows.append(_window_columns(rows, chosen, asked, statistics, of_selector))
             advance()
 
         def on_matrix(rows: Rows) -> None:
@@ -107,11 +118,14 @@ class Approximation:
         """Return the summary of the two tables."""
         rows = pd.read_parquet(folder / "rows.parquet", columns=summary.ROW_COLUMNS)
         windows = pd.read_parquet(folder / "windows.parquet", columns=summary.WINDOW_COLUMNS)
-        selector = windows["selector"].iloc[0]
-        label = manifest["label"] if selector == "oracle" else f"{manifest['label']}, keys kept by {selector}"
+        selectors = windows["selector"].unique()
+        label = manifest["label"] if selectors[0] == "oracle" else f"{manifest['label']}, keys kept by {selectors[0]}"
         title = f"{label}: {len(rows)} rows in {manifest['seconds']:.0f} s, peak {manifest['peak_rss_mb']:.0f} MB"
-        shown = [summary.table(rows, windows, title), summary.sentence(rows)]
-        return Findings([part for part in shown if part], {"label": label, **summary.findings(rows, windows)})
+        first = windows[windows["selector"] == selectors[0]]
+        shown = [summary.table(rows, first, title), summary.sentence(rows)]
+        if len(selectors) > 1:
+            shown.append(summary.selectors(windows))
+        return Findings([part for part in shown if part], {"label": label, **summary.findings(rows, first)})
 
     def windowed(self, variant: str) -> bool:
         """Say whether windows of the rows of a variant are recorded, or the rows alone."""
@@ -154,14 +168,18 @@ def _row_columns(rows: Rows, statistics: dict[str, Tensor], output_R: Tensor) ->
     return place | {"position": rows.position_R.cpu().numpy()} | columns | {"output_norm": output_R.sqrt().numpy()}
 
 
-def _window_columns(rows: Rows, selector: str, windows: Windows, measured: dict[str, Tensor]) -> dict[str, Any]:
+def _window_columns(
+    rows: Rows, selector: Selector, windows: Windows, statistics: dict[str, Tensor], measured: dict[str, Tensor]
+) -> dict[str, Any]:
     output = measured["output"].mean()
+    k_RW, n_R1 = measured["k"].double(), statistics["n"].double()[:, None]
     place = {name: np.repeat(value, len(windows)) for name, value in _place(rows).items()}
     return place | {
         "rows": np.repeat(len(rows), len(windows)),
-        "selector": np.repeat(selector, len(windows)),
+        "selector": np.repeat(selector.name, len(windows)),
         **{name: np.array(values) for name, values in windows.columns().items()},
-        "k": measured["k"].double().mean(0).numpy(),
+        "k": k_RW.mean(0).numpy(),
+        "keys_read": selector.keys_read(n_R1, k_RW, rows.key_ND.shape[1]).mean(0).numpy(),
         **{name: measured[name].mean(0).numpy() for name in MEANS},
         "output_error_truncated": (measured["output_truncated"].mean(0) / output).sqrt().numpy(),
         "output_error_renormalised": (measured["output_renormalised"].mean(0) / output).sqrt().numpy(),

@@ -3,20 +3,43 @@
 A selector has `name: str` and `ranking(rows) -> Ranking`. `ranking` is called once per head with all of its rows and
 keys, the place to prepare anything that a head needs; the `Ranking` it returns is then called once per block of rows
 and says in which order that block's keys are kept. Such a nested order serves every k in one pass. None instead of a
-ranking means that the most probable keys are kept, which needs no sorting.
+ranking means that the most probable keys are kept, which needs no sorting. A method that draws keys at random and
+weighs them by how probable that was returns a `Sampled` order.
+
+`keys_read(n, k, head_dim)` is what a row of n keys then reads of the cache, in keys with their values: a key without
+its value counts one half. It is what the method would read at best, whatever our measuring reads.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from experiments.measures.exact import ExactRows
 from experiments.rows import Rows
 
-Ranking = Callable[[Rows, ExactRows], Tensor]
+
+@dataclass(frozen=True)
+class Sampled:
+    """An order in which keys are drawn, and what each then weighs.
+
+    Attributes
+    ----------
+    order_RN
+        The order in which keys are kept, invisible keys last.
+    weight
+        Maps the numbers of keys kept [R] to the weight of every key [R, N], in key order; one over the probability
+        that a key is drawn, 1 where it is kept for certain.
+    """
+
+    order_RN: Tensor
+    weight: Callable[[Tensor], Tensor]
+
+
+Ranking = Callable[[Rows, ExactRows], Tensor | Sampled]
 """Maps a block of rows and its exact rows to the order [R, N] in which keys are kept, invisible keys last."""
 
 
@@ -28,3 +51,12 @@ class Selector(Protocol):
     def ranking(self, rows: Rows) -> Ranking | None:
         """Prepare one head and return the ranking of its keys, block by block."""
         ...
+
+    def keys_read(self, n: Tensor, k: Tensor, head_dim: int) -> Tensor:
+        """Return what rows of `n` keys read that keep `k` of them, in keys with their values."""
+        ...
+
+
+def each(selector: Any) -> list[Selector]:
+    """Return the selectors that are measured side by side: those of `several`, or the one."""
+    return list(selector.parts.values()) if hasattr(selector, "parts") else [selector]

@@ -39,3 +39,10 @@ def only(place_RN: Tensor, where_RN: Tensor) -> Tensor:
     among_RN = place_RN.masked_fill(~where_RN, NEVER)
     counted_RN = among_RN.argsort(dim=-1, stable=True).argsort(dim=-1).double()
     return counted_RN.masked_fill(~where_RN, NEVER)
+
+
+def own_first(order_RN: Tensor, position_R: Tensor) -> Tensor:
+    """Return the order with each row's own key moved to the front; rows of no position own the last key."""
+    own_R1 = position_R.clamp(max=order_RN.shape[1] - 1)[:, None]
+    others_RN = order_RN[order_RN != own_R1].view(len(order_RN), -1)
+    return torch.cat([own_R1, others_RN], dim=1)

@@ -55,3 +55,7 @@ class Quest:
             return by_nearness_RN.gather(1, by_bound_RN)
 
         return order
+
+    def keys_read(self, n: Tensor, k: Tensor, head_dim: int) -> Tensor:
+        """Return k, and two bounds of each page."""
+        return k + n / self.page

@@ -35,6 +35,10 @@ class Random:
         number_RN.masked_fill_(~torch.isfinite(exact.logits_RN), torch.iinfo(torch.int64).max)
         return number_RN.argsort(dim=-1, stable=True)
 
+    def keys_read(self, n: Tensor, k: Tensor, head_dim: int) -> Tensor:
+        """Return k."""
+        return k
+
 
 def random_integers(block: Rows, draw: int) -> Tensor:
     """Return an integer [R, N] per row and key, uniform and reproducible: splitmix64 of where the row comes from.
@@ -45,7 +49,8 @@ def random_integers(block: Rows, draw: int) -> Tensor:
     seed = ((draw * 1009 + block.sample) * 1009 + block.layer) * 1009 + block.head
     query_R = block.query_RD[:, 0].float().contiguous().view(torch.int32).long()
     row_R = block.position_R * 0x100000001 + query_R * 0x10001
-    mixed = (row_R[:, None] * MIX[1] + seed * 0x3C6EF372FE95 + key_N) * MIX[0]
+    stream = (seed * 0x3C6EF372FE95 + 2**63) % 2**64 - 2**63  # as a signed integer of 64 bits
+    mixed = (row_R[:, None] * MIX[1] + stream + key_N) * MIX[0]
     for shift, factor in ((30, MIX[1]), (27, MIX[2])):
         mixed = (mixed ^ _shifted(mixed, shift)) * factor
     return mixed ^ _shifted(mixed, 31)

@@ -40,3 +40,7 @@ class Sinks:
         rank_RN = rank_RN.masked_fill_(distance_RN == 0, -1)
         rank_RN = rank_RN.masked_fill_(~torch.isfinite(exact.logits_RN), 2 * block.keys + self.sinks)
         return rank_RN.argsort(dim=-1, stable=True)
+
+    def keys_read(self, n: Tensor, k: Tensor, head_dim: int) -> Tensor:
+        """Return k."""
+        return k

@@ -40,3 +40,7 @@ class Strided:
         strided_RN = only(near_RN, (near_RN % stride == 0) & (near_RN > 0))
         rest_RN = near_RN + block.keys
         return interleave([(1, window_RN), (1, strided_RN), (0.5, rest_RN)], exact.logits_RN.isfinite())
+
+    def keys_read(self, n: Tensor, k: Tensor, head_dim: int) -> Tensor:
+        """Return k."""
+        return k

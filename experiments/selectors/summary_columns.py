@@ -43,3 +43,7 @@ class SummaryColumns:
         summary_RN = (key_N % size >= size - self.columns) & ~own_RN
         patterns = [(1.0, only(near_RN, own_RN)), (1.0, only(near_RN, summary_RN)), (0.5, near_RN + block.keys)]
         return interleave(patterns, exact.logits_RN.isfinite())
+
+    def keys_read(self, n: Tensor, k: Tensor, head_dim: int) -> Tensor:
+        """Return k."""
+        return k

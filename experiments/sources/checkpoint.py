@@ -145,12 +145,13 @@ class Checkpoint:
             for head in heads:
                 for length in lengths:
                     choose = causal_positions if causal else _spread_positions
-                    rows = _rows_of(attention, head, sample, length, choose(length, self.rows).to(device))
+                    position_R = choose(length, self.rows).to(device)
+                    rows = _rows_of(attention, head, sample, length, position_R, causal)
                     for variant in variants:
                         measure(_without_first_key(rows) if variant == NO_SINK else replace(rows, variant=variant))
                 wanted = PLAIN in variants and longest in lengths
                 if wanted and matrices.wants(attention.layer, head, sample):
-                    record(_rows_of(attention, head, sample, longest, torch.arange(longest, device=device)))
+                    record(_rows_of(attention, head, sample, longest, torch.arange(longest, device=device), causal))
 
         def read(sample: int, token_N: Tensor, lengths: list[int], variants: list[str]) -> None:
             with watch(model, partial(look, sample, lengths, variants)):
@@ -215,7 +216,7 @@ class Checkpoint:
         return chosen[0], chosen[1]
 
 
-def _rows_of(attention: Attention, head: int, sample: int, length: int, position_R: Tensor) -> Rows:
+def _rows_of(attention: Attention, head: int, sample: int, length: int, position_R: Tensor, causal: bool) -> Rows:
     kv_head = attention.kv_head(head)
     return Rows(
         layer=attention.layer,
@@ -229,7 +230,22 @@ def _rows_of(attention: Attention, head: int, sample: int, length: int, position
         value_NV=attention.value_GNV[kv_head, :length],
         scale=attention.scale,
         visible_RN=attention.visible(head, position_R, length),
+        earlier=partial(_earlier, attention, kv_head) if causal else None,
     )
+
+
+def _earlier(attention: Attention, kv_head: int, start: int, stop: int) -> Tensor:
+    """Return what the queries at positions start..stop-1 asked, of every head of a KV head [H, stop - start, stop]."""
+    shared = attention.query_HND.shape[0] // attention.key_GND.shape[0]
+    heads = slice(kv_head * shared, (kv_head + 1) * shared)
+    key_ND = attention.key_GND[kv_head, :stop].float()
+    logits_HRN = (attention.query_HND[heads, start:stop].float() * attention.scale) @ key_ND.T
+    position_R = torch.arange(start, stop, device=key_ND.device)
+    for logits_RN, head in zip(logits_HRN, range(heads.start, heads.stop), strict=True):
+        visible_RN = attention.visible(head, position_R, stop)
+        if visible_RN is not None:
+            logits_RN.masked_fill_(~visible_RN, -torch.inf)
+    return logits_HRN
 
 
 def _without_first_key(rows: Rows) -> Rows:

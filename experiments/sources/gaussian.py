@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -134,8 +135,28 @@ class Gaussian:
         if self.inputs == "layernorm":
             query_input_RD = layer_norm(query_input_RD, (self.head_dim,), eps=0.0)
             key_ND = layer_norm(key_ND, (self.head_dim,), eps=0.0)
-        norm_R1 = query_input_RD.norm(dim=-1, keepdim=True)
-        query_input_RD = query_input_RD * (math.sqrt(self.head_dim) / norm_R1)
+        scale = self.logit_deviation(length) / math.sqrt(self.head_dim)
+
+        def asked(input_RD: Tensor) -> Tensor:
+            norm_R1 = input_RD.norm(dim=-1, keepdim=True)
+            return (input_RD * (math.sqrt(self.head_dim) / norm_R1)) @ orthogonal_DD
+
+        @lru_cache(maxsize=1)
+        def earlier_queries() -> Tensor:
+            """Draw a query for every position before the last, from a stream of its own, once it is asked for."""
+            before = torch.Generator().manual_seed(int(entropy.spawn(1)[0].generate_state(1, np.uint64)[0]))
+            input_ND = torch.randn(length, self.head_dim, generator=before, dtype=dtype)
+            if self.inputs == "layernorm":
+                input_ND = layer_norm(input_ND, (self.head_dim,), eps=0.0)
+            return asked(input_ND).to(device) * scale
+
+        keys_ND = key_ND.to(device)
+
+        def earlier(start: int, stop: int) -> Tensor:
+            position_R = torch.arange(start, stop, device=device)
+            hidden_RN = torch.arange(stop, device=device) > position_R[:, None]
+            return (earlier_queries()[start:stop] @ keys_ND[:stop].T).masked_fill_(hidden_RN, -torch.inf)[None]
+
         return Rows(
             layer=0,
             head=0,
@@ -143,10 +164,11 @@ class Gaussian:
             variant="plain",
             length=length,
             position_R=torch.full((self.rows,), length - 1, device=device),
-            query_RD=(query_input_RD @ orthogonal_DD).to(device),
-            key_ND=key_ND.to(device),
+            query_RD=asked(query_input_RD).to(device),
+            key_ND=keys_ND,
             value_NV=value_ND.to(device),
-            scale=self.logit_deviation(length) / math.sqrt(self.head_dim),
+            scale=scale,
+            earlier=earlier,
         )
 
 

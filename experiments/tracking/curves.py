@@ -5,15 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from experiments.summary import plain
+
 GROWING = ("fixed", "log", "power", "linear")  # rules whose windows are curves over length
 LOSS_BINS = 16  # points of a loss curve, each the mean over a stretch of positions
 
 
 def curves_over_length(rows: pd.DataFrame, windows: pd.DataFrame) -> pd.DataFrame:
     """Return one line per context length: means over heads and samples of k_min and of the errors of each window."""
-    rows = rows[rows["variant"] == "plain"]
+    rows = plain(rows)
     k_min = rows.groupby("length")[[name for name in rows.columns if str(name).startswith("k_min_")]].mean()
-    windows = windows[(windows["variant"] == "plain") & windows["rule"].isin(GROWING)]
+    windows = plain(windows[windows["rule"].isin(GROWING)])
     measures = ["dropped_mass", "output_error_renormalised"]
     means = windows.assign(window=_names(windows)).pivot_table(measures, "length", "window")
     return pd.concat([k_min, means.set_axis(["/".join(pair) for pair in means.columns], axis=1)], axis=1)

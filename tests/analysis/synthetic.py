@@ -133,6 +133,8 @@ def write_run(
     seed=0,
     status="complete",
     matrices=None,
+    selector=None,
+    runner=None,
     **keys,
 ):
     """Write one run folder as experiments/ does, the manifest last; `keys` go into the source's configuration."""
@@ -153,8 +155,8 @@ def write_run(
             **keys,
         },
         "windows": {"exponents": [0.3, 0.5]},
-        "selector": {"name": "oracle"},
-        "runner": {"name": "approximation"},
+        "selector": selector or {"name": "oracle"},
+        "runner": runner or {"name": "approximation"},
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     rows.to_parquet(folder / "rows.parquet")
@@ -212,6 +214,36 @@ def demo(outputs, lengths=(256, 512, 1024, 2048, 4096), places=((0, 0), (0, 1), 
         matrices[name] = (causal(size, block, draw), about)
     write_run(outputs, "real", "TinyLM-Instruct", rows, windows, source="smollm2", matrices=matrices, model="tiny")
     tasks(outputs)
+    selectors(outputs)
+
+
+def selectors(outputs, lengths=(512, 1024, 2048), samples=3):
+    """Records of three selectors on the same rows, under softmax and, for the same labels, as |x|^2."""
+    for name, label, source, keys in (
+        ("several", "Gaussian, s = 0.5", "gaussian", {"s": 0.5}),
+        ("several_real", "TinyLM-Instruct", "smollm2", {"model": "tiny"}),
+    ):
+        rows, best = gaussian(lengths, 4, samples, s=0.5, seed=3)
+        n = best["length"]
+        tables = [best.assign(keys_read=(n + best["k"]) / 2)]
+        for selector, share in (("random", 1.0), ("lev_attention", 0.5)):
+            dropped = (1 - best["k"] / n) * share + best["dropped_mass"] * (1 - share)
+            error = best["output_error_renormalised"] * 2
+            worse = best.assign(selector=selector, dropped_mass=dropped, tv=dropped, keys_read=best["k"])
+            tables.append(worse.assign(output_error_renormalised=error))
+        windows = pd.concat(tables, ignore_index=True)
+        for variant, power in (("plain", None), ("plain, |x|^2", 2.0)):
+            write_run(
+                outputs,
+                f"{name}_{power}",
+                label,
+                rows.assign(variant=variant),
+                windows.assign(variant=variant),
+                source=source,
+                selector={"name": "several", "parts": {}},
+                runner={"name": "approximation"} | ({"score_power": power} if power else {}),
+                **keys,
+            )
 
 
 def tasks(outputs, lengths=(256, 512, 1024), samples=3):

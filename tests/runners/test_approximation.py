@@ -25,6 +25,7 @@ ROW_COLUMNS = {
 }
 WINDOW_COLUMNS = {
     *("layer", "head", "sample", "variant", "length", "rows", "selector", "rule", "parameter", "scale", "k"),
+    "keys_read",
     *("dropped_mass", "tv", "kl", "linf_truncated", "linf_renormalised", "l2_truncated", "l2_renormalised"),
     *("output_error_truncated", "output_error_renormalised"),
 }
@@ -120,10 +121,11 @@ def test_the_oracle_drops_least(run):
 
 def test_block_size_and_memory_setting_change_nothing(job):
     rows = Gaussian(lengths=[300], rows=9, samples=1).draw(300, 0, 0, torch.device("cpu"))
-    windows, selector = job().windows.at(300), job().selector
-    whole = measure_rows(rows, selector, windows, 9)
+    windows, selectors = job().windows.at(300), [job().selector]
+    statistics, (measures,) = measure_rows(rows, selectors, windows, 9)
     for block in (1, 4):
-        for expected, found in zip(whole, measure_rows(rows, selector, windows, block), strict=True):
+        of_blocks, (found_in_blocks,) = measure_rows(rows, selectors, windows, block)
+        for expected, found in ((statistics, of_blocks), (measures, found_in_blocks)):
             for name in expected:
                 torch.testing.assert_close(found[name], expected[name], rtol=1e-6, atol=1e-7)
 

@@ -12,15 +12,19 @@ from experiments.errors import UserError
 from experiments.launch import configure
 from experiments.measures.block import measure_rows
 from experiments.measures.exact import ExactRows
+from experiments.selectors import each
 from experiments.selectors.big_bird import BigBird
 from experiments.selectors.oracle import Oracle
 from experiments.selectors.quest import Quest
 from experiments.selectors.random import Random
+from experiments.selectors.several import Several
 from experiments.selectors.strided import Strided
 from experiments.selectors.summary_columns import SummaryColumns
 from tests.selectors.test_sinks import order, rows_at
 
-NAMES = sorted(path.stem for path in Path(__file__).parents[2].joinpath("conf/selector").glob("*.yaml"))
+YAMLS = sorted(path.stem for path in Path(__file__).parents[2].joinpath("conf/selector").glob("*.yaml"))
+SETS = ["several", "universal"]
+NAMES = [name for name in YAMLS if name not in SETS]
 PLACED = [name for name in NAMES if name != "oracle"]
 
 
@@ -28,7 +32,7 @@ def selector(name):
     return configure(f"selector={name}").selector
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", YAMLS)
 def test_its_yaml_bears_its_name(name):
     assert selector(name).name == name
 
@@ -54,7 +58,7 @@ def test_no_row_sees_a_later_key(name):
     noise = torch.randn(64, 4, generator=torch.manual_seed(1))
     for r, position in enumerate(rows.position_R.tolist()):
         later = torch.arange(64)[:, None] > position
-        changed = replace(rows, key_ND=torch.where(later, noise, rows.key_ND))
+        changed = rows_at([5, 20, 37], 64, key_ND=torch.where(later, noise, rows.key_ND))
         before, after = order(selector(name), rows)[0], order(selector(name), changed)[0]
         assert before[r, : position + 1].tolist() == after[r, : position + 1].tolist()
 
@@ -68,7 +72,8 @@ def test_the_order_does_not_depend_on_the_block(name):
     if ranking is None:
         return
     part = replace(rows, position_R=rows.position_R[7:9], query_RD=rows.query_RD[7:9], visible_RN=rows.visible_RN[7:9])
-    assert ranking(part, ExactRows.from_logits(part.logits())).tolist() == whole[7:9].tolist()
+    chosen = ranking(part, ExactRows.from_logits(part.logits()))
+    assert getattr(chosen, "order_RN", chosen).tolist() == whole[7:9].tolist()
 
 
 @settings(max_examples=5, deadline=None)
@@ -77,9 +82,9 @@ def test_the_oracle_drops_least_on_every_row_and_all_keep_what_was_asked(seed, s
     rows = rows_at([10, 40, 63], 64)
     rows = replace(rows, query_RD=scale * torch.randn(3, 4, generator=torch.manual_seed(seed)))
     windows = configure("windows.fixed=[1,5,20]").windows.at(64)
-    least = measure_rows(rows, Oracle(), windows, 3)[1]
-    for name in PLACED:
-        measured = measure_rows(rows, selector(name), windows, 3)[1]
+    least = measure_rows(rows, [Oracle()], windows, 3)[1][0]
+    chosen = [selector(name) for name in PLACED]
+    for name, measured in zip(PLACED, measure_rows(rows, chosen, windows, 3)[1], strict=True):
         columns = [i for i, rule in enumerate(windows.columns()["rule"]) if rule in ("fixed", "power", "grid")]
         assert (measured["k"][:, columns] == least["k"][:, columns]).all(), name
         assert (measured["dropped_mass"][:, columns] >= least["dropped_mass"][:, columns] - 1e-6).all(), name
@@ -134,3 +139,29 @@ def test_quest_bounds_every_logit_of_a_page_and_keeps_the_best_bounded():
 def test_sizes_out_of_range_are_refused(part, options):
     with pytest.raises(UserError, match=next(iter(options))):
         part(**options)
+
+
+def test_several_has_every_selector_and_measures_each_as_it_would_be_alone():
+    several = selector("several")
+    assert [part.name for part in each(several)] == list(several.parts)
+    assert set(several.parts) == set(NAMES)
+    rows, windows = rows_at([30, 50, 63], 64), configure().windows.at(64)
+    statistics, together = measure_rows(rows, each(several), windows, 2)
+    for part, found in zip(each(several), together, strict=True):
+        alone_statistics, (alone,) = measure_rows(rows, [part], windows, 2)
+        for name, values in alone.items():
+            torch.testing.assert_close(found[name], values, rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(alone_statistics["entropy"], statistics["entropy"])
+
+
+def test_two_selectors_of_one_name_are_refused():
+    with pytest.raises(UserError, match="own name"):
+        Several({"a": Oracle(), "b": Oracle()})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_read_is_at_least_what_is_kept_and_at_most_what_dense_reads(name):
+    n, k = torch.full((2, 3), 65536.0), torch.tensor([[16.0, 256.0, 4096.0]] * 2)
+    read = selector(name).keys_read(n, k, 64)
+    assert (read >= k).all()
+    assert (read <= n).all()

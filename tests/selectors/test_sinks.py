@@ -10,10 +10,18 @@ from experiments.selectors.oracle import Oracle
 from experiments.selectors.sinks import Sinks
 
 
-def rows_at(positions, keys, causal=True):
+def rows_at(positions, keys, causal=True, key_ND=None):
     generator = torch.manual_seed(0)
     position_R = torch.tensor(positions)
-    key_ND = torch.randn(keys, 4, generator=generator)
+    drawn_ND = torch.randn(keys, 4, generator=generator)
+    key_ND = drawn_ND if key_ND is None else key_ND
+    query_RD = torch.randn(len(positions), 4, generator=generator)
+    asked_HND = torch.randn(2, keys, 4, generator=generator)
+
+    def earlier(start, stop):
+        hidden_TN = torch.arange(stop) > torch.arange(start, stop)[:, None]
+        return (asked_HND[:, start:stop] @ key_ND[:stop].T).masked_fill(hidden_TN, -torch.inf)
+
     return Rows(
         layer=0,
         head=0,
@@ -21,18 +29,20 @@ def rows_at(positions, keys, causal=True):
         variant="plain",
         length=keys,
         position_R=position_R,
-        query_RD=torch.randn(len(positions), 4, generator=generator),
+        query_RD=query_RD,
         key_ND=key_ND,
         value_NV=key_ND,
         scale=1.0,
         visible_RN=torch.arange(keys) <= position_R[:, None] if causal else None,
+        earlier=earlier,
     )
 
 
 def order(selector, rows):
     exact = ExactRows.from_logits(rows.logits())
     ranking = selector.ranking(rows)
-    return exact.order_RN if ranking is None else ranking(rows, exact), exact
+    chosen = exact.order_RN if ranking is None else ranking(rows, exact)
+    return getattr(chosen, "order_RN", chosen), exact
 
 
 def test_own_key_then_sinks_then_the_most_recent():

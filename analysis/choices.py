@@ -1,0 +1,117 @@
+"""What a choice of keys costs beside the oracle's: budget and choice apart, keys needed, and how they grow."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from analysis import bootstrap
+from analysis.decay import decay_rates
+from analysis.fit import Array, Settings
+
+ORACLE = "oracle"
+WINDOW = ["rule", "parameter", "scale"]
+POINT = ["label", "selector", "length", *WINDOW]
+
+
+def by_cluster(windows: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
+    """Return the mean over heads of some measures, per label, selector, length, window and cluster, with k."""
+    columns = ["k", *measures]
+    grouped = windows.groupby([*POINT, "cluster"], observed=True, sort=False)[columns].mean()
+    return grouped.reset_index().astype({"label": str, "selector": str, "rule": str})
+
+
+def split(windows: pd.DataFrame, confidence: float) -> pd.DataFrame:
+    """Part each selector's dropped mass into what its budget of k keys costs and what its choice of them does.
+
+    Parameters
+    ----------
+    windows : lines of `analysis.load` in which the oracle has every window too.
+    confidence : of the intervals over clusters, paired.
+
+    Returns
+    -------
+    DataFrame : per label, selector, length and window: `k`, `keys_read`, `dropped_mass` = `budget` (the oracle's) +
+        `choice` with `choice_low`, `choice_high`; `output_error` and the `oracle_output_error`; `clusters`.
+    """
+    names = ["dropped_mass", "output_error_renormalised", "keys_read"]
+    means = by_cluster(windows, names).rename(columns={"output_error_renormalised": "output_error"})
+    place = [name for name in (*POINT, "cluster") if name != "selector"]
+    best = means[means["selector"] == ORACLE].set_index(place)[["dropped_mass", "output_error"]]
+    best = best.rename(columns={"dropped_mass": "budget", "output_error": "oracle_output_error"})
+    paired = means.join(best, on=place)
+    paired["choice"] = paired["dropped_mass"] - paired["budget"]
+    groups = paired.groupby(POINT, sort=False)
+    columns = ["k", "keys_read", "dropped_mass", "budget", "choice", "output_error", "oracle_output_error"]
+    table = groups[columns].mean()
+    table["clusters"] = groups.size()
+    reach = stats.t.isf((1 - confidence) / 2, (table["clusters"] - 1).where(table["clusters"] > 1))
+    half = reach * groups["choice"].sem()
+    return table.assign(choice_low=table["choice"] - half, choice_high=table["choice"] + half).reset_index()
+
+
+def growth(windows: pd.DataFrame, eta: float, settings: Settings) -> pd.DataFrame:
+    """Fit k = alpha n^C to the keys at which each selector's mean dropped mass is `eta`.
+
+    Every head keeps the same k; the curve of dropped mass against k is read off between the windows of the dense grid,
+    linear in ln k. Intervals resample clusters.
+
+    Returns
+    -------
+    DataFrame : per label and selector: `keys` at the longest `length`, the exponent `C` with `C_low`, `C_high`, the
+        numbers of `lengths` and `clusters`; NaN where eta is not reached at every length.
+    """
+    means = by_cluster(windows[windows["rule"] == "grid"], ["dropped_mass"])
+    lines = []
+    for (label, selector), frame in means.groupby(["label", "selector"], sort=False):
+        lengths = np.sort(frame["length"].unique())
+        clusters = np.sort(frame["cluster"].astype(str).unique())
+        drawn = np.vstack(
+            [np.ones(len(clusters)), bootstrap.weights(len(clusters), settings.resamples, settings.seed, str(label))]
+        )
+        needed = np.column_stack([_needed(frame[frame["length"] == n], drawn, eta) for n in lengths])
+        x = np.log(lengths.astype(float))
+        slopes = (needed @ (x - x.mean())) / ((x - x.mean()) ** 2).sum()
+        enough = len(lengths) >= settings.min_lengths and bool(np.isfinite(slopes[0]))
+        drawn_slopes = slopes[1:] if enough else np.zeros_like(slopes[1:])
+        low, high = bootstrap.interval(slopes[0], drawn_slopes, len(clusters), settings.confidence)
+        lines.append(
+            {
+                "label": label,
+                "selector": selector,
+                "eta": eta,
+                "length": int(lengths[-1]),
+                "keys": float(np.exp(needed[0, -1])),
+                "C": float(slopes[0]) if enough else np.nan,
+                "C_low": float(low) if enough else np.nan,
+                "C_high": float(high) if enough else np.nan,
+                "lengths": len(lengths),
+                "clusters": len(clusters),
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def _needed(frame: pd.DataFrame, drawn: Array, eta: float) -> Array:
+    """Return ln k at which the resampled mean dropped mass falls to eta, NaN if it does not (resamples,)."""
+    wide = frame.pivot_table("dropped_mass", "k", "cluster", observed=True).sort_index()
+    mass = wide.to_numpy() @ drawn.T / drawn.sum(1)
+    x = np.log(wide.index.to_numpy(dtype=float))
+    found = np.full(len(drawn), np.nan)
+    for i, curve in enumerate(mass.T):
+        below = np.flatnonzero(curve <= eta)
+        if below.size:
+            j = below[0]
+            found[i] = x[0] if j == 0 else np.interp(eta, [curve[j], curve[j - 1]], [x[j], x[j - 1]])
+    return found
+
+
+def rates(windows: pd.DataFrame, measures: Sequence[str], settings: Settings) -> pd.DataFrame:
+    """Return the decay rates of every selector's windows n^C; see `analysis.decay.decay_rates`."""
+    powers = windows[windows["rule"] == "power"]
+    tables = [
+        decay_rates(frame, measures, settings).assign(selector=str(name))
+        for name, frame in powers.groupby("selector", observed=True, sort=False)
+    ]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()

@@ -1,0 +1,137 @@
+"""Practical selectors beside the oracle: errors against k, n and what is read, budget and choice, and exponents."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, NullFormatter
+from omegaconf import DictConfig
+
+from analysis import choices, families, settings, style
+from analysis.figures import Drawing, Evidence, NothingToDraw
+from analysis.load import labels_in_order
+
+BLACK, GREY = (0.0, 0.0, 0.0, 1.0), (0.55, 0.55, 0.55, 1.0)
+KINDS = (
+    ("sliding", "sinks", "strided", "summary_columns", "big_bird"),
+    ("vertical_slash", "h2o", "snap_kv"),
+    ("quest", "sort_lsh", "magic_pig"),
+    ("uniform_columns", "lev_attention"),
+)
+MARKERS = "osv^D"
+Look = tuple[style.Colour, str, str]
+
+
+def draw(evidence: Evidence, config: DictConfig) -> Drawing:
+    """Draw one column of panels per source; see conf/figure/selectors.yaml."""
+    windows = evidence.windows
+    compared = windows.loc[windows["selector"] != choices.ORACLE, "label"].unique()
+    windows = windows[windows["label"].isin(compared) & windows["rule"].isin(["fixed", "power", "grid"])]
+    if windows.empty:
+        raise NothingToDraw("no selector beside the oracle: python run.py experiment=selectors")
+    how = settings.fits(settings.analysis())
+    table = choices.split(windows, how.confidence)
+    grown = choices.growth(windows, config.eta, how)
+    rates = choices.rates(windows, ["dropped_mass", "output_error_renormalised"], how)
+    labels = [label for label in labels_in_order(windows) if (table["label"] == label).any()]
+    looks = _looks(list(table["selector"].unique()))
+    figure, axes = style.panels(6, len(labels), config.height, left=0.95, gap=0.3, right=0.04, edge=0.95)
+    for column, label in zip(axes.T, labels, strict=True):
+        own = table[table["label"] == label]
+        longest = own[(own["length"] == own["length"].max()) & (own["rule"] == "grid")]
+        longest = longest[longest["k"] < 0.9 * longest["length"]]  # beyond it the curves only fall to 0
+        fixed = own[(own["rule"] == "fixed") & (own["parameter"] == config.budget)]
+        style.title(column[0], label, column[0].get_position().width * style.PAGE)
+        for panel, lines, x, y in (
+            (column[0], longest, "k", "dropped_mass"),
+            (column[1], longest, "k", "output_error"),
+            (column[2], fixed, "length", "output_error"),
+            (column[3], longest, "keys_read", "output_error"),
+        ):
+            _curves(panel, lines, x, y, looks)
+        style.length_axis(column[2], fixed["length"].unique().tolist(), most=4)
+        _bars(column[4], fixed[fixed["length"] == fixed["length"].max()], looks)
+        _exponents(column[5], grown[grown["label"] == label], looks)
+    for line in axes[:4]:
+        low, high = (limits(panel.get_ylim()[i] for panel in line) for i, limits in ((0, min), (1, max)))
+        for panel in line:
+            panel.set_ylim(max(low, config.least), high)
+    n = {label: style.count_text(table.loc[table["label"] == label, "length"].max()) for label in labels}
+    for line, x, y in zip(
+        axes,
+        ("keys kept", "keys kept", "context length (keys)", "keys read", "dropped mass", "exponent C"),
+        (
+            "dropped mass",
+            "output error",
+            f"output error,\n{config.budget} keys",
+            "output error",
+            "",
+            "",
+        ),
+        strict=True,
+    ):
+        for panel in line:
+            panel.set_xlabel(x)
+            panel.tick_params(labelleft=panel is line[0])
+        line[0].set_ylabel(y)
+    families.legend(axes[0, -1], {name.replace("_", " "): look for name, look in looks.items()})
+    at = "; ".join(f"{style.short(label, 16)}: {length}" for label, length in n.items())
+    style.footer(figure, f"{style.counts(windows)} Longest context: {at} keys.")
+    slopes = rates.rename(columns={"parameter": "exponent"})[
+        [*("label", "selector", "exponent", "measure", "rate", "rate_low", "rate_high", "lengths", "clusters")]
+    ]
+    return Drawing(figure, table, pd.concat([grown.assign(measure="keys needed"), slopes], ignore_index=True))
+
+
+def _looks(names: list[str]) -> dict[str, Look]:
+    """Return shade, dash and marker of each selector, kind by kind; others as controls."""
+    shades = style.shades(len(KINDS))
+    looks: dict[str, Look] = {"oracle": (BLACK, "-", "")} if "oracle" in names else {}
+    for kind, shade in zip(KINDS, shades, strict=True):
+        looks |= {name: (shade, "-", MARKERS[i]) for i, name in enumerate(kind) if name in names}
+    looks |= {name: (GREY, "--", "x") for name in names if name not in looks}
+    return looks
+
+
+def _curves(axes: Axes, table: pd.DataFrame, x: str, y: str, looks: dict[str, Look]) -> None:
+    for name, look in looks.items():
+        curve = table[table["selector"] == name]
+        families.curve(axes, curve, x, y, look)
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: style.count_text(round(value))))
+    axes.set_yscale("log")
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    shown = table.loc[table[y] > 0, y]
+    if len(shown):
+        axes.set_ylim(0.8 * shown.min(), 1.3 * shown.max())
+
+
+def _bars(axes: Axes, table: pd.DataFrame, looks: dict[str, Look]) -> None:
+    """Stack what the budget costs and what the choice does, the best selector on top."""
+    order = [name for name in looks if name in set(table["selector"])]
+    lines = table.set_index("selector").loc[order]
+    y = np.arange(len(lines))[::-1]
+    axes.barh(y, lines["budget"], color="0.35", height=0.7)
+    axes.barh(y, lines["choice"], left=lines["budget"], color=[looks[name][0] for name in order], height=0.7, alpha=0.6)
+    reach = (lines["choice_high"] - lines["choice"]).fillna(0)
+    axes.errorbar(lines["dropped_mass"], y, xerr=reach, fmt="none", ecolor="black", elinewidth=0.6)
+    _names(axes, y, order)
+    axes.set_xlim(0, 1)
+
+
+def _exponents(axes: Axes, table: pd.DataFrame, looks: dict[str, Look]) -> None:
+    order = [name for name in looks if name in set(table["selector"])]
+    lines = table.set_index("selector").loc[order]
+    y = np.arange(len(lines))[::-1]
+    for name, height in zip(order, y, strict=True):
+        line = lines.loc[name]
+        axes.plot([line["C_low"], line["C_high"]], [height, height], color=looks[name][0], lw=0.8)
+        axes.plot([line["C"]], [height], looks[name][2] or "o", color=looks[name][0], ms=2.6)
+    axes.axvline(1, color="black", lw=0.5)
+    axes.set_xlim(0, max(1.2, float(np.nan_to_num(lines["C_high"].max())) + 0.05))
+    _names(axes, y, order)
+
+
+def _names(axes: Axes, y: np.ndarray, order: list[str]) -> None:
+    axes.set_yticks(y, [name.replace("_", " ") for name in order], fontsize=4.6)
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(-0.8, len(order) - 0.2)

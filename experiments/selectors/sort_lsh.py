@@ -1,0 +1,60 @@
+"""sortLSH of HyperAttention (arXiv 2310.05869): keys whose hash stands near the query's, in an order of the hashes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from experiments.errors import UserError
+from experiments.measures.exact import ExactRows
+from experiments.rows import Rows
+from experiments.selectors import Ranking
+from experiments.selectors.interleave import own_first, recency
+
+
+@dataclass
+class SortLSH:
+    """Keep the row's own key, then keys by the distance of their bucket from the query's, the nearest key first.
+
+    A hash is the signs of `bits` random projections, and buckets stand in Gray order, so that neighbours differ in one
+    sign. The method sorts queries too and pairs equal ranks; here a row stands where its own hash does, which needs no
+    other row. It looks at this row and the keys' hashes: n hashes, then k keys.
+    """
+
+    name: str = "sort_lsh"
+    bits: int = 7
+    draw: int = 0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.bits <= 30:
+            raise UserError(f"selector.bits={self.bits}: give a number from 1 to 30")
+
+    def ranking(self, rows: Rows) -> Ranking:
+        """Hash this head's keys and return the order of buckets, block by block."""
+        generator = torch.Generator().manual_seed(self.draw)
+        plane_DB = torch.randn(rows.key_ND.shape[1], self.bits, generator=generator).to(rows.key_ND.device)
+        bucket_N = _buckets(rows.key_ND.float() @ plane_DB)
+
+        def order(block: Rows, exact: ExactRows) -> Tensor:
+            bucket_R = _buckets(block.query_RD.float() @ plane_DB)
+            apart_RN = (bucket_R[:, None] - bucket_N).abs()
+            near_RN = recency(block.keys, block.position_R).long()
+            turn_RN = apart_RN * (2 * block.keys) + near_RN
+            turn_RN = turn_RN.masked_fill(~exact.logits_RN.isfinite(), torch.iinfo(torch.int64).max)
+            return own_first(turn_RN.argsort(dim=-1, stable=True), block.position_R)
+
+        return order
+
+    def keys_read(self, n: Tensor, k: Tensor, head_dim: int) -> Tensor:
+        """Return k, and the bits of n hashes beside 2 d floats of a key with its value."""
+        return k + n * self.bits / (64 * head_dim)
+
+
+def _buckets(product_NB: Tensor) -> Tensor:
+    """Return the place of each hash in Gray order: every bit is the parity of the signs up to it."""
+    sign_NB = (product_NB > 0).long()
+    parity_NB = sign_NB.cumsum(-1) % 2
+    place_B = 2 ** torch.arange(product_NB.shape[-1] - 1, -1, -1, device=product_NB.device)
+    return (parity_NB * place_B).sum(-1)
