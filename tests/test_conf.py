@@ -59,6 +59,7 @@ TINY_OF = {
     "prefill": ["windows.budgets=[8]"],
     "retrieval": ["windows.budgets=[8]", "runner.depths=[0.5]", "source.lengths=[96,128]"],
     "cost": ["windows.budgets=[8]", "runner.repeats=1"],
+    "indices": ["windows.fixed=[8]", "runner.repeats=1"],
 }
 
 

@@ -41,11 +41,11 @@ def top_k_attention(logits_RN: Tensor, value_NV: Tensor, k_R: Tensor, first_RN: 
     numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
     if int(k_R.max()) > _MANY * logits_RN.shape[1]:
         kept_RN = logits_RN.clone()
-        _drop(kept_RN.numpy(), logits_RN.amax(-1).numpy(), k_R.numpy())
+        _drop(kept_RN.numpy(), k_R.numpy())
         return torch.softmax(kept_RN, dim=-1) @ value_NV.float()
     output_RV = np.empty((logits_RN.shape[0], value_NV.shape[1]), np.float32)
     value = value_NV.float().contiguous().numpy()
-    _attend(logits_RN.numpy(), logits_RN.amax(-1).numpy(), k_R.numpy(), value, (0,) * value.shape[1], output_RV)
+    _attend(logits_RN.numpy(), k_R.numpy(), value, (0,) * value.shape[1], output_RV)
     return torch.from_numpy(output_RV)
 
 
@@ -58,11 +58,20 @@ def _keep(logits_RN: Tensor, k_R: Tensor) -> Tensor:
     """Return which keys are among the k largest of their row [R, N]."""
     if logits_RN.device.type == "cpu" and logits_RN.dtype == torch.float32:
         left_RN = logits_RN.clone()
-        _drop(left_RN.numpy(), logits_RN.amax(-1).numpy(), k_R.numpy())
+        _drop(left_RN.numpy(), k_R.numpy())
         return left_RN > -torch.inf
     order_RN = logits_RN.sort(dim=-1, descending=True, stable=True).indices
     rank_N = torch.arange(logits_RN.shape[1], device=logits_RN.device)
     return torch.zeros_like(logits_RN, dtype=torch.bool).scatter_(1, order_RN, rank_N < k_R[:, None])
+
+
+@numba.njit(cache=True, fastmath={"nnan", "nsz"})
+def _highest(logits_N):
+    """Return the largest logit; written to be vectorised, which a maximum that heeds NaN is not."""
+    highest = np.float32(-np.inf)
+    for j in range(logits_N.shape[0]):
+        highest = max(highest, logits_N[j])
+    return highest
 
 
 @numba.njit(cache=True, error_model="numpy")
@@ -98,13 +107,13 @@ def _boundary(logits_N, highest, k, bin_N, count_B):
 
 
 @numba.njit(parallel=True, cache=True, error_model="numpy")
-def _drop(logits_RN, highest_R, k_R):
+def _drop(logits_RN, k_R):
     """Set every logit but the k largest of each row to -inf."""
     keys = logits_RN.shape[1]
     for r in numba.prange(logits_RN.shape[0]):
         bin_N = np.empty(keys, np.int16)
         count_B = np.empty(_BINS, np.int32)
-        b, kept = _boundary(logits_RN[r], highest_R[r], k_R[r], bin_N, count_B)
+        b, kept = _boundary(logits_RN[r], _highest(logits_RN[r]), k_R[r], bin_N, count_B)
         for j in kept:
             bin_N[j] = -1
         for j in range(keys):
@@ -113,13 +122,14 @@ def _drop(logits_RN, highest_R, k_R):
 
 
 @numba.njit(parallel=True, cache=True, error_model="numpy", fastmath={"contract"})
-def _attend(logits_RN, highest_R, k_R, value_NV, lanes, output_RV):
+def _attend(logits_RN, k_R, value_NV, lanes, output_RV):
     """Add up the values of the kept keys alone; `lanes` is a tuple of V zeros, a constant length to the compiler."""
     keys, width = logits_RN.shape[1], len(lanes)
     for r in numba.prange(logits_RN.shape[0]):
         bin_N = np.empty(keys, np.int16)
         count_B = np.empty(_BINS, np.int32)
-        b, inside = _boundary(logits_RN[r], highest_R[r], k_R[r], bin_N, count_B)
+        highest = _highest(logits_RN[r])
+        b, inside = _boundary(logits_RN[r], highest, k_R[r], bin_N, count_B)
         kept = np.empty(k_R[r], np.int64)
         filled = len(inside)
         kept[:filled] = inside
@@ -130,7 +140,7 @@ def _attend(logits_RN, highest_R, k_R, value_NV, lanes, output_RV):
         sum_V = np.zeros(width, np.float32)
         total = np.float32(0.0)
         for j in kept:
-            w = np.exp(logits_RN[r, j] - highest_R[r])
+            w = np.exp(logits_RN[r, j] - highest)
             total += w
             for v in range(width):
                 sum_V[v] += w * value_NV[j, v]

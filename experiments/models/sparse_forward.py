@@ -13,6 +13,7 @@ from torch import Tensor
 from experiments.measures import RowFacts
 from experiments.measures.exact import ExactRows
 from experiments.measures.quick import QuickRows
+from experiments.measures.scratch import scratch
 from experiments.measures.top_k import top_k_attention
 from experiments.models.probe import Attention, intercept
 
@@ -76,13 +77,9 @@ def attend_to_top_k(
                 keys = attention.first + (stop if attention.causal else tokens)
                 position_R = attention.first + torch.arange(start, stop, device=output_HNV.device)
                 query_RD = attention.query_HND[head, start:stop].float() * attention.scale
-                logits_RN = query_RD @ attention.key_GND[kv_head, :keys].float().T
-                visible_RN = attention.visible(head, position_R, keys)
-                if visible_RN is None:
-                    n_R = torch.full((stop - start,), keys, device=output_HNV.device)
-                else:
-                    logits_RN.masked_fill_(~visible_RN, -torch.inf)
-                    n_R = visible_RN.sum(-1)
+                out = scratch("logits of a model", stop - start, keys) if query_RD.device.type == "cpu" else None
+                logits_RN = torch.mm(query_RD, attention.key_GND[kv_head, :keys].float().T, out=out)
+                n_R = _hide(logits_RN, attention, head, position_R)
                 k_R = keys_kept(LazyRows(logits_RN, n_R), position_R, attention.layer, head)
                 value_NV = attention.value_GNV[kv_head, :keys]
                 first_RN = None
@@ -92,6 +89,21 @@ def attend_to_top_k(
         return output_HNV
 
     return intercept(model, attend)
+
+
+def _hide(logits_RN: Tensor, attention: Attention, head: int, position_R: Tensor) -> Tensor:
+    """Set the logits of keys that a row does not see to -inf; return how many it sees [R]."""
+    rows, keys = logits_RN.shape
+    if attention.causal:
+        # Rows in a row differ in their last keys alone: nothing as large as the logits is made.
+        later_RR = torch.ones(rows, rows, dtype=torch.bool, device=logits_RN.device).triu(1)
+        logits_RN[:, keys - rows :].masked_fill_(later_RR, -torch.inf)
+        return position_R + 1
+    visible_RN = attention.visible(head, position_R, keys)
+    if visible_RN is None:
+        return torch.full_like(position_R, keys)
+    logits_RN.masked_fill_(~visible_RN, -torch.inf)
+    return visible_RN.sum(-1)
 
 
 def _always_kept(position_R: Tensor, keys: int, first: int, recent: int) -> Tensor:

@@ -1,8 +1,8 @@
 """The decoding runner: seconds and bytes of one decode step's attention, dense and over the kept keys alone.
 
 Both read the same cache, the keys and values that the model has made of the text. Selecting is timed apart: the oracle
-reads every key to rank them, so what is left to gain with it is the reading of the values; a method with an index of
-its own would pay for that index instead.
+reads every key to rank them, so what is left to gain with it is the reading of the values; a selector with an index of
+its own searches that instead, and what it took to make the index of a whole cache is timed too.
 
 Shape letters: H query heads, G KV heads, N keys, D head dimension.
 """
@@ -27,10 +27,11 @@ from experiments.machine import Machine
 from experiments.plan import PROCESS_BYTES, Plan
 from experiments.records.folder import Record
 from experiments.runners import Findings
-from experiments.runners.language import DECODE, DENSE, check_oracle, checked_windows, window_name
+from experiments.runners.language import DECODE, DENSE, checked_windows, window_name
 from experiments.schema import Job
-from experiments.selectors import Selector
+from experiments.selectors import Found, Search, Selector, each
 from experiments.sources import Source
+from experiments.windows import Windows
 
 LINE_BYTES = 80
 STEP_SECONDS = 0.3  # of a decode step of a small model at 8192 keys, all its timings
@@ -38,7 +39,7 @@ STEP_SECONDS = 0.3  # of a decode step of a small model at 8192 keys, all its ti
 
 @dataclass
 class Decoding:
-    """Decode the last token of each length `repeats` times, and time each layer's attention, the variants in turn."""
+    """Decode the last token of each length `repeats` times with each selector, and time each layer's attention."""
 
     repeats: int = 7
     name: str = "decoding"
@@ -53,13 +54,13 @@ class Decoding:
 
     def plan(self, job: Job, machine: Machine) -> Plan:
         """Return what a job costs."""
-        groups = self.groups(job.source, job.windows)
+        groups, timed = self.groups(job.source, job.windows), len(_with_index(job.selector))
         return Plan(
-            rows=groups,
+            rows=groups * timed,
             windows=len(checked_windows(job.source, job.windows, self.name)),
-            seconds=job.source.seconds() + groups * self.repeats * STEP_SECONDS,
+            seconds=job.source.seconds() + groups * timed * self.repeats * STEP_SECONDS,
             memory_bytes=PROCESS_BYTES + job.source.resident_bytes(),
-            disk_bytes=groups * LINE_BYTES,
+            disk_bytes=groups * timed * LINE_BYTES,
         )
 
     def run(
@@ -77,50 +78,31 @@ class Decoding:
         Raises
         ------
         UserError
-            If the source is no causal language model, or a window is not a function of the context length alone.
+            If the source is no causal language model, a window is not a function of the context length alone, or a
+            selector has no index.
         """
         from experiments.models.context import Context
         from experiments.models.load import load_model
-        from experiments.models.probe import Attention, intercept
 
         asked = checked_windows(source, windows, self.name)
-        check_oracle(selector, self.name)
+        selectors = _with_index(selector)
         model = load_model(source.located, getattr(torch, source.dtype), machine.device, "AutoModelForCausalLM")
         for sample, token_N in enumerate(source.documents(seed)):
             context = Context(model)
             context.read(token_N[:-1])
             for length in sorted(source.lengths, reverse=True):
                 context.forget(length - 1)
-                token_1 = token_N[length - 1 : length]
+                place = {"sample": sample, "phase": DECODE, "length": length, "repeats": self.repeats}
+                indices = [_Indices(chosen) for chosen in selectors]
                 for w in range(len(asked)):
-                    window = asked.only(w)
-                    steps = []
-                    for _ in range(1 + self.repeats):
-                        step = _Step()
-
-                        def attend(attention: Attention, step: _Step = step, window: Any = window) -> Tensor:
-                            return step.attend(attention, window)
-
-                        with intercept(model, attend):
-                            started = time.perf_counter()
-                            context.read(token_1)
-                            step.seconds["step_seconds"] = time.perf_counter() - started
-                        context.forget(length - 1)
-                        steps.append(step)
-                    medians = {name: np.median([step.seconds[name] for step in steps[1:]]) for name in steps[0].seconds}
-                    facts = {
-                        "sample": sample,
-                        "phase": DECODE,
-                        "length": length,
-                        "repeats": self.repeats,
-                        **window_name(asked, w),
-                        "k": steps[0].kept / steps[0].rows,
-                        "bytes_dense": steps[0].bytes_dense,
-                        "bytes_selected": steps[0].bytes_selected,
-                        "bytes_attended": steps[0].bytes_attended,
-                        **medians,
-                    }
-                    record.decoding.append({name: np.array([value]) for name, value in facts.items()})
+                    for index in indices:
+                        steps = [
+                            _decode(model, context, token_N[length - 1 : length], index, asked.only(w))
+                            for _ in range(1 + self.repeats)
+                        ]
+                        facts = place | {"selector": index.selector.name} | window_name(asked, w) | _line(steps)
+                        facts["index_seconds"] = index.seconds["index_seconds"]
+                        record.decoding.append({name: np.array([value]) for name, value in facts.items()})
                     advance()
 
     def findings(self, folder: Path, manifest: dict[str, Any]) -> Findings:
@@ -132,19 +114,71 @@ class Decoding:
             "the oracle selects by reading every key"
         )
         table = Table(title=title, title_justify="left", title_style="bold")
-        for name in ("context", "window", "keys", DENSE, "select", "attend", "dense / attend"):
-            table.add_column(name, justify="left" if name == "window" else "right", no_wrap=True)
-        means = steps.groupby(["length", "rule", "parameter", "scale"], sort=False).mean(numeric_only=True)
+        for name in ("context", "selector", "window", "keys", DENSE, "select", "attend", "dense / both"):
+            table.add_column(name, justify="left" if name in ("selector", "window") else "right", no_wrap=True)
+        window = ["length", "rule", "parameter", "scale", "selector"]
+        means = steps.groupby(window, sort=False).mean(numeric_only=True)
         for _, line in means.reset_index().iterrows():
             times = (line["dense_seconds"], line["select_seconds"], line["attend_seconds"])
             table.add_row(
                 f"{line['length']:.0f}",
+                line["selector"],
                 f"{line['rule']} {line['parameter']:.3g} x {line['scale']:.3g}",
                 f"{line['k']:.0f}",
                 *(f"{1e3 * seconds:.2f}" for seconds in times),
-                f"{times[0] / times[2]:.1f}",
+                f"{times[0] / (times[1] + times[2]):.1f}",
             )
         return Findings([table], {})
+
+
+def _with_index(selector: Any) -> list[Any]:
+    """Return the selectors to time; raise UserError if one cannot be, for it has no index."""
+    chosen = each(selector)
+    if bad := [part.name for part in chosen if not hasattr(part, "index")]:
+        raise UserError(
+            f"selector={bad[0]}: runner=decoding times selectors that search an index of their own: "
+            "choose oracle, sinks, sliding, quest, sort_lsh or magic_pig, or selector=indexed for all"
+        )
+    return chosen
+
+
+def _decode(model: Any, context: Any, token_1: Tensor, index: _Indices, window: Windows) -> _Step:
+    """Decode a token, forget it again and return what it took."""
+    from experiments.models.probe import Attention, intercept
+
+    step, before = _Step(), len(context)
+
+    def attend(attention: Attention) -> Tensor:
+        return step.attend(attention, index, window)
+
+    with intercept(model, attend), step.timed("step_seconds"):
+        context.read(token_1)
+    context.forget(before)
+    return step
+
+
+def _line(steps: list[_Step]) -> dict[str, float]:
+    """Return the medians of the steps after the first, and what every one of them reads."""
+    first = steps[0]
+    medians = {name: float(np.median([step.seconds[name] for step in steps[1:]])) for name in first.seconds}
+    sizes = {name: getattr(first, name) for name in ("bytes_dense", "bytes_selected", "bytes_attended")}
+    return {"k": first.kept / first.rows, **sizes, **medians}
+
+
+class _Indices:
+    """One selector's index of every layer, made once and timed; the token decoded is the last of its keys."""
+
+    def __init__(self, selector: Any) -> None:
+        self.selector = selector
+        self.seconds = {"index_seconds": 0.0}
+        self._of_layer: dict[int, Search] = {}
+
+    def of(self, attention: Any) -> Search:
+        """Return the search of a layer."""
+        if attention.layer not in self._of_layer:
+            with _Timer(self.seconds, "index_seconds"):
+                self._of_layer[attention.layer] = self.selector.index(attention.key_GND)
+        return self._of_layer[attention.layer]
 
 
 class _Visible:
@@ -167,52 +201,63 @@ class _Step:
         self.seconds = dict.fromkeys(("dense_seconds", "select_seconds", "attend_seconds", "step_seconds"), 0.0)
         self.kept = self.rows = self.bytes_dense = self.bytes_selected = self.bytes_attended = 0
 
-    def attend(self, attention: Any, window: Any) -> Tensor:
+    def attend(self, attention: Any, index: _Indices, window: Windows) -> Tensor:
         """Return the output of the kept keys [H, 1, V]."""
         query_HD, key_GND, value_GNV = attention.query_HND[:, 0], attention.key_GND, attention.value_GNV
-        heads, shared = len(query_HD), len(query_HD) // len(key_GND)
+        heads, groups = len(query_HD), len(key_GND)
         keys, size = key_GND.shape[1], key_GND.element_size()
         width = key_GND.shape[2] + value_GNV.shape[2]
         kept = [int(window.of_head(attention.layer, head).keys(_Visible(keys))[0, 0]) for head in range(heads)]
+        search = index.of(attention)
         # The heads that share a KV head ask it together, so that dense attention copies nothing either.
-        query_GSD = query_HD.reshape(len(key_GND), shared, -1)
-        with self._timed("dense_seconds"):
+        query_GSD = query_HD.reshape(groups, heads // groups, -1)
+        with self.timed("dense_seconds"):
             scaled_dot_product_attention(query_GSD[None], key_GND[None], value_GNV[None], scale=attention.scale)
-        with self._timed("select_seconds"):
-            logits_HN = (query_GSD @ key_GND.transpose(1, 2)).view(heads, keys)
-            best_HK = logits_HN.topk(max(kept), sorted=True).indices
-        with self._timed("attend_seconds"):
-            output_HV = _over_kept(query_HD, key_GND, value_GNV, best_HK, kept, attention.scale)
+        with self.timed("select_seconds"):
+            found = search(query_HD, max(kept))
+        with self.timed("attend_seconds"):
+            output_HV = _over_kept(query_HD, key_GND, value_GNV, found, kept, attention.scale)
+        n_H, k_H = torch.full((heads,), float(keys)), torch.tensor(kept, dtype=torch.float64)
+        searched = float((index.selector.keys_read(n_H, k_H, key_GND.shape[2]) - k_H).mean())
         self.rows += heads
         self.kept += sum(kept)
-        self.bytes_dense += len(key_GND) * keys * width * size
-        self.bytes_selected += len(key_GND) * keys * key_GND.shape[2] * size
+        self.bytes_dense += groups * keys * width * size
+        self.bytes_selected += round(groups * searched * width * size)
         self.bytes_attended += sum(kept) * width * size
         return output_HV[:, None]
 
-    def _timed(self, name: str) -> Any:
+    def timed(self, name: str) -> _Timer:
+        """Return what adds the seconds of a block to those of this step."""
         return _Timer(self.seconds, name)
 
 
 def _over_kept(
-    query_HD: Tensor, key_GND: Tensor, value_GNV: Tensor, best_HK: Tensor, kept: list[int], scale: float
+    query_HD: Tensor, key_GND: Tensor, value_GNV: Tensor, found: Found, kept: list[int], scale: float
 ) -> Tensor:
     """Return softmax(scale q K^T) V over each head's kept keys, gathered from the cache [H, V].
 
     Heads that keep fewer than the most are filled up with keys that do not count.
+
+    Raises
+    ------
+    UserError
+        If keys are weighed, for they are for one number of them, and heads keep different numbers.
     """
-    heads, most = best_HK.shape
+    heads, most = found.key_HK.shape
     groups, keys, _ = key_GND.shape
-    start_H1 = (torch.arange(heads, device=best_HK.device) // (heads // groups) * keys)[:, None]
-    flat = (start_H1 + best_HK).flatten()
+    device = key_GND.device
+    start_H1 = (torch.arange(heads, device=device) // (heads // groups) * keys)[:, None]
+    flat = (start_H1 + found.key_HK).flatten()
     key_HKD = key_GND.reshape(groups * keys, -1).index_select(0, flat).view(1, heads, most, -1)
     value_HKV = value_GNV.reshape(groups * keys, -1).index_select(0, flat).view(1, heads, most, -1)
-    counted = None
+    added = None if found.log_weight_HK is None else found.log_weight_HK.to(query_HD.dtype)[None, :, None]
     if min(kept) < most:
-        kept_H1 = torch.tensor(kept, device=best_HK.device)[:, None]
-        counted = (torch.arange(most, device=best_HK.device) < kept_H1)[None, :, None]
+        if added is not None:
+            raise UserError("a selector that weighs its keys needs windows that are alike for all heads")
+        kept_H1 = torch.tensor(kept, device=device)[:, None]
+        added = (torch.arange(most, device=device) < kept_H1)[None, :, None]
     query_HD = query_HD[None, :, None]
-    return scaled_dot_product_attention(query_HD, key_HKD, value_HKV, attn_mask=counted, scale=scale)[0, :, 0]
+    return scaled_dot_product_attention(query_HD, key_HKD, value_HKV, attn_mask=added, scale=scale)[0, :, 0]
 
 
 class _Timer:

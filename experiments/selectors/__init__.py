@@ -43,6 +43,26 @@ Ranking = Callable[[Rows, ExactRows], Tensor | Sampled]
 """Maps a block of rows and its exact rows to the order [R, N] in which keys are kept, invisible keys last."""
 
 
+@dataclass(frozen=True)
+class Found:
+    """What a decode step keeps, per query head.
+
+    Attributes
+    ----------
+    key_HK
+        Indices of the keys in the order in which they are kept, so that fewer are a prefix.
+    log_weight_HK
+        Logarithm of what each weighs where the method weighs them, for just this K; else None.
+    """
+
+    key_HK: Tensor
+    log_weight_HK: Tensor | None = None
+
+
+Search = Callable[[Tensor, int], Found]
+"""Maps the queries [H, D] of a decode step, those that share a KV head side by side, and k to the k keys of each."""
+
+
 class Selector(Protocol):
     """What the runner asks of a selector."""
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from experiments.errors import UserError
 from experiments.measures.exact import ExactRows
 from experiments.rows import Rows
-from experiments.selectors import Ranking
+from experiments.selectors import Found, Ranking, Search
 from experiments.selectors.interleave import recency
 
 
@@ -33,17 +33,10 @@ class Quest:
 
     def ranking(self, rows: Rows) -> Ranking:
         """Bound the pages of this head's keys and return the order of pages, block by block."""
-        whole_ND = rows.key_ND
-        missing = -len(whole_ND) % self.page
-        padded_ND = torch.cat([whole_ND, whole_ND[-1:].expand(missing, -1)])
-        paged_PLD = padded_ND.reshape(-1, self.page, padded_ND.shape[-1])
-        low_PD, high_PD = paged_PLD.amin(1), paged_PLD.amax(1)
+        low_PD, high_PD = self._bounds(rows.key_ND)
 
         def order(block: Rows, exact: ExactRows) -> Tensor:
-            bound_RP = (
-                block.query_RD.clamp(min=0) @ high_PD.to(block.query_RD).T
-                + block.query_RD.clamp(max=0) @ low_PD.to(block.query_RD).T
-            )
+            bound_RP = _bounded(block.query_RD, low_PD.to(block.query_RD), high_PD.to(block.query_RD))
             key_N = torch.arange(block.keys, device=block.query_RD.device)
             page_N = key_N // self.page
             own_RN = page_N == block.position_R.clamp(max=block.keys - 1)[:, None] // self.page
@@ -56,6 +49,38 @@ class Quest:
 
         return order
 
+    def _bounds(self, key_XND: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the smallest and largest value of each channel in every page [..., P, D], the last one not whole."""
+        missing = -key_XND.shape[-2] % self.page
+        padding = key_XND[..., -1:, :].expand(*key_XND.shape[:-2], missing, key_XND.shape[-1])
+        paged_XPLD = torch.cat([key_XND, padding], dim=-2).unflatten(-2, (-1, self.page))
+        return paged_XPLD.amin(-2), paged_XPLD.amax(-2)
+
+    def index(self, key_GND: Tensor) -> Search:
+        """Bound all pages and return the search of the best ones."""
+        low_GPD, high_GPD = self._bounds(key_GND)
+        keys = key_GND.shape[1]
+        own = (keys - 1) // self.page  # its keys come first, and it is the last page
+        own_N = torch.arange(keys - 1, own * self.page - 1, -1, device=key_GND.device)
+        within_L = torch.arange(self.page - 1, -1, -1, device=key_GND.device)
+
+        def search(query_HD: Tensor, k: int) -> Found:
+            heads = len(query_HD)
+            query_GSD = query_HD.view(len(key_GND), -1, query_HD.shape[1])
+            bound_HP = _bounded(query_GSD, low_GPD, high_GPD).flatten(0, 1)[:, :own]
+            wanted = min(max(-(-(k - len(own_N)) // self.page), 0), own)
+            page_HM = bound_HP.topk(wanted, sorted=True).indices
+            paged_HK = (page_HM[..., None] * self.page + within_L).flatten(1)
+            return Found(torch.cat([own_N.expand(heads, -1), paged_HK], dim=1)[:, :k])
+
+        return search
+
     def keys_read(self, n: Tensor, k: Tensor, head_dim: int) -> Tensor:
         """Return k, and two bounds of each page."""
         return k + n / self.page
+
+
+def _bounded(query_XRD: Tensor, low_XPD: Tensor, high_XPD: Tensor) -> Tensor:
+    """Return the bound of every query's logits within each page [..., R, P]."""
+    low_XDP, high_XDP = low_XPD.transpose(-1, -2), high_XPD.transpose(-1, -2)
+    return query_XRD.clamp(min=0) @ high_XDP + query_XRD.clamp(max=0) @ low_XDP

@@ -10,7 +10,7 @@ from torch import Tensor
 from experiments.errors import UserError
 from experiments.measures.exact import ExactRows
 from experiments.rows import Rows
-from experiments.selectors import Ranking
+from experiments.selectors import Found, Ranking, Search
 
 
 @dataclass
@@ -44,3 +44,15 @@ class Sinks:
     def keys_read(self, n: Tensor, k: Tensor, head_dim: int) -> Tensor:
         """Return k."""
         return k
+
+    def index(self, key_GND: Tensor) -> Search:
+        """Return a search that has nothing to look for, as in any cache that was pruned beforehand."""
+        keys = key_GND.shape[1]
+        first = min(self.sinks, keys - 1)
+        own_N, first_N = torch.tensor([keys - 1]), torch.arange(first)
+        order_N = torch.cat([own_N, first_N, torch.arange(keys - 2, first - 1, -1)]).to(key_GND.device)
+
+        def search(query_HD: Tensor, k: int) -> Found:
+            return Found(order_N[:k].expand(len(query_HD), -1))
+
+        return search

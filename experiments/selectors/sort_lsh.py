@@ -10,7 +10,7 @@ from torch import Tensor
 from experiments.errors import UserError
 from experiments.measures.exact import ExactRows
 from experiments.rows import Rows
-from experiments.selectors import Ranking
+from experiments.selectors import Found, Ranking, Search
 from experiments.selectors.interleave import own_first, recency
 
 
@@ -33,8 +33,7 @@ class SortLSH:
 
     def ranking(self, rows: Rows) -> Ranking:
         """Hash this head's keys and return the order of buckets, block by block."""
-        generator = torch.Generator().manual_seed(self.draw)
-        plane_DB = torch.randn(rows.key_ND.shape[1], self.bits, generator=generator).to(rows.key_ND.device)
+        plane_DB = self._planes(rows.key_ND)
         bucket_N = _buckets(rows.key_ND.float() @ plane_DB)
 
         def order(block: Rows, exact: ExactRows) -> Tensor:
@@ -47,14 +46,33 @@ class SortLSH:
 
         return order
 
+    def _planes(self, key_XND: Tensor) -> Tensor:
+        generator = torch.Generator().manual_seed(self.draw)
+        return torch.randn(key_XND.shape[-1], self.bits, generator=generator).to(key_XND.device)
+
+    def index(self, key_GND: Tensor) -> Search:
+        """Hash all keys and return the search of the nearest buckets."""
+        plane_DB = self._planes(key_GND)
+        bucket_GN = _buckets(key_GND.float() @ plane_DB)
+        keys = key_GND.shape[1]
+        age_N = torch.arange(keys - 1, -1, -1, device=key_GND.device)
+
+        def search(query_HD: Tensor, k: int) -> Found:
+            bucket_GS = _buckets(query_HD.float() @ plane_DB).view(len(key_GND), -1)
+            turn_HN = ((bucket_GS[..., None] - bucket_GN[:, None]).abs() * keys + age_N).flatten(0, 1)
+            turn_HN[:, -1] = -1  # the own key
+            return Found(turn_HN.topk(k, largest=False, sorted=True).indices)
+
+        return search
+
     def keys_read(self, n: Tensor, k: Tensor, head_dim: int) -> Tensor:
         """Return k, and the bits of n hashes beside 2 d floats of a key with its value."""
         return k + n * self.bits / (64 * head_dim)
 
 
-def _buckets(product_NB: Tensor) -> Tensor:
+def _buckets(product_XB: Tensor) -> Tensor:
     """Return the place of each hash in Gray order: every bit is the parity of the signs up to it."""
-    sign_NB = (product_NB > 0).long()
-    parity_NB = sign_NB.cumsum(-1) % 2
-    place_B = 2 ** torch.arange(product_NB.shape[-1] - 1, -1, -1, device=product_NB.device)
-    return (parity_NB * place_B).sum(-1)
+    sign_XB = (product_XB > 0).long()
+    parity_XB = sign_XB.cumsum(-1) % 2
+    place_B = 2 ** torch.arange(product_XB.shape[-1] - 1, -1, -1, device=product_XB.device)
+    return (parity_XB * place_B).sum(-1)

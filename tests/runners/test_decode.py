@@ -17,6 +17,7 @@ from experiments.models.sparse_forward import attend_to_top_k
 from experiments.records.folder import Record
 from experiments.runners.decoding import _over_kept
 from experiments.runners.retrieval import _context
+from experiments.selectors import Found
 from tests.models import small
 
 CPU = torch.device("cpu")
@@ -145,7 +146,7 @@ def test_gathered_attention_is_masked_attention():
     kept = [3, 5, 5, 1, 2, 4]
     logits = torch.stack([key[head // 3] @ query[head] * 0.3 for head in range(6)])
     best = logits.topk(5).indices
-    found = _over_kept(query, key, value, best, kept, 0.3)
+    found = _over_kept(query, key, value, Found(best), kept, 0.3)
     for head, k in enumerate(kept):
         hidden = torch.full((30,), -torch.inf)
         hidden[best[head, :k]] = 0

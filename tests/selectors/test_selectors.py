@@ -20,10 +20,11 @@ from experiments.selectors.random import Random
 from experiments.selectors.several import Several
 from experiments.selectors.strided import Strided
 from experiments.selectors.summary_columns import SummaryColumns
+from experiments.sources import MatrixRequest
 from tests.selectors.test_sinks import order, rows_at
 
 YAMLS = sorted(path.stem for path in Path(__file__).parents[2].joinpath("conf/selector").glob("*.yaml"))
-SETS = ["several", "universal"]
+SETS = ["indexed", "several", "universal"]
 NAMES = [name for name in YAMLS if name not in SETS]
 PLACED = [name for name in NAMES if name != "oracle"]
 
@@ -165,3 +166,25 @@ def test_what_is_read_is_at_least_what_is_kept_and_at_most_what_dense_reads(name
     read = selector(name).keys_read(n, k, 64)
     assert (read >= k).all()
     assert (read <= n).all()
+
+
+def test_the_oracle_drops_least_on_every_row_of_a_real_model(smollm2):
+    job = configure(
+        *("source=smollm2", "source.lengths=[160,400]", "source.rows=6", "source.samples=1", "source.layers=[0,17]"),
+        *("selector=several", "windows=selectors", "windows.fixed=[1,8,64]", "windows.grid_per_octave=1"),
+    )
+    parts, seen, worse = each(job.selector), [], {}
+
+    def on_rows(rows):
+        windows = job.windows.at(rows.length)
+        _, measured = measure_rows(rows, parts, windows, 6)
+        least = measured[0]["dropped_mass"]
+        for part, found in zip(parts, measured, strict=True):
+            assert (found["k"] == measured[0]["k"]).all(), part.name
+            assert (found["dropped_mass"] >= least - 1e-6).all(), part.name
+            worse.setdefault(part.name, []).append(float((found["dropped_mass"] - least).max()))
+        seen.append((rows.layer, rows.head, rows.length))
+
+    job.source.stream(on_rows, seed=0, device=torch.device("cpu"), matrices=MatrixRequest([], []), record=None)
+    assert len(seen) == 2 * 9 * 2
+    assert all(max(gaps) > 0.01 for name, gaps in worse.items() if name != "oracle")
