@@ -51,6 +51,29 @@ def split(windows: pd.DataFrame, confidence: float) -> pd.DataFrame:
     return table.assign(choice_low=table["choice"] - half, choice_high=table["choice"] + half).reset_index()
 
 
+def with_seconds(table: pd.DataFrame, steps: pd.DataFrame) -> pd.DataFrame:
+    """Add what a decode step of the model took where the same selector was timed at the same length and k.
+
+    Parameters
+    ----------
+    table : of `split`.
+    steps : lines of decoding.parquet, joined with their runs; may be empty.
+
+    Returns
+    -------
+    DataFrame : `table` with `select_seconds`, `attend_seconds`, their sum `seconds`, `dense_seconds` (all layers, one
+        token) and `index_seconds` (once per context); NaN where nothing was timed.
+    """
+    names = ["select_seconds", "attend_seconds", "dense_seconds", "index_seconds"]
+    place = ["label", "selector", "length", "k"]
+    if not set(names) <= set(steps):  # none, or timed before selectors were
+        return table.assign(**dict.fromkeys([*names, "seconds"], np.nan))
+    steps = steps[steps["rule"] == "fixed"]
+    means = steps.astype({"label": str, "selector": str}).groupby(place)[names].mean().reset_index()
+    joined = table.merge(means.astype({"k": table["k"].dtype}), on=place, how="left")
+    return joined.assign(seconds=joined["select_seconds"] + joined["attend_seconds"])
+
+
 def growth(windows: pd.DataFrame, eta: float, settings: Settings) -> pd.DataFrame:
     """Fit k = alpha n^C to the keys at which each selector's mean dropped mass is `eta`.
 

@@ -3,6 +3,7 @@
 from omegaconf import DictConfig
 
 from analysis import families, style, tasks
+from analysis.choices import ORACLE
 from analysis.figures import Drawing, Evidence, NothingToDraw
 
 
@@ -11,6 +12,8 @@ def draw(evidence: Evidence, config: DictConfig) -> Drawing:
     steps = evidence.tables["decoding"]
     if steps.empty:
         raise NothingToDraw("no decode steps: python run.py experiment=cost")
+    if "selector" in steps:  # the other selectors' steps belong to the figure of that name
+        steps = steps[steps["selector"].astype(str) == ORACLE]
     steps = tasks.fullest_runs(steps).astype({"rule": str, "label": str})
     steps = steps[steps["run"] == steps["run"].astype(str).value_counts().index[0]]
     steps = steps.assign(family=tasks.families(steps))

@@ -29,12 +29,12 @@ def draw(evidence: Evidence, config: DictConfig) -> Drawing:
     if windows.empty:
         raise NothingToDraw("no selector beside the oracle: python run.py experiment=selectors")
     how = settings.fits(settings.analysis())
-    table = choices.split(windows, how.confidence)
+    table = choices.with_seconds(choices.split(windows, how.confidence), evidence.tables["decoding"])
     grown = choices.growth(windows, config.eta, how)
     rates = choices.rates(windows, ["dropped_mass", "output_error_renormalised"], how)
     labels = [label for label in labels_in_order(windows) if (table["label"] == label).any()]
     looks = _looks(list(table["selector"].unique()))
-    figure, axes = style.panels(6, len(labels), config.height, left=0.95, gap=0.3, right=0.04, edge=0.95)
+    figure, axes = style.panels(7, len(labels), config.height, left=0.95, gap=0.3, right=0.04, edge=0.95)
     for column, label in zip(axes.T, labels, strict=True):
         own = table[table["label"] == label]
         longest = own[(own["length"] == own["length"].max()) & (own["rule"] == "grid")]
@@ -49,20 +49,25 @@ def draw(evidence: Evidence, config: DictConfig) -> Drawing:
         ):
             _curves(panel, lines, x, y, looks)
         style.length_axis(column[2], fixed["length"].unique().tolist(), most=4)
-        _bars(column[4], fixed[fixed["length"] == fixed["length"].max()], looks)
-        _exponents(column[5], grown[grown["label"] == label], looks)
-    for line in axes[:4]:
+        _seconds(column[4], longest.dropna(subset="seconds"), looks)
+        _bars(column[5], fixed[fixed["length"] == fixed["length"].max()], looks)
+        _exponents(column[6], grown[grown["label"] == label], looks)
+    for line in axes[:5]:
         low, high = (limits(panel.get_ylim()[i] for panel in line) for i, limits in ((0, min), (1, max)))
         for panel in line:
             panel.set_ylim(max(low, config.least), high)
     n = {label: style.count_text(table.loc[table["label"] == label, "length"].max()) for label in labels}
     for line, x, y in zip(
         axes,
-        ("keys kept", "keys kept", "context length (keys)", "keys read", "dropped mass", "exponent C"),
+        (
+            *("keys kept", "keys kept", "context length (keys)", "keys read", "ms per token, search and attention"),
+            *("dropped mass", "exponent C"),
+        ),
         (
             "dropped mass",
             "output error",
             f"output error,\n{config.budget} keys",
+            "output error",
             "output error",
             "",
             "",
@@ -103,6 +108,20 @@ def _curves(axes: Axes, table: pd.DataFrame, x: str, y: str, looks: dict[str, Lo
     shown = table.loc[table[y] > 0, y]
     if len(shown):
         axes.set_ylim(0.8 * shown.min(), 1.3 * shown.max())
+
+
+def _seconds(axes: Axes, table: pd.DataFrame, looks: dict[str, Look]) -> None:
+    """Draw the error against milliseconds per token where a model was timed, dense attention as a line."""
+    if table.empty:
+        axes.set_axis_off()
+        return
+    for name, look in looks.items():
+        own = table[table["selector"] == name]
+        families.curve(axes, own.assign(ms=1e3 * own["seconds"]), "ms", "output_error", look)
+    axes.axvline(1e3 * table["dense_seconds"].mean(), color="0.6", lw=2.4, zorder=0)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _bars(axes: Axes, table: pd.DataFrame, looks: dict[str, Look]) -> None:

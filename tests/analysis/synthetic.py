@@ -301,6 +301,20 @@ def tasks(outputs, lengths=(256, 512, 1024), samples=3):
         write_task(outputs, phase, "language", {"losses": pd.concat(parts)})
     write_task(outputs, "recall", "retrieval", {"retrieval": pd.DataFrame(answers)})
     write_task(outputs, "steps", "decoding", {"decoding": pd.DataFrame(steps)})
+    write_task(outputs, "indices", "decoding", {"decoding": searched()})
+
+
+def searched(length=2048):
+    """Return decode steps of two selectors: one scores all keys, one has nothing to search."""
+    lines = []
+    for k in (16, 64, 256):
+        for selector, seconds in (("oracle", 1e-6 * length), ("random", 0.0)):
+            line = {"sample": 0, "length": length, "phase": "decode", "repeats": 3, "selector": selector, "k": float(k)}
+            line |= {"rule": "fixed", "parameter": float(k), "scale": 1.0, "dense_seconds": 2e-6 * length}
+            line |= {"bytes_dense": 512 * length, "bytes_selected": 256 * length, "bytes_attended": 512 * k}
+            line |= {"select_seconds": seconds, "attend_seconds": 1e-6 * k, "step_seconds": 1e-3, "index_seconds": 0.0}
+            lines.append(line)
+    return pd.DataFrame(lines)
 
 
 def write_task(outputs, name, runner, tables, label="TinyLM-Instruct"):

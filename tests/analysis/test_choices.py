@@ -55,6 +55,17 @@ def test_what_is_never_reached_has_no_exponent(windows):
     assert choices.growth(few, 0.01, settings.fits(settings.analysis()))["C"].isna().all()
 
 
+def test_seconds_stand_beside_the_error_of_the_same_keys(analysed):
+    table = pd.read_csv(analysed / "tables" / "selectors.csv")
+    timed = table[table["seconds"].notna()]
+    assert set(timed["label"]) == {"TinyLM-Instruct"}
+    assert set(timed["selector"]) == {"oracle", "random"}
+    assert set(timed["length"]) == {2048}
+    random = timed[(timed["selector"] == "random") & (timed["k"] == 64)]
+    assert np.allclose(random["seconds"], 64e-6)
+    assert np.allclose(random["dropped_mass"], 1 - 64 / 2048)
+
+
 def test_the_record_with_most_selectors_is_shown(analysed):
     _, windows = load(analysed)
     of_gaussian = windows[(windows["label"] == "Gaussian, s = 0.5") & (windows["variant"] == "plain")]

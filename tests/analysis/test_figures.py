@@ -29,7 +29,7 @@ def draw(evidence, name):
 def test_every_figure_says_what_it_rests_on(evidence, name):
     drawing = draw(evidence, name)
     words = " ".join(text.get_text() for text in drawing.figure.texts)
-    of_rows = not {"losses", "retrieval", "decoding"} & set(settings.figure(name).uses)
+    of_rows = bool({"rows", "windows", "matrices"} & set(settings.figure(name).uses))
     for noun in (
         ("rows", "sample", "head", "seed") if of_rows else ("TinyLM-Instruct", "95%" if name != "cost" else "cache")
     ):
