@@ -19,7 +19,8 @@ from experiments.selectors.random import random_integers
 class BigBird:
     """Take turns between nearest, first and random keys, by their shares; 3 to 2 to 3 is the paper's.
 
-    It may look at nothing; it reads k keys. A key that several patterns name is kept once, at its earliest turn.
+    It may look at nothing; it reads k keys and searches none. A key that several patterns name is kept once, at its
+    earliest turn.
     """
 
     name: str = "big_bird"

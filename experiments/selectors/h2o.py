@@ -19,9 +19,10 @@ from experiments.selectors.interleave import interleave, recency
 class H2O:
     """Take turns between the nearest keys and those with the most attention from all earlier rows, half and half.
 
-    It looks at earlier rows; it reads k keys. With `per_kv_head` the query heads that share a cache decide together.
-    The attention counted is exact: what a cache of k keys misses of an evicted key's later attention, and that it
-    cannot take an evicted key back, is left out, so that this is the method at its best.
+    It looks at earlier rows; it reads k keys, and every step adds to k sums, in a time of O(k). With `per_kv_head` the
+    query heads that share a cache decide together. The attention counted is exact: what a cache of k keys misses of an
+    evicted key's later attention, and that it cannot take an evicted key back, is left out, so that this is the method
+    at its best.
     """
 
     name: str = "h2o"

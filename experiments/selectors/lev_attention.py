@@ -20,8 +20,9 @@ RIDGE = 1e-9  # of the mean variance of the keys' channels: keys may span fewer 
 class LevAttention:
     """Keep the row's own key, then keys by their leverage k^T (K^T K)^-1 k among those that the row sees.
 
-    It looks at keys alone and reads k of them. Its guarantee is for attention in proportion to |q.k|^2, where no key
-    weighs more than its leverage whatever the query (`runner.score_power=2` measures that). Under softmax it has none.
+    It looks at keys alone, in a time of O(n d^2) for a whole prompt, and reads k of them. Its guarantee is for
+    attention in proportion to |q.k|^2, where no key weighs more than its leverage whatever the query
+    (`runner.score_power=2` measures that). Under softmax it has none.
     """
 
     name: str = "lev_attention"

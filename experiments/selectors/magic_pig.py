@@ -28,7 +28,8 @@ class MagicPIG:
     shift changes no softmax. Keys come in the order of the table that hits them for the second time, and those of one
     table at random. A window of k keys thus uses as many tables as it takes, and a key weighs one over the probability
     of two hits in so many. Beyond `tables` the exact window of nearest keys grows instead. The count of tables depends
-    on the draw, which biases the weights a little. It looks at this row and the tables, then reads k keys.
+    on the draw, which biases the weights a little. It looks at this row and one bucket of every table, then reads k
+    keys; making the tables takes O(n d bits tables) once, a search O(tables n / 2^bits).
     """
 
     name: str = "magic_pig"

@@ -19,9 +19,10 @@ class Quest:
     """Keep the row's own page, nearest key first, then whole pages in the order of their bound.
 
     A page is known by the smallest and the largest value of each channel of its keys; max(q min, q max), summed over
-    channels, is at least every logit of the page. It looks at this row's query and at the pages' bounds: 2 n / page
-    keys' worth of reading, then k keys. Only pages that lie wholly before the row's own are bounded, so no row sees a
-    later key. Where k ends within a page, its latest keys are kept.
+    channels, is at least every logit of the page. It looks at this row's query and at the pages' bounds: it reads two
+    of them, half a key with its value each, per page, then k keys, and searches in a time of O(n d / page). Only pages
+    that lie wholly before the row's own are bounded, so no row sees a later key. Where k ends within a page, its
+    latest keys are kept.
     """
 
     name: str = "quest"

@@ -23,8 +23,9 @@ class SnapKV:
     """Keep the row's own key and the observation window, then keys by their pooled votes.
 
     The votes of a key are the attention of the `window` rows just before the row: the prompt ends there, which is the
-    method at its best, for later rows of an answer go by older votes. It looks at those rows and reads k keys. With
-    `per_kv_head` the query heads that share a cache decide together. A window of more than k - 1 keys keeps its latest.
+    method at its best, for later rows of an answer go by older votes. It looks at those rows, once per prompt in a
+    time of O(window n d), and reads k keys. With `per_kv_head` the query heads that share a cache decide together. A
+    window of more than k - 1 keys keeps its latest.
     """
 
     name: str = "snap_kv"

@@ -20,7 +20,8 @@ class SortLSH:
 
     A hash is the signs of `bits` random projections, and buckets stand in Gray order, so that neighbours differ in one
     sign. The method sorts queries too and pairs equal ranks; here a row stands where its own hash does, which needs no
-    other row. It looks at this row and the keys' hashes: n hashes, then k keys.
+    other row. It looks at this row and the keys' hashes: it reads n hashes of `bits` bits, then k keys; making the
+    hashes takes O(n d bits) once, a search O(n).
     """
 
     name: str = "sort_lsh"

@@ -19,8 +19,8 @@ from experiments.selectors.interleave import interleave, only, recency
 class SummaryColumns:
     """Take turns between the keys of the row's own block and the last `columns` keys of every block, then the nearest.
 
-    It may look at nothing; it reads k keys. The paper's blocks have l keys with l near sqrt(n) (`block` null) and it
-    keeps c of 8 to 32 columns of each.
+    It may look at nothing; it reads k keys and searches none. The paper's blocks have l keys with l near sqrt(n)
+    (`block` null) and it keeps c of 8 to 32 columns of each.
     """
 
     name: str = "summary_columns"

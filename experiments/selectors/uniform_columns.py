@@ -18,7 +18,7 @@ from experiments.selectors.random import random_integers
 class UniformColumns:
     """Keep the row's own key, then columns drawn for all rows of a head alike; each stands for (n - 1) / (k - 1) keys.
 
-    It may look at nothing; it reads k keys.
+    It may look at nothing; it reads k keys and searches none.
     """
 
     name: str = "uniform_columns"

@@ -20,9 +20,10 @@ class VerticalSlash:
     """Take turns between the keys of the best columns and those at the best distances from the row.
 
     Columns and distances are scored by the attention of the `observed` rows just before the row: the prompt's last
-    rows, which the method takes, would see the future of all others. The first `first` columns and the nearest `recent`
-    distances come before the rest of their kind. It looks at those rows and reads k keys; the estimate is shared by a
-    whole prompt. How many columns and diagonals a head gets, the method searches offline; here they have equal shares.
+    rows, which the method takes, would see the future of all others. The first `first` columns and the nearest
+    `recent` distances come before the rest of their kind. It looks at those rows, in a time of O(observed n d) that a
+    whole prompt shares, and reads k keys. How many columns and diagonals a head gets, the method searches offline;
+    here they have equal shares.
     """
 
     name: str = "vertical_slash"
