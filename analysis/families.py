@@ -10,7 +10,7 @@ from analysis import style
 
 BLACK = (0.0, 0.0, 0.0, 1.0)
 FIRST = ("fixed", "log")
-LAST = ("linear", "top-p", "threshold [T7]", "each head's C")
+LAST = ("linear", "top-p", "threshold [T7]", "each head's C", "each head's k")
 MARKERS = "o^sPXvDdhp"
 
 
@@ -20,7 +20,7 @@ def looks(names: Sequence[str]) -> dict[str, tuple[style.Colour, str, str]]:
     order = [name for name in (*FIRST, *powers, *LAST) if name in set(names)]
     plain = [name for name in order if name not in LAST[1:]]
     shades = dict(zip(plain, style.shades(len(plain)), strict=True))
-    dashes = {"top-p": ":", "threshold [T7]": "--", "each head's C": "-"}
+    dashes = {"top-p": ":", "threshold [T7]": "--", "each head's C": "-", "each head's k": "-."}
     return {name: (shades.get(name, BLACK), dashes.get(name, "-"), MARKERS[i]) for i, name in enumerate(order)}
 
 

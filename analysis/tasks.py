@@ -1,6 +1,7 @@
 """What windows do to a task: paired differences to dense attention, against cost, with intervals over samples.
 
-A family is one shape of window at all its sizes: fixed, log, power with one C, linear, top-p, threshold, each head's C.
+A family is one shape of window at all its sizes: fixed, log, power with one C, linear, top-p, threshold, each
+head's C, each head's fixed k.
 """
 
 from collections.abc import Mapping
@@ -11,7 +12,13 @@ from scipy import stats
 
 DENSE = "dense"
 ONE_PERCENT = float(np.log(1.01))  # nats per token: a hundredth of dense perplexity
-NAMES = {"top_p": "top-p", "threshold": "threshold [T7]", "budget": "each head's C", "sharpened": "sharper softmax"}
+NAMES = {
+    "top_p": "top-p",
+    "threshold": "threshold [T7]",
+    "budget": "each head's C",
+    "head_fixed": "each head's k",
+    "sharpened": "sharper softmax",
+}
 SHARPENED = "sharpened"
 
 

@@ -10,7 +10,7 @@ from scipy.optimize import brentq
 
 from experiments.errors import UserError
 from experiments.windows import Rule, Windows
-from experiments.windows.head_laws import check_model, file_hash, head_laws, read_budget
+from experiments.windows.head_laws import check_model, file_hash, head_laws, head_sizes, read_budget
 from experiments.windows.rules.fixed import Fixed
 from experiments.windows.rules.linear import Linear
 from experiments.windows.rules.log import Log
@@ -38,8 +38,8 @@ class EqualCost:
     top_p, thresholds
         Tolerances eta and thresholds eps.
     file
-        A budget file: adds alpha n^C with the C of its typical head, and each head's own alpha n^C, both scaled by one
-        factor to the budget. null for none.
+        A budget file: adds alpha n^C with the C of its typical head, each head's own alpha n^C, and as its control a
+        fixed window of each head's own; all are scaled by one factor to the budget. null for none.
     """
 
     budgets: list[int]
@@ -50,8 +50,9 @@ class EqualCost:
     file: str | None = None
 
     def identity(self) -> dict[str, object]:
-        """Return every field, with the budget file replaced by its hash."""
-        return asdict(self) | {"file": None if self.file is None else file_hash(self.file)}
+        """Return every field, with the budget file replaced by its hash and the rules that are taken from it."""
+        taken = None if self.file is None else [file_hash(self.file), "power", "budget", "head_fixed"]
+        return asdict(self) | {"file": taken}
 
     def check_source(self, source: Any) -> None:
         """Raise UserError if the budget file is of another model."""
@@ -81,8 +82,9 @@ class EqualCost:
             rules += [Power([c], [_factor(n_N**c, n_N, budget)]) for c in exponents]
             rules.append(Linear([_factor(n_N, n_N, budget)]))
             if content is not None:
-                shape = head_laws(content, []).mean_sizes(n_N)
-                rules.append(head_laws(content, [_factor(shape, n_N, budget)]))
+                grown, level = head_laws(content, []).mean_sizes(n_N), head_sizes(content, [], n_N).mean_sizes(n_N)
+                rules.append(head_laws(content, [_factor(grown, n_N, budget)]))
+                rules.append(head_sizes(content, [_factor(level, n_N, budget)], n_N))
         return Windows(rules, [rule.coordinates(length) for rule in rules])
 
 

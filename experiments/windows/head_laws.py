@@ -21,12 +21,17 @@ FORMAT = 1
 class HeadLaws:
     """A rule that keeps factor x alpha n^C keys, alpha and C those of the row's head."""
 
-    rule = "budget"
-
-    def __init__(self, laws: Mapping[tuple[int, int], tuple[float, float]], factors: list[float], eta: float) -> None:
+    def __init__(
+        self,
+        laws: Mapping[tuple[int, int], tuple[float, float]],
+        factors: list[float],
+        eta: float,
+        rule: str = "budget",
+    ) -> None:
         self._laws = laws
         self._factors = factors
         self._eta = eta
+        self.rule = rule
 
     def coordinates(self, length: int) -> list[tuple[float, float]]:
         """Return (dropped mass that the laws were fitted for, factor) per window."""
@@ -36,7 +41,7 @@ class HeadLaws:
         """Return the rule of one head."""
         if (layer, head) not in self._laws:
             raise UserError(f"the budget file has no law of layer {layer}, head {head}: make it from all heads")
-        return OneLaw(*self._laws[layer, head])
+        return OneLaw(*self._laws[layer, head], self.rule)
 
     def sizes(self, exact: RowFacts, parameter_W: Tensor, scale_W: Tensor) -> Tensor:
         """Refuse: which head a row is of must be known."""
@@ -50,11 +55,10 @@ class HeadLaws:
 class OneLaw:
     """Windows factor x alpha n^C."""
 
-    rule = HeadLaws.rule
-
-    def __init__(self, alpha: float, c: float) -> None:
+    def __init__(self, alpha: float, c: float, rule: str) -> None:
         self._alpha = alpha
         self._c = c
+        self.rule = rule
 
     def coordinates(self, length: int) -> list[tuple[float, float]]:
         """Return none: the set that it came from has them."""
@@ -99,6 +103,18 @@ def head_laws(content: Mapping[str, Any], factors: list[float]) -> HeadLaws:
     """Return the rule of a budget file's heads, at each factor on all their windows."""
     laws = {(line["layer"], line["head"]): (line["alpha"], line["C"]) for line in content["heads"]}
     return HeadLaws(laws, factors, content["tolerance"]["dropped_mass"])
+
+
+def head_sizes(content: Mapping[str, Any], factors: list[float], n_N: np.ndarray) -> HeadLaws:
+    """Return the rule by which each head keeps the mean of its law over `n_N` at every length.
+
+    It is the control of `head_laws`: heads differ as much, and no window grows.
+    """
+    laws = {
+        (line["layer"], line["head"]): (float(np.mean(line["alpha"] * n_N ** line["C"])), 0.0)
+        for line in content["heads"]
+    }
+    return HeadLaws(laws, factors, content["tolerance"]["dropped_mass"], "head_fixed")
 
 
 def file_hash(file: str) -> str:

@@ -135,11 +135,23 @@ def test_equal_cost_takes_the_heads_laws_at_its_budgets(outputs):
     windows = configure("windows=equal_cost", "windows.budgets=[20]", f"windows.file={path}").windows
     asked = windows.at(2048)
     columns = asked.columns()
-    (index,) = [i for i, rule in enumerate(columns["rule"]) if rule == "budget"]
     n = torch.arange(1, 2049)
     rows = type("Rows", (), {"n_R": n})
-    means = [asked.only(index).of_head(*place).keys(rows).double().mean().item() for place in LAWS]
-    assert np.mean(means) == pytest.approx(20, abs=0.6)  # a window is rounded up
+    kept = {}
+    for rule in ("budget", "head_fixed"):
+        (index,) = [i for i, name in enumerate(columns["rule"]) if name == rule]
+        kept[rule] = {place: asked.only(index).of_head(*place).keys(rows)[:, 0].double() for place in LAWS}
+        # a window is rounded up
+        assert np.mean([k.mean().item() for k in kept[rule].values()]) == pytest.approx(20, abs=0.6)
+    for place, k in kept["head_fixed"].items():
+        own = next(line for line in read_budget(str(path))["heads"] if (line["layer"], line["head"]) == place)
+        wide = k.max().item()  # a short row keeps all it has
+        assert (k == n.clamp(max=int(wide))).all()
+        others = [read for read in read_budget(str(path))["heads"] if read is not own]
+        for other in others:
+            ratio = np.mean(own["alpha"] * n.numpy() ** own["C"]) / np.mean(other["alpha"] * n.numpy() ** other["C"])
+            theirs = kept["head_fixed"][other["layer"], other["head"]].max().item()
+            assert wide / theirs == pytest.approx(ratio, rel=0.25)  # of whole numbers of keys
     pooled = json.loads(path.read_text())["pooled"]["C"]
     assert pooled in columns["parameter"]
 
