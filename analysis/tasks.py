@@ -20,6 +20,7 @@ NAMES = {
     "sharpened": "sharper softmax",
 }
 SHARPENED = "sharpened"
+HEADS_FIXED = NAMES["head_fixed"]
 
 
 def fullest_runs(table: pd.DataFrame) -> pd.DataFrame:
@@ -103,24 +104,34 @@ def at_cost(lines: pd.DataFrame, keys: float) -> pd.DataFrame:
     return pd.DataFrame(read, columns=["label", "phase", "mix", "sample", "family", "keys", "difference"])
 
 
-def contest(lines: pd.DataFrame, budgets: list[float], confidence: float, reference: str = "fixed") -> pd.DataFrame:
-    """Compare every family with fixed windows of equal cost, paired by sample; below 0 the family is better.
+def contest(lines: pd.DataFrame, budgets: list[float], confidence: float) -> pd.DataFrame:
+    """Compare families at equal cost, paired by sample; below 0 the family is better than its `reference`.
+
+    Every family is compared with fixed windows, and each head's own law also with a fixed window of each head's own,
+    which tells what growth with n buys from what unequal heads do.
 
     Returns
     -------
-    DataFrame : per label, phase, mix, budget (`keys`) and family: `difference` to the reference with its interval.
+    DataFrame : per label, phase, mix, budget (`keys`), family and `reference`: `difference` with its interval
+        `difference_low`, `difference_high`, the number of `samples`, and the family's `rule`.
     """
-    tables = []
-    for keys in budgets:
-        read = at_cost(lines, keys).dropna()
-        base = read[read["family"] == reference].set_index(["label", "phase", "mix", "sample"])["difference"]
-        others = read[read["family"] != reference].join(base.rename("base"), on=["label", "phase", "mix", "sample"])
-        others = others.dropna().assign(difference=lambda part: part["difference"] - part["base"])
-        if len(others):
-            tables.append(over_samples(others, ["label", "phase", "mix", "keys", "family"], confidence))
-    empty = pd.DataFrame(columns=["label", "phase", "mix", "keys", "family", "difference", "low", "high", "samples"])
-    result = pd.concat(tables, ignore_index=True) if tables else empty
-    return result.loc[:, ~result.columns.duplicated()]
+    tables = [_against(lines, keys, reference, confidence) for keys in budgets for reference in ("fixed", HEADS_FIXED)]
+    told = pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
+    told = told[(told["reference"] != HEADS_FIXED) | (told["family"] == NAMES["budget"])]
+    rules = {name: rule for rule, name in NAMES.items()}
+    rule = told["family"].map(lambda name: rules.get(name, name.split(",")[0]))
+    return told.rename(columns={"low": "difference_low", "high": "difference_high"}).assign(rule=rule)
+
+
+def _against(lines: pd.DataFrame, keys: float, reference: str, confidence: float) -> pd.DataFrame:
+    """Compare every family with one of them at an equal number of keys."""
+    place = ["label", "phase", "mix", "sample"]
+    read = at_cost(lines, keys).dropna()
+    base = read[read["family"] == reference].set_index(place)["difference"]
+    others = read[read["family"] != reference].join(base.rename("base"), on=place).dropna()
+    others = others.assign(difference=others["difference"] - others["base"], budget=keys)
+    told = over_samples(others, ["label", "phase", "mix", "budget", "family"], confidence)
+    return told.drop(columns="keys").rename(columns={"budget": "keys"}).assign(reference=reference)
 
 
 def cost_within(curves: pd.DataFrame, most: float = ONE_PERCENT) -> pd.DataFrame:

@@ -49,13 +49,26 @@ def test_the_contest_at_equal_cost_is_in_favour_of_the_better():
     (line,) = told.to_dict("records")
     assert line["family"] == "power, C = 0.5"
     assert line["difference"] == pytest.approx(-0.005)
-    assert line["low"] == pytest.approx(line["high"])
+    assert line["difference_low"] == pytest.approx(line["difference_high"])
+    assert (line["rule"], line["reference"]) == ("power", "fixed")
 
 
 def test_noise_opens_the_interval():
     (line,) = tasks.contest(mixed(losses(noise=0.1)), [100.0], 0.95).to_dict("records")
-    assert line["low"] < 0 < line["high"]
+    assert line["difference_low"] < 0 < line["difference_high"]
     assert line["samples"] == 4
+
+
+def test_each_heads_law_is_also_compared_with_a_fixed_window_of_each_heads_own():
+    lines = losses()
+    of_heads = lines[lines["rule"] == "power"].assign(rule="budget", loss=lambda x: x["loss"] - 0.002)
+    level = of_heads.assign(rule="head_fixed", loss=of_heads["loss"] + 0.001)
+    told = tasks.contest(mixed(pd.concat([lines, of_heads, level])), [100.0], 0.95)
+    found = told.set_index(["family", "reference"])["difference"]
+    assert found["each head's C", "each head's k"] == pytest.approx(-0.001)
+    assert found["each head's C", "fixed"] == pytest.approx(-0.007)
+    assert found["each head's k", "fixed"] == pytest.approx(-0.006)
+    assert ("power, C = 0.5", "each head's k") not in found.index
 
 
 def test_nothing_is_read_off_beyond_what_was_measured():
