@@ -27,6 +27,7 @@ from experiments.errors import UserError
 from experiments.windows.head_laws import FORMAT
 
 Array = NDArray[np.float64]
+FAR = 10  # times the fitted lengths: what the law says there is told in every file, as an extrapolation
 HOLDS = 0.8  # share of heads whose measurement at the longest length must lie within its prediction interval
 
 
@@ -194,7 +195,7 @@ def budget(
         "pooled": _line(shared, 0, factor, how.confidence),
         "heads": [
             {"layer": layer, "head": head, **_line(laws, h, factor, how.confidence)}
-            | {"keys": _keys(laws, h, factor, sorted({*needs.lengths, *asked}), reach, how.confidence)}
+            | {"keys": _keys(laws, h, factor, sorted({*needs.lengths, FAR * fitted, *asked}), reach, how.confidence)}
             for h, (layer, head) in enumerate(needs.places)
         ],
     }

@@ -122,10 +122,14 @@ def _matrices(path: Path) -> dict[str, np.ndarray]:
 
 
 def _power_curves(curves: pd.DataFrame) -> dict[str, list[float]]:
-    """Return the mean dropped mass of each k = n^C against length, by the name of C."""
-    prefix = "dropped_mass/power_"
-    names = [name for name in map(str, curves.columns) if name.startswith(prefix) and "_x" not in name]
-    return {f"C = {name.removeprefix(prefix)}": curves[name].tolist() for name in names}
+    """Return the mean dropped mass of each k = n^C against length, by the names of selector and C."""
+    found = {}
+    for name in map(str, curves.columns):
+        *selector, window = name.removeprefix("dropped_mass/").split("/")
+        if name.startswith("dropped_mass/") and window.startswith("power_") and "_x" not in window:
+            told = ", ".join([*selector, f"C = {window.removeprefix('power_')}"])
+            found[told] = curves[name].tolist()
+    return found
 
 
 def _matrix_figure(matrix: np.ndarray, title: str) -> Figure:

@@ -60,6 +60,10 @@ def test_laws_are_found_and_the_promise_is_kept(outputs):
     assert set(content["fitted"]["samples"]).isdisjoint(content["held_out"]["samples"])
     assert LENGTHS[-1] not in content["fitted"]["lengths"]
     assert content["supported_length"] == LENGTHS[-1] ** 2 // LENGTHS[-2]
+    for line in content["heads"]:
+        far = line["keys"][-1]
+        assert (far["length"], far["extrapolation"]) == (10 * LENGTHS[-2], True)
+        assert far["high"] / far["low"] > line["keys"][-2]["high"] / line["keys"][-2]["low"]  # less sure, further out
 
 
 def test_a_promise_that_is_broken_is_said_to_be(outputs):

@@ -13,7 +13,7 @@ from wandb.proto.wandb_internal_pb2 import Record
 
 from experiments.launch import main
 from experiments.tracking.curves import curves_over_length, exponents, loss_over_length
-from experiments.tracking.weights_and_biases import WeightsAndBiases
+from experiments.tracking.weights_and_biases import WeightsAndBiases, _power_curves
 
 TINY = ["source.lengths=[32,64,128]", "source.rows=4", "source.samples=2", "windows.grid_per_octave=1"]
 MATRIX = ["runner.matrix_layers=[0]", "runner.matrix_heads=[0]"]
@@ -160,3 +160,16 @@ def test_disabled_tracking_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["run.py", *TINY, f"outputs={tmp_path}", "tracking=disabled"])
     assert main() == 0
     assert not (tmp_path / "wandb").exists()
+
+
+def test_curves_of_several_selectors_are_told_apart():
+    place = {"length": [64, 64], "layer": 0, "head": 0, "sample": 0, "variant": "plain"}
+    rows = pd.DataFrame(place | {"k_min_0.1": [4.0, 6.0]})
+    window = {"rule": "power", "parameter": 0.5, "scale": 1.0, "output_error_renormalised": 0.0}
+    windows = pd.DataFrame(place | window | {"selector": ["oracle", "random"], "dropped_mass": [0.1, 0.9]})
+    curves = curves_over_length(rows, windows)
+    assert curves["dropped_mass/oracle/power_0.5"].item() == 0.1
+    assert curves["dropped_mass/random/power_0.5"].item() == 0.9
+    assert _power_curves(curves) == {"oracle, C = 0.5": [0.1], "random, C = 0.5": [0.9]}
+    alone = curves_over_length(rows, windows[windows["selector"] == "oracle"])
+    assert _power_curves(alone) == {"C = 0.5": [0.1]}
