@@ -20,7 +20,7 @@ from analysis import save
 from experiments.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
-TEXTS = ("README.md", "docs/results.md")
+TEXTS = ("README.md", "docs/results.md", "docs/choosing.md")
 NUMBER = re.compile(
     r"(?P<said>-?\d[\d.,]*%?)(?P<comment><!-- =(?P<table>\w+) \| (?P<line>.+?) \| (?P<column>\S+) \| (?P<form>\S+) -->)"
 )

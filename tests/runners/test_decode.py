@@ -171,6 +171,27 @@ def test_decode_steps_are_timed_at_every_length(tmp_path):
     assert (steps["bytes_attended"] < 4 * steps["bytes_dense"]).all()
 
 
+def test_every_selector_with_an_index_is_timed_on_the_same_cache(tmp_path):
+    folder = small.save("llama", tmp_path)
+    overrides = ["runner=decoding", "runner.repeats=2", "source.lengths=[64]", "windows.fixed=[8]", "selector=indexed"]
+    steps = pd.read_parquet(measured(tmp_path, folder, *overrides) / "decoding.parquet")
+    steps = steps[steps["rule"] == "fixed"].groupby("selector").mean(numeric_only=True)
+    assert set(steps.index) == {"oracle", "sinks", "quest", "sort_lsh", "magic_pig"}
+    assert (steps["bytes_attended"] == steps.loc["oracle", "bytes_attended"]).all()
+    searched = steps["bytes_selected"] / steps["bytes_dense"]
+    assert searched["sinks"] == 0
+    assert searched["oracle"] == pytest.approx((64 - 8) / 64 / 2)  # every other key, and no value
+    assert searched["quest"] == pytest.approx(1 / 16)  # two bounds, half a key with its value each, per page of 16
+    assert 0 < searched["sort_lsh"] < searched["quest"]
+    assert (steps.loc[["quest", "sort_lsh", "magic_pig"], "index_seconds"] > 0).all()
+
+
+def test_a_selector_without_an_index_is_refused_by_the_clock(tmp_path):
+    folder = small.save("llama", tmp_path)
+    with pytest.raises(UserError, match="selector=h2o: runner=decoding"):
+        measured(tmp_path, folder, "runner=decoding", "source.lengths=[32]", "selector=h2o")
+
+
 @pytest.mark.parametrize(
     ("runner", "override", "message"),
     [
