@@ -28,7 +28,7 @@ test: $(VENV)/.installed $(VENV)/.models $(VENV)/.extras
 
 # kvpress needs an older transformers than the project, so what needs kvpress has an environment of its own.
 examples: $(KVPRESS)/.installed
-	HF_HUB_OFFLINE=1 $(KVPRESS)/bin/python -m pytest --noconftest examples/kvpress
+	HF_HUB_OFFLINE=1 $(KVPRESS)/bin/python -m pytest --noconftest examples/kvpress tests/selectors/test_against_kvpress.py
 
 # A hundred kills at random moments; reports what was lost.
 soak: $(VENV)/.installed $(VENV)/.extras
