@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--tokens", type=int, default=128, help="tokens decoded after it")
     parser.add_argument("--samples", type=int, default=4, help="pieces of the text, one after another")
     parser.add_argument("--factors", type=float, nargs="+", default=[1.0, 0.5, 0.25], help="on the budget's mean cost")
-    parser.add_argument("--observed", type=int, default=32, help="rows that SnapKV goes by, and the fewest kept")
+    parser.add_argument("--observed", type=int, default=32, help="last rows of the prompt that SnapKV goes by")
     parser.add_argument("--threads", type=int, help="by default all cores")
     asked = parser.parse_args(arguments)
     if asked.threads:
@@ -59,8 +59,9 @@ def compare(asked: argparse.Namespace) -> None:
     if checkpoint.sha256() != budget["model"]:
         raise UserError(f"--budget {asked.budget}: made for {budget['label']}, not for --model {asked.model}")
     ratios = layer_ratios(budget, asked.length)
-    # SnapKV of fewer keys than its window keeps the first of them, not the last; one more, for kvpress rounds down.
-    fewest = asked.observed + 1
+    # Of fewer keys than its window SnapKV keeps the first, not the last. And pooling spreads the vote of key 0, on
+    # which many heads park their attention, over neighbours that are then kept before it.
+    fewest = asked.observed + SnapKVPress.kernel_size
     wanted = [scale_to(ratios, 1 - factor * (1 - fmean(ratios)), asked.length, fewest) for factor in asked.factors]
     text = tokenize(checkpoint, read_text(asked.text))
     size = asked.length + asked.tokens + 1
