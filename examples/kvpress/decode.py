@@ -1,0 +1,69 @@
+"""Read a prompt, let a press cut its cache, and score the tokens that follow on what is left.
+
+Shape letters: N tokens, H query heads, V value dimension.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from kvpress import BasePress
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import DynamicCache
+
+from experiments.models.loss import losses_of_states
+from experiments.models.probe import Attention, intercept
+
+
+def pressed_cache(model: Any, prompt_N: Tensor, press: BasePress | None) -> DynamicCache:
+    """Return the cache of a prompt after `press` has cut it, or whole if there is none."""
+    cache = DynamicCache()
+    with torch.inference_mode(), press(model) if press else nullcontext():
+        model.model(input_ids=prompt_N[None], past_key_values=cache)
+    return cache
+
+
+def keys_kept(cache: DynamicCache) -> list[int]:
+    """Return how many keys each layer holds for each of its KV heads."""
+    return [layer.keys.shape[2] for layer in cache.layers]
+
+
+def losses_on(model: Any, cache: DynamicCache, token_N: Tensor, first: int) -> Tensor:
+    """Return -ln p of tokens 1..N-1 that follow a prompt, each given those before it and the cache, in nats [N - 1].
+
+    All are decoded in one pass, which adds them to the cache.
+
+    Parameters
+    ----------
+    token_N
+        The tokens after the prompt.
+    first
+        The position of the first of them. The cache is shorter than the prompt was, so transformers cannot know it.
+    """
+    position_N = torch.arange(first, first + len(token_N) - 1)
+    with torch.inference_mode(), intercept(model, _attend):
+        state_NW = model.model(
+            input_ids=token_N[None, :-1], past_key_values=cache, position_ids=position_N[None]
+        ).last_hidden_state[0]
+    return losses_of_states(model, state_NW, token_N)[0]
+
+
+def _attend(attention: Attention) -> Tensor:
+    """Attend causally to the end of the layer's own keys.
+
+    transformers makes one mask for all layers, of the length of the first layer's cache; here each has its own.
+    """
+    queries, keys = attention.query_HND.shape[1], attention.key_GND.shape[1]
+    seen_NN = torch.ones(queries, keys, dtype=torch.bool).tril(keys - queries)
+    output_1HNV = scaled_dot_product_attention(
+        attention.query_HND[None],
+        attention.key_GND[None],
+        attention.value_GNV[None],
+        attn_mask=seen_NN,
+        scale=attention.scale,
+        enable_gqa=True,
+    )
+    return output_1HNV[0]

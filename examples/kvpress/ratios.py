@@ -1,0 +1,75 @@
+"""What a budget file asks of each layer, as kvpress counts it: the share of a prompt's keys that are dropped."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from experiments.errors import UserError
+
+HALVINGS = 200
+
+
+def layer_ratios(budget: Mapping[str, Any], length: int) -> list[float]:
+    """Return each layer's compression ratio: one less the mean over its heads of min(alpha n^C, n) / n.
+
+    Parameters
+    ----------
+    budget
+        The content of a budget file.
+    length
+        The number of keys n: how long the prompt is.
+
+    Raises
+    ------
+    UserError
+        If the budget does not hold for prompts of this length.
+    """
+    if length > budget["supported_length"]:
+        raise UserError(
+            f"--length {length}: the budget of {budget['label']} holds up to {budget['supported_length']} tokens; "
+            "measure longer contexts, or give a shorter prompt"
+        )
+    shares = defaultdict(list)
+    for line in budget["heads"]:
+        shares[line["layer"]].append(min(line["alpha"] * length ** line["C"], length) / length)
+    if sorted(shares) != list(range(len(shares))):
+        raise UserError(f"the budget of {budget['label']} has laws of some layers only: make it from all layers")
+    return [1 - fmean(shares[layer]) for layer in sorted(shares)]
+
+
+def scale_to(ratios: Sequence[float], mean: float, length: int, fewest: int = 1) -> list[float]:
+    """Return the ratios after every layer's window has grown or shrunk by one factor, so that their mean is `mean`.
+
+    Parameters
+    ----------
+    ratios
+        Of each layer.
+    mean
+        The mean ratio wanted.
+    length
+        The number of keys n.
+    fewest
+        A layer keeps at least so many keys, and at most n.
+
+    Raises
+    ------
+    UserError
+        If no windows between `fewest` and n have that mean.
+    """
+    if not 0 <= mean <= 1 - fewest / length:
+        raise UserError(
+            f"{(1 - mean) * length:.0f} keys per row: a layer keeps between {fewest} and {length}; "
+            "give another factor, or a smaller observation window"
+        )
+
+    def scaled(factor: float) -> list[float]:
+        return [1 - min(max(factor * (1 - ratio), fewest / length), 1.0) for ratio in ratios]
+
+    low, high = 0.0, 2 / min(1 - ratio for ratio in ratios)
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if fmean(scaled(middle)) > mean else (low, middle)
+    return scaled(high)

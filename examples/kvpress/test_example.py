@@ -1,0 +1,125 @@
+"""The example on a tiny model with random weights."""
+
+from statistics import fmean
+
+import pytest
+import torch
+from kvpress import SnapKVPress
+from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
+
+from examples.kvpress.compare import main, measure, presses
+from examples.kvpress.decode import keys_kept, losses_on, pressed_cache
+from examples.kvpress.ratios import layer_ratios, scale_to
+from experiments.errors import UserError
+from experiments.models.loss import token_losses
+
+LENGTH, MORE = 100, 12
+LAWS = [(0, 2.0, 0.5), (0, 1.0, 0.0), (1, 8.0, 0.5), (1, 3.0, 1.0), (2, 4.0, 0.5), (2, 2.0, 0.5)]
+BUDGET = {
+    "label": "tiny",
+    "supported_length": 400,
+    "heads": [{"layer": layer, "head": i % 2, "alpha": alpha, "C": c} for i, (layer, alpha, c) in enumerate(LAWS)],
+}
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 64, "hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 3}
+    model = LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=6, num_key_value_heads=2)).eval()
+    for parameter in model.parameters():
+        parameter.requires_grad_(False).mul_(3.0)  # random initial weights give nearly uniform rows; these have peaks
+    return model
+
+
+@pytest.fixture(scope="module")
+def token_N():
+    return torch.randint(64, (LENGTH + MORE + 1,), generator=torch.manual_seed(1))
+
+
+def test_ratio_of_a_layer_is_of_the_mean_window_of_its_heads():
+    # sqrt(100) = 10: windows 20 and 1, 80 and all 100 (not 300), 40 and 20
+    assert layer_ratios(BUDGET, 100) == pytest.approx([1 - 0.105, 1 - 0.9, 1 - 0.3])
+    # sqrt(400) = 20: windows 40 and 1, 160 and 400, 80 and 40
+    assert layer_ratios(BUDGET, 400) == pytest.approx([1 - 41 / 800, 1 - 560 / 800, 1 - 120 / 800])
+
+
+def test_a_prompt_longer_than_the_budget_supports_is_refused():
+    with pytest.raises(UserError, match=r"401.* up to 400"):
+        layer_ratios(BUDGET, 401)
+
+
+def test_a_budget_of_some_layers_is_refused():
+    with pytest.raises(UserError, match="some layers"):
+        layer_ratios(BUDGET | {"heads": BUDGET["heads"][2:]}, 100)
+
+
+def test_all_windows_are_scaled_by_one_factor_within_one_key_and_all():
+    ratios = [0.9, 0.6, 0.2]
+    assert scale_to(ratios, fmean(ratios), 100) == pytest.approx(ratios)
+    assert scale_to(ratios, 1 - 0.65 / 3, 100) == pytest.approx([0.95, 0.8, 0.6])
+    assert scale_to(ratios, 1 - 2 / 3, 100) == pytest.approx([0.8, 0.2, 0.0])
+    assert scale_to(ratios, 1 - 0.14 / 3, 100, fewest=2) == pytest.approx([0.98, 0.96, 0.92])
+    assert scale_to([0.999, 0.5], 0.855, 100) == pytest.approx([0.99, 0.72])
+    assert scale_to(ratios, 0.0, 100) == [0.0, 0.0, 0.0]
+    with pytest.raises(UserError, match="between 5 and 100"):
+        scale_to(ratios, 0.96, 100, fewest=5)
+
+
+def test_both_presses_keep_as_many_keys_on_average(model, token_N):
+    ratios = scale_to(layer_ratios(BUDGET, LENGTH), 0.7, LENGTH, fewest=9)
+    pressed = presses(ratios, observed=8)
+    law, one = (keys_kept(pressed_cache(model, token_N[:LENGTH], press)) for press in pressed.values())
+    # kvpress rounds every layer down to whole keys.
+    assert all(0 <= (1 - ratio) * LENGTH - kept < 1 for ratio, kept in zip(ratios, law, strict=True))
+    assert len(set(law)) == 3
+    assert set(one) == {30}
+    assert abs(fmean(law) - fmean(one)) < 1
+
+
+def test_a_ratio_of_nothing_is_dense(model, token_N):
+    dense_N = token_losses(model, token_N)[LENGTH:]
+    for press in [None, SnapKVPress(0.0), *presses([0.0] * 3, observed=8).values()]:
+        cache = pressed_cache(model, token_N[:LENGTH], press)
+        assert keys_kept(cache) == [LENGTH] * 3
+        assert torch.allclose(losses_on(model, cache, token_N[LENGTH:], LENGTH), dense_N, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["ratio per layer", "one ratio"])
+def test_one_pass_is_decoding_token_by_token(model, token_N, name):
+    """Token by token transformers needs no mask, so that its own attention is right on layers of any length."""
+    press = presses([0.9, 0.2, 0.6], observed=8)[name]
+    cache = pressed_cache(model, token_N[:LENGTH], press)
+    expected = []
+    for position in range(LENGTH, LENGTH + MORE):
+        with torch.inference_mode():
+            asked = {"position_ids": torch.tensor([[position]]), "past_key_values": cache}
+            logits_C = model(input_ids=token_N[None, position : position + 1], **asked).logits[0, -1]
+        expected.append(-logits_C.log_softmax(-1)[token_N[position + 1]])
+    cache = pressed_cache(model, token_N[:LENGTH], press)
+    losses_N = losses_on(model, cache, token_N[LENGTH:], LENGTH)
+    assert torch.allclose(losses_N, torch.stack(expected), atol=1e-4)
+    dense_N = losses_on(model, pressed_cache(model, token_N[:LENGTH], None), token_N[LENGTH:], LENGTH)
+    assert (losses_N - dense_N).abs().max() > 1e-2
+
+
+def test_positions_go_on_where_the_prompt_ended(model, token_N):
+    """Without them, transformers would count from the number of keys that are left."""
+    cache = pressed_cache(model, token_N[:LENGTH], SnapKVPress(0.5, window_size=8))
+    right_N = losses_on(model, cache, token_N[LENGTH:], LENGTH)
+    cache = pressed_cache(model, token_N[:LENGTH], SnapKVPress(0.5, window_size=8))
+    assert isinstance(cache, DynamicCache)
+    wrong_N = losses_on(model, cache, token_N[LENGTH:], cache.get_seq_length())
+    assert (right_N - wrong_N).abs().max() > 1e-2
+
+
+def test_every_sample_is_measured(model, token_N):
+    losses, kept = measure(model, [token_N, token_N.flip(0)], LENGTH, None)
+    assert losses[0] == pytest.approx(float(token_losses(model, token_N)[LENGTH:].mean()), abs=1e-4)
+    assert losses[1] != losses[0]
+    assert kept == [LENGTH] * 3
+
+
+def test_a_missing_budget_is_one_line(capsys):
+    assert main(["--budget", "none.json"]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
