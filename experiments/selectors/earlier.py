@@ -49,9 +49,12 @@ def observed(rows: Rows, position: Tensor, window: int) -> Iterator[tuple[int, T
 
 
 def by_score(score_RN: Tensor, visible_RN: Tensor) -> Tensor:
-    """Return the place [R, N] of every key in the order of falling scores; ties go to the later key."""
+    """Return the place [R, N] of every key in the order of falling scores; ties go to the lower key index.
+
+    Pooled votes tie often: of a sink and its neighbours, the sink is to be first.
+    """
     shown_RN = score_RN.masked_fill(~visible_RN, -torch.inf)
-    later_first_RN = shown_RN.flip(-1).argsort(dim=-1, descending=True, stable=True)
-    place_RN = torch.empty_like(later_first_RN)
-    place_RN.scatter_(1, later_first_RN, torch.arange(score_RN.shape[1], device=score_RN.device).expand_as(place_RN))
-    return place_RN.flip(-1).double()
+    order_RN = shown_RN.argsort(dim=-1, descending=True, stable=True)
+    place_RN = torch.empty_like(order_RN)
+    place_RN.scatter_(1, order_RN, torch.arange(score_RN.shape[1], device=score_RN.device).expand_as(place_RN))
+    return place_RN.double()

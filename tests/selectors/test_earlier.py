@@ -44,6 +44,13 @@ def test_snap_kv_keeps_its_window_and_then_the_best_voted(together):
     assert order_RN[0, 9:51].tolist() == pooled.argsort(descending=True).tolist()
 
 
+def test_a_sink_comes_before_the_neighbours_that_its_votes_are_pooled_over():
+    rows = rows_at([50], 64)
+    sunk = replace(rows, earlier=lambda start, stop: rows.earlier(start, stop) + 9.0 * (torch.arange(stop) == 0))
+    order_RN, _ = order(SnapKV(window=8, kernel=7), sunk)
+    assert order_RN[0, 9:13].tolist() == [0, 1, 2, 3]
+
+
 def test_vertical_slash_keeps_the_best_columns_and_distances_half_and_half():
     rows = replace(rows_at([60], 64), head=0)
     order_RN, _ = order(VerticalSlash(observed=16, first=0, recent=0), rows)
