@@ -29,7 +29,7 @@ def curve(axes: Axes, line: pd.DataFrame, x: str, y: str, look: tuple[style.Colo
     colour, dash, marker = look
     line = line.sort_values(x)
     if "low" in line and line["low"].notna().any():
-        axes.fill_between(line[x], line["low"], line["high"], color=colour, alpha=0.08, lw=0)
+        axes.fill_between(line[x], line["low"], line["high"], color=colour, alpha=0.05, lw=0)
     axes.plot(line[x], line[y], dash, marker=marker, color=colour, ms=2.6, lw=0.9, mfc="none", mew=0.6)
 
 

@@ -39,7 +39,7 @@ def draw(evidence: Evidence, config: DictConfig) -> Drawing:
         summaries.append(tasks.cost_within(told))
         for panel, mix in zip(axes[0], config.mixes, strict=True):
             _against(panel, told[told["mix"] == mix], looks, config)
-            panel.set_title(f"decode, lengths {mix}")
+            panel.set_title(f"decode, {mix}")
         _at_budget(axes[1, 0], by_length, mixes, looks, config, confidence)
     if len(prefill):
         first = prefill["length"].astype(int)

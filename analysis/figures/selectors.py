@@ -34,7 +34,8 @@ def draw(evidence: Evidence, config: DictConfig) -> Drawing:
     rates = choices.rates(windows, ["dropped_mass", "output_error_renormalised"], how)
     labels = [label for label in labels_in_order(windows) if (table["label"] == label).any()]
     looks = _looks(list(table["selector"].unique()))
-    figure, axes = style.panels(7, len(labels), config.height, left=0.95, gap=0.3, right=0.04, edge=0.95)
+    timed = bool(table["seconds"].notna().any())
+    figure, axes = style.panels(6 + timed, len(labels), config.height, left=0.95, gap=0.3, right=0.04, edge=1.05)
     for column, label in zip(axes.T, labels, strict=True):
         own = table[table["label"] == label]
         longest = own[(own["length"] == own["length"].max()) & (own["rule"] == "grid")]
@@ -49,31 +50,25 @@ def draw(evidence: Evidence, config: DictConfig) -> Drawing:
         ):
             _curves(panel, lines, x, y, looks)
         style.length_axis(column[2], fixed["length"].unique().tolist(), most=4)
-        _seconds(column[4], longest.dropna(subset="seconds"), looks)
-        _bars(column[5], fixed[fixed["length"] == fixed["length"].max()], looks)
-        _exponents(column[6], grown[grown["label"] == label], looks)
-    for line in axes[:5]:
+        if timed:
+            _seconds(column[4], longest.dropna(subset="seconds"), looks)
+        _bars(column[-2], fixed[fixed["length"] == fixed["length"].max()], looks)
+        _exponents(column[-1], grown[grown["label"] == label], looks)
+    for line in axes[:-2]:
         low, high = (limits(panel.get_ylim()[i] for panel in line) for i, limits in ((0, min), (1, max)))
         for panel in line:
             panel.set_ylim(max(low, config.least), high)
     n = {label: style.count_text(table.loc[table["label"] == label, "length"].max()) for label in labels}
-    for line, x, y in zip(
-        axes,
-        (
-            *("keys kept", "keys kept", "context length (keys)", "keys read", "ms per token, search and attention"),
-            *("dropped mass", "exponent C"),
-        ),
-        (
-            "dropped mass",
-            "output error",
-            f"output error,\n{config.budget} keys",
-            "output error",
-            "output error",
-            "",
-            "",
-        ),
-        strict=True,
-    ):
+    words = [
+        ("keys kept", "dropped mass"),
+        ("keys kept", "output error"),
+        ("context length (keys)", f"output error,\n{config.budget} keys"),
+        ("keys read", "output error"),
+        *([("ms per token, search and attention", "output error")] if timed else []),
+        ("dropped mass", ""),
+        ("exponent C", ""),
+    ]
+    for line, (x, y) in zip(axes, words, strict=True):
         for panel in line:
             panel.set_xlabel(x)
             panel.tick_params(labelleft=panel is line[0])
