@@ -51,7 +51,7 @@ def split(windows: pd.DataFrame, confidence: float) -> pd.DataFrame:
     return table.assign(choice_low=table["choice"] - half, choice_high=table["choice"] + half).reset_index()
 
 
-def with_seconds(table: pd.DataFrame, steps: pd.DataFrame) -> pd.DataFrame:
+def with_times(table: pd.DataFrame, steps: pd.DataFrame) -> pd.DataFrame:
     """Add what a decode step of the model took where the same selector was timed at the same length and k.
 
     Parameters
@@ -61,17 +61,18 @@ def with_seconds(table: pd.DataFrame, steps: pd.DataFrame) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame : `table` with `select_seconds`, `attend_seconds`, their sum `seconds`, `dense_seconds` (all layers, one
-        token) and `index_seconds` (once per context); NaN where nothing was timed.
+    DataFrame : `table` with `select_ms`, `attend_ms`, their sum `ms`, and `dense_ms` (all layers, one token), and
+        `index_ms` (once per context); NaN where nothing was timed.
     """
-    names = ["select_seconds", "attend_seconds", "dense_seconds", "index_seconds"]
+    parts = ["select", "attend", "dense", "index"]
+    seconds, ms = [f"{part}_seconds" for part in parts], [f"{part}_ms" for part in parts]
     place = ["label", "selector", "length", "k"]
-    if not set(names) <= set(steps):  # none, or timed before selectors were
-        return table.assign(**dict.fromkeys([*names, "seconds"], np.nan))
-    steps = steps[steps["rule"] == "fixed"]
-    means = steps.astype({"label": str, "selector": str}).groupby(place)[names].mean().reset_index()
-    joined = table.merge(means.astype({"k": table["k"].dtype}), on=place, how="left")
-    return joined.assign(seconds=joined["select_seconds"] + joined["attend_seconds"])
+    if not set(seconds) <= set(steps):  # none, or timed before selectors were
+        return table.assign(**dict.fromkeys([*ms, "ms"], np.nan))
+    steps = steps[steps["rule"] == "fixed"].astype({"label": str, "selector": str, "k": table["k"].dtype})
+    means = 1e3 * steps.groupby(place)[seconds].mean().set_axis(ms, axis=1)
+    joined = table.merge(means.reset_index(), on=place, how="left")
+    return joined.assign(ms=joined["select_ms"] + joined["attend_ms"])
 
 
 def growth(windows: pd.DataFrame, eta: float, settings: Settings) -> pd.DataFrame:

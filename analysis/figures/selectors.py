@@ -29,12 +29,12 @@ def draw(evidence: Evidence, config: DictConfig) -> Drawing:
     if windows.empty:
         raise NothingToDraw("no selector beside the oracle: python run.py experiment=selectors")
     how = settings.fits(settings.analysis())
-    table = choices.with_seconds(choices.split(windows, how.confidence), evidence.tables["decoding"])
+    table = choices.with_times(choices.split(windows, how.confidence), evidence.tables["decoding"])
     grown = choices.growth(windows, config.eta, how)
     rates = choices.rates(windows, ["dropped_mass", "output_error_renormalised"], how)
     labels = [label for label in labels_in_order(windows) if (table["label"] == label).any()]
     looks = _looks(list(table["selector"].unique()))
-    timed = bool(table["seconds"].notna().any())
+    timed = bool(table["ms"].notna().any())
     figure, axes = style.panels(6 + timed, len(labels), config.height, left=0.95, gap=0.3, right=0.04, edge=1.05)
     for column, label in zip(axes.T, labels, strict=True):
         own = table[table["label"] == label]
@@ -51,7 +51,7 @@ def draw(evidence: Evidence, config: DictConfig) -> Drawing:
             _curves(panel, lines, x, y, looks)
         style.length_axis(column[2], fixed["length"].unique().tolist(), most=4)
         if timed:
-            _seconds(column[4], longest.dropna(subset="seconds"), looks)
+            _times(column[4], longest.dropna(subset="ms"), looks)
         _bars(column[-2], fixed[fixed["length"] == fixed["length"].max()], looks)
         _exponents(column[-1], grown[grown["label"] == label], looks)
     for line in axes[:-2]:
@@ -105,15 +105,14 @@ def _curves(axes: Axes, table: pd.DataFrame, x: str, y: str, looks: dict[str, Lo
         axes.set_ylim(0.8 * shown.min(), 1.3 * shown.max())
 
 
-def _seconds(axes: Axes, table: pd.DataFrame, looks: dict[str, Look]) -> None:
+def _times(axes: Axes, table: pd.DataFrame, looks: dict[str, Look]) -> None:
     """Draw the error against milliseconds per token where a model was timed, dense attention as a line."""
     if table.empty:
         axes.set_axis_off()
         return
     for name, look in looks.items():
-        own = table[table["selector"] == name]
-        families.curve(axes, own.assign(ms=1e3 * own["seconds"]), "ms", "output_error", look)
-    axes.axvline(1e3 * table["dense_seconds"].mean(), color="0.6", lw=2.4, zorder=0)
+        families.curve(axes, table[table["selector"] == name], "ms", "output_error", look)
+    axes.axvline(table["dense_ms"].mean(), color="0.6", lw=2.4, zorder=0)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.yaxis.set_minor_formatter(NullFormatter())
