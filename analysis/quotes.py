@@ -5,8 +5,13 @@ A quoted number in a text stands before a comment that says where it comes from,
     0.31<!-- =fits_pooled | label == "SmolLM2" and eta == 0.1 and law == "power" | C | .2f -->
 
 that is a table, the one line of it that is meant, a column and a format. docs/tables/ keeps the lines quoted, so
-that a test can tell whether text and tables agree where nothing has been measured. Between `<!-- =claims -->` and
-`<!-- end -->` stands the verdict table, a line per claim and norm.
+that a test can tell whether text and tables agree where nothing has been measured. Such a comment has pipes, which part
+the cells of a table, so it cannot stand in one: between
+
+    <!-- =lines fits_pooled | label == "SmolLM2" | by eta | eta: {eta:g} | C: {C:.2f} [{C_low:.2f}, {C_high:.2f}] -->
+
+and `<!-- end -->` stands a table of the lines meant, in the order of a column, with a heading and a format per cell.
+Between `<!-- =claims -->` and `<!-- end -->` stands the verdict table, a line per claim and norm.
 """
 
 import argparse
@@ -23,6 +28,11 @@ ROOT = Path(__file__).resolve().parents[1]
 TEXTS = ("README.md", "docs/results.md", "docs/choosing.md")
 NUMBER = re.compile(
     r"(?P<said>-?\d[\d.,]*%?)(?P<comment><!-- =(?P<table>\w+) \| (?P<line>.+?) \| (?P<column>\S+) \| (?P<form>\S+) -->)"
+)
+LINES = re.compile(
+    r"(?P<head><!-- =lines (?P<table>\w+) \| (?P<line>.+?) \| by (?P<order>\w+) \| (?P<cells>.+?) -->\n).*?"
+    r"(?P<end><!-- end -->)",
+    re.DOTALL,
 )
 VERDICTS = re.compile(r"(<!-- =claims -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -47,7 +57,7 @@ def main() -> int:
 def keep(text: str, tables: Path, kept: Path) -> None:
     """Write the lines that a text quotes from `tables` to `kept`, and the whole verdict table."""
     quotes: dict[str, list[str]] = {}
-    for found in NUMBER.finditer(text):
+    for found in (*NUMBER.finditer(text), *LINES.finditer(text)):
         quotes.setdefault(found["table"], []).append(found["line"])
     for name, conditions in sorted(quotes.items()):
         table = save.read_csv(tables, name)
@@ -64,6 +74,7 @@ def quoted(text: str, tables: Path) -> str:
     UserError : if a quote names no line of its table, or more than one.
     """
     text = NUMBER.sub(lambda found: _number(found, tables) + found["comment"], text)
+    text = LINES.sub(lambda found: found["head"] + _lines(found, tables) + found["end"], text)
     return VERDICTS.sub(lambda found: found[1] + _verdicts(save.read_csv(tables, "claims")) + found[2], text)
 
 
@@ -76,6 +87,19 @@ def _number(found: re.Match[str], tables: Path) -> str:
     if len(lines) != 1:
         raise UserError(f"{found['comment']}: the condition holds for {len(lines)} lines of the table; quote one")
     return format(lines[found["column"]].iloc[0], found["form"])
+
+
+def _lines(found: re.Match[str], tables: Path) -> str:
+    lines = save.read_csv(tables, found["table"]).query(found["line"]).sort_values(found["order"])
+    if lines.empty:
+        raise UserError(f"{found['head'].strip()}: the condition holds for no line of the table")
+    cells = dict(cell.split(": ", 1) for cell in found["cells"].split(" | "))
+    try:
+        filled = [[form.format_map(line) for form in cells.values()] for line in lines.to_dict("records")]
+    except KeyError as error:
+        known = ", ".join(map(str, lines.columns))
+        raise UserError(f"{found['head'].strip()}: the table has no column {error}; name one of {known}") from error
+    return "".join(f"| {' | '.join(line)} |\n" for line in ([*cells], ["---"] * len(cells), *filled))
 
 
 def _verdicts(claims: pd.DataFrame) -> str:

@@ -37,6 +37,26 @@ def test_the_verdict_table_stands_between_its_marks(tables):
     assert "old" not in text
 
 
+LINES = "<!-- =lines fits | C > 0 | by C | who: `{label}` | C: {C:.1f} [{C:.2f}] -->\n"
+
+
+def test_lines_become_a_table_in_the_order_of_a_column(tables, tmp_path):
+    text = quotes.quoted(f"Before\n\n{LINES}old\n<!-- end -->\nafter", tables)
+    assert text == (
+        f"Before\n\n{LINES}| who | C |\n| --- | --- |\n| `B` | 0.3 [0.27] |\n| `A` | 0.3 [0.31] |\n<!-- end -->\nafter"
+    )
+    quotes.keep(text, tables, tmp_path / "kept")
+    assert quotes.quoted(text, tmp_path / "kept") == text
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"), [("C > 0", "C > 1", "no line"), ("{C:.1f}", "{D}", "no column 'D'")]
+)
+def test_lines_that_are_not_there_are_refused(tables, old, new, message):
+    with pytest.raises(UserError, match=message):
+        quotes.quoted(LINES.replace(old, new) + "<!-- end -->", tables)
+
+
 def test_only_the_quoted_lines_are_kept(tables, tmp_path):
     text = "0.99<!-- =fits | label == 'B' | C | .3f -->"
     quotes.keep(text, tables, tmp_path / "kept")
