@@ -111,21 +111,32 @@ class Decoding:
         title = (
             f"{manifest['label']}, {DECODE}: all layers' attention for one token, ms, median of "
             f"{steps['repeats'].max()};\n"
-            "the oracle selects by reading every key"
+            "gain: dense over select and attend; the oracle selects by reading every key"
         )
         table = Table(title=title, title_justify="left", title_style="bold")
-        for name in ("context", "selector", "window", "keys", DENSE, "select", "attend", "dense / both"):
+        several = steps["selector"].unique().size > 1
+        for name in (
+            "context",
+            *(["selector"] if several else []),
+            "window",
+            "keys",
+            DENSE,
+            "select",
+            "attend",
+            "gain",
+        ):
             table.add_column(name, justify="left" if name in ("selector", "window") else "right", no_wrap=True)
         window = ["length", "rule", "parameter", "scale", "selector"]
         means = steps.groupby(window, sort=False).mean(numeric_only=True)
         for _, line in means.reset_index().iterrows():
             times = (line["dense_seconds"], line["select_seconds"], line["attend_seconds"])
+            scale = "" if line["scale"] == 1 else f" x {line['scale']:.3g}"
             table.add_row(
                 f"{line['length']:.0f}",
-                line["selector"],
-                f"{line['rule']} {line['parameter']:.3g} x {line['scale']:.3g}",
+                *([line["selector"]] if several else []),
+                f"{line['rule']} {line['parameter']:.3g}{scale}",
                 f"{line['k']:.0f}",
-                *(f"{1e3 * seconds:.2f}" for seconds in times),
+                *(f"{1e3 * seconds:.1f}" for seconds in times),
                 f"{times[0] / (times[1] + times[2]):.1f}",
             )
         return Findings([table], {})
