@@ -1,5 +1,6 @@
 """Seconds and bytes of a decode step's attention over context length: dense, and over the kept keys alone."""
 
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from omegaconf import DictConfig
 
 from analysis import families, style, tasks
@@ -43,6 +44,9 @@ def draw(evidence: Evidence, config: DictConfig) -> Drawing:
             families.curve(panel, line.assign(value=line[measure] * unit), "length", "value", look)
         style.length_axis(panel, table["length"].unique().tolist())
         panel.set_yscale("log")
+        panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        panel.yaxis.set_minor_locator(NullLocator())
         panel.set_title(title)
         panel.set_ylabel("ms per token" if unit > 1 else "MB per token")
         panel.set_xlabel("context length (keys)")

@@ -69,10 +69,11 @@ def draw(evidence: Evidence, config: DictConfig) -> Drawing:
         ("exponent C", ""),
     ]
     for line, (x, y) in zip(axes, words, strict=True):
-        for panel in line:
+        shown = [panel for panel in line if panel.axison]
+        for panel in shown:
             panel.set_xlabel(x)
-            panel.tick_params(labelleft=panel is line[0])
-        line[0].set_ylabel(y)
+            panel.tick_params(labelleft=panel is shown[0])
+        shown[0].set_ylabel(y)
     families.legend(axes[0, -1], {name.replace("_", " "): look for name, look in looks.items()})
     at = "; ".join(f"{style.short(label, 16)}: {length}" for label, length in n.items())
     style.footer(figure, f"{style.counts(windows)} Longest context: {at} keys.")
