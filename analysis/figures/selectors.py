@@ -34,12 +34,13 @@ def draw(evidence: Evidence, config: DictConfig) -> Drawing:
     rates = choices.rates(windows, ["dropped_mass", "output_error_renormalised"], how)
     labels = [label for label in labels_in_order(windows) if (table["label"] == label).any()]
     looks = _looks(list(table["selector"].unique()))
-    timed = bool(table["ms"].notna().any())
+    grid = table[(table["rule"] == "grid") & (table["length"] == table.groupby("label")["length"].transform("max"))]
+    grid = grid[grid["k"] < 0.9 * grid["length"]]  # beyond it the curves only fall to 0
+    timed = bool(grid["ms"].notna().any())
     figure, axes = style.panels(6 + timed, len(labels), config.height, left=0.95, gap=0.3, right=0.04, edge=1.05)
     for column, label in zip(axes.T, labels, strict=True):
         own = table[table["label"] == label]
-        longest = own[(own["length"] == own["length"].max()) & (own["rule"] == "grid")]
-        longest = longest[longest["k"] < 0.9 * longest["length"]]  # beyond it the curves only fall to 0
+        longest = grid[grid["label"] == label]
         fixed = own[(own["rule"] == "fixed") & (own["parameter"] == config.budget)]
         style.title(column[0], label, column[0].get_position().width * style.PAGE)
         for panel, lines, x, y in (

@@ -307,7 +307,7 @@ def tasks(outputs, lengths=(256, 512, 1024), samples=3):
 def searched(length=2048):
     """Return decode steps of two selectors: one scores all keys, one has nothing to search."""
     lines = []
-    for k in (16, 64, 256):
+    for k in (18, 60, 196):  # of the grid above
         for selector, seconds in (("oracle", 1e-6 * length), ("random", 0.0)):
             line = {"sample": 0, "length": length, "phase": "decode", "repeats": 3, "selector": selector, "k": float(k)}
             line |= {"rule": "fixed", "parameter": float(k), "scale": 1.0, "dense_seconds": 2e-6 * length}
