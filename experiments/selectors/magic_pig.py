@@ -136,6 +136,7 @@ class MagicPIG:
         key_GND = key_GND.float() - key_GND.float().mean(1, keepdim=True)
         code_GLN = torch.stack([self._codes(key_ND @ planes_DB) for key_ND in key_GND]).long()
         sorted_GLN, order_GLN = code_GLN.sort(dim=-1)
+        order_GLN = order_GLN.int()  # kept for every table and layer
         codes_C = torch.arange(2**self.bits + 1, device=key_GND.device)
         start_GLC = torch.searchsorted(sorted_GLN, codes_C.expand(groups, self.tables, -1).contiguous())
         unit_GND = normalize(key_GND, dim=-1)
@@ -151,7 +152,7 @@ class MagicPIG:
             bucket = torch.arange(len(count), device=key_GND.device).repeat_interleave(count)
             within = torch.arange(len(bucket), device=key_GND.device) - (count.cumsum(0) - count)[bucket]
             head, table = bucket // self.tables, bucket % self.tables
-            key = order_GLN[group_H[head], table, start_HL.flatten()[bucket] + within]
+            key = order_GLN[group_H[head], table, start_HL.flatten()[bucket] + within].long()
             place, by_place = (head * keys + key).sort(stable=True)  # the hits of one key stand together, by table
             again = torch.cat([place.new_zeros(1, dtype=torch.bool), place[1:] == place[:-1]])
             second = again.clone()
