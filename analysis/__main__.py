@@ -60,7 +60,8 @@ def analyse(outputs: Path, only: Sequence[str] | None, force: bool, console: Con
         runs = complete_runs(outputs)
         rows, windows = load_runs(runs)
         status.update(f"fitting laws to {len(rows):,} rows of {len(runs)} runs")
-        fits = tables.fits(rows, runs, outputs / "tables", config, force)
+        softmax = rows[rows["score_power"].isna()]
+        fits = tables.fits(softmax, runs, outputs / "tables", config, force)
         outcomes = []
         for name in names:
             status.update(f"drawing {name}")

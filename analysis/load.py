@@ -82,10 +82,10 @@ def load(outputs: str | Path = "outputs") -> tuple[pd.DataFrame, pd.DataFrame]:
     -------
     rows, windows : one line per sampled row, and one per averaged window, with the columns of the contract
         and `run`, `label`, `kind` (`gaussian` or `real`), `source`, `experiment`, `runner`, `s`, `sigma`,
-        `inputs`, `head_dim`, `corpus` (`prose`, `code` or a file's stem), `shuffled`, `role` (`main`, or
-        `comparison` for a control beside it), `model_hash`, `text_hash`, `seed`, `design` (identity of the
-        configuration without its seed) and `cluster` (what a bootstrap may resample as independent). Strings are
-        categoricals.
+        `inputs`, `head_dim`, `corpus` (`prose`, `code` or a file's stem), `shuffled`, `score_power` (NaN for softmax),
+        `role` (`main`, or `comparison` for a control beside it), `model_hash`, `text_hash`, `seed`, `design`
+        (identity of the configuration without its seed) and `cluster` (what a bootstrap may resample as independent).
+        Strings are categoricals.
 
     Raises
     ------
@@ -213,12 +213,12 @@ def describe_all(runs: Sequence[Run]) -> pd.DataFrame:
     """Describe each run, and tell main records from comparisons.
 
     Source code and shuffled tokens are there to be compared with a model's main corpus, so their `role` is
-    `comparison`; but of a model that has read nothing else they are `main`.
+    `comparison`; but of a model that has read nothing else they are `main`. Rows that are no softmax never are.
     """
     table = pd.DataFrame([describe(run) for run in runs])
     aside = table["corpus"].isin(["code"]) | table["shuffled"]
     has_main = table["model_hash"].isin(table.loc[~aside, "model_hash"])
-    return table.assign(role=np.where(aside & has_main, "comparison", "main"))
+    return table.assign(role=np.where((aside & has_main) | table["score_power"].notna(), "comparison", "main"))
 
 
 def _corpus(run: Run) -> str | None:
@@ -243,6 +243,7 @@ def describe(run: Run) -> dict[str, Any]:
         "inputs": source.get("inputs"),
         "corpus": _corpus(run),
         "shuffled": bool(source.get("shuffle")),
+        "score_power": float(run.config["runner"].get("score_power") or np.nan),
         "model_hash": hashes.get("model"),
         "text_hash": hashes.get("text"),
         "seed": int(run.manifest["seed"]),

@@ -80,5 +80,6 @@ def test_the_figures_tell_random_from_the_oracle(analysed):
     summary = pd.read_csv(analysed / "tables" / "selectors_summary.csv")
     grown = summary[(summary["measure"] == "keys needed") & (summary["selector"] == "random")]
     assert np.allclose(grown["C"], 1, atol=0.05)
+    assert set(pd.read_csv(analysed / "tables" / "fits.csv")["variant"]) == {"plain"}  # laws are of softmax alone
     both = pd.read_csv(analysed / "tables" / "leverage.csv")
     assert set(both["variant"]) == {"plain", "plain, |x|^2"}
