@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), metavar="DIR", help="where runs/ lies")
     asked = parser.parse_args(arguments)
     try:
-        analyse(asked.outputs, asked.only, asked.force, Console())
+        failed = analyse(asked.outputs, asked.only, asked.force, Console())
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -31,10 +31,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"error: {error.filename}: {error.strerror}; make it writable or choose another --outputs", file=sys.stderr
         )
         return 1
-    return 0
+    for outcome in failed:
+        print(f"error: figure {outcome.name} failed: {outcome.reason}; the others are made", file=sys.stderr)
+    return 1 if failed else 0
 
 
-def analyse(outputs: Path, only: Sequence[str] | None, force: bool, console: Console) -> Path:
+def analyse(outputs: Path, only: Sequence[str] | None, force: bool, console: Console) -> list[Outcome]:
     """Make the tables, the stale figures among those asked for (all by default) and the report.
 
     Parameters
@@ -46,7 +48,7 @@ def analyse(outputs: Path, only: Sequence[str] | None, force: bool, console: Con
 
     Returns
     -------
-    Path : of the report.
+    list : the figures that failed.
 
     Raises
     ------
@@ -74,14 +76,14 @@ def analyse(outputs: Path, only: Sequence[str] | None, force: bool, console: Con
         save.write_csv(verdicts, outputs / "tables", "claims")
         page = report.write(outputs, outcomes, fits, verdicts, runs, config)
     console.print(_summary(outcomes, fits, len(runs)))
-    if left := rows["run"].nunique() - fullest_design(rows)["run"].nunique():
+    if left := softmax["run"].nunique() - fullest_design(softmax)["run"].nunique():
         console.print(
-            f"{left} of {len(runs)} runs repeat a label that another configuration measured more fully (most heads, "
-            "then lengths, then samples) and are left out; to see them, measure into another outputs= directory",
+            f"laws are fitted without {left} of {len(runs)} runs, which repeat a label that another configuration "
+            "measured more fully (most heads, then lengths, then samples); figures of another kind may show them",
             soft_wrap=True,
         )
     console.print(str(page), soft_wrap=True, highlight=False)
-    return page
+    return [outcome for outcome in outcomes if outcome.status == "failed"]
 
 
 def _summary(outcomes: Sequence[Outcome], fits: tables.Fits, runs: int) -> Table:

@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         name, _, value = asked.tolerance.partition("=")
         if name != "dropped_mass" or not value.replace(".", "", 1).isdigit():
-            raise UserError(f"--tolerance {asked.tolerance}: give dropped_mass=0.05, or another recorded value")
+            raise UserError(f"--tolerance {asked.tolerance}: give dropped_mass=VALUE, such as dropped_mass=0.05")
         if not 0 < asked.coverage < 1:
             raise UserError(f"--coverage {asked.coverage}: give a share between 0 and 1")
         content = budget(
@@ -103,12 +103,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    console = Console()
+    console = Console(soft_wrap=True, highlight=False)
     console.print(_promise_table(content))
+    if asked.lengths:
+        console.print(_keys_table(content, sorted(set(asked.lengths))))
+    console.print(f"wrote {path}; the model within it:")
     console.print(
         f"python run.py source=smollm2 runner=language windows=budget windows.file={path}",
-        soft_wrap=True,
-        highlight=False,
     )
     return 0
 
@@ -307,16 +308,38 @@ def _file_name(label: str) -> str:
 
 def _promise_table(content: dict[str, Any]) -> Table:
     tolerance, held = content["tolerance"], content["held_out"]
+    promised = f"dropped mass <= {tolerance['dropped_mass']:g} for {tolerance['coverage']:.0%} of a head's rows"
+    if content["cost"] is not None:
+        promised = (
+            f"{promised}, scaled by {content['factor']:.3g}\nto {content['cost']:g} keys on average over contexts of 1 "
+            f"to {held['length']}: no longer a promise; what is left of it"
+        )
     title = (
-        f"{content['label']}: dropped mass <= {tolerance['dropped_mass']:g} for {tolerance['coverage']:.0%} of a "
-        f"head's rows\non text that was not used, lengths up to {content['fitted']['lengths'][-1]} fitted; "
-        f"{held['foretold']:.0%} of the heads foretold at {held['length']}"
+        f"{content['label']}: {promised}\non text that was not used, {len(content['fitted']['samples'])} samples and "
+        f"lengths up to {content['fitted']['lengths'][-1]} fitted;\n"
+        f"{held['foretold']:.0%} of the heads foretold at {held['length']}; "
+        "heads within: those that keep it by themselves"
     )
     table = Table(title=title, title_justify="left", title_style="bold")
     for name in ("context", "keys per row", "rows within", "heads within"):
         table.add_column(name, justify="right")
     for line in content["promise"]:
         table.add_row(f"{line['length']}", f"{line['mean_keys']:.0f}", f"{line['rows']:.1%}", f"{line['heads']:.0%}")
+    return table
+
+
+def _keys_table(content: dict[str, Any], lengths: Sequence[int]) -> Table:
+    title = "keys of a head, with the prediction interval of the median head"
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for name in ("context", "10% of heads", "median", "low", "high", "90%", "mean", ""):
+        table.add_column(name, justify="right")
+    for length in lengths:
+        points = [point for head in content["heads"] for point in head["keys"] if point["length"] == length]
+        k = np.array([[point[name] for name in ("k", "low", "high")] for point in points])
+        few, many = np.quantile(k[:, 0], [0.1, 0.9])
+        cells = (few, *np.median(k, axis=0), many, k[:, 0].mean())
+        far = "extrapolated" if points[0]["extrapolation"] else ""
+        table.add_row(f"{length}", *(f"{value:.0f}" for value in cells), far)
     return table
 
 

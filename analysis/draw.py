@@ -1,5 +1,6 @@
 """Draws one figure if it is stale, and says what became of it."""
 
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -15,11 +16,12 @@ from analysis.gather import gather
 from analysis.load import Run
 from analysis.stamp import PACKAGE, Stamp
 from analysis.tables import Fits
+from experiments.errors import UserError
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a figure: `drawn`, `fresh`, `skipped` for want of records, or `not asked for`."""
+    """What became of a figure: `drawn`, `fresh`, `skipped` for want of records, `failed`, or `not asked for`."""
 
     name: str
     status: str
@@ -39,7 +41,8 @@ def draw(
 ) -> Outcome:
     """Draw a figure and its table below `outputs`, unless its stamp says that both are fresh.
 
-    A figure whose records are gone loses its files too, lest a report show what no record supports.
+    A figure whose records are gone loses its files too, lest a report show what no record supports; so does one that
+    fails unexpectedly, and its traceback goes to `figures/NAME.log`.
     """
     config = settings.figure(name)
     evidence, used = gather(config, rows, windows, fits, runs)
@@ -58,15 +61,26 @@ def draw(
             path.unlink(missing_ok=True)
             save.write_figure(drawing.figure, outputs / "figures", name)
     except figures.NothingToDraw as nothing:
-        for stale in (path, *results):
-            stale.unlink(missing_ok=True)
+        _remove(path, *results)
         return Outcome(name, "skipped", str(nothing), config, None)
+    except UserError:
+        raise
+    except Exception as error:  # records can be of a kind that nobody thought of; the other figures are not to suffer
+        _remove(path, *results)
+        log = outputs / "figures" / f"{name}.log"
+        save.write_text(log, traceback.format_exc())
+        return Outcome(name, "failed", f"{type(error).__name__}: {error} (details in {log})", config, None)
     for table, called in ((drawing.table, name), (drawing.summary, f"{name}_summary")):
         if table is not None:
             save.write_csv(table, outputs / "tables", called)
             save.write_tex(table, outputs / "tables", called)
     made.write(path)
     return Outcome(name, "drawn", "", config, made)
+
+
+def _remove(*paths: Path) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
 
 
 def left_alone(name: str, outputs: Path) -> Outcome:

@@ -192,7 +192,10 @@ def _table(runs: list[Run], name: str, needed: tuple[str, ...]) -> pd.DataFrame:
             raise _unreadable(path, KeyError(f"no column {', '.join(missing)}"))
         frames.append(frame)
     if not frames:
-        raise UserError("no complete records of runner=approximation: measure first, e.g. python run.py")
+        raise UserError(
+            "no complete records of runner=approximation, which the report's laws are made of, beside those of models "
+            "within windows: python run.py experiment=quick, into the same outputs="
+        )
     table = pd.concat(frames, ignore_index=True)
     # a million lines that repeat one name or sha256 are better stored once
     for words in sorted({"variant", "selector", "rule", "phase"} & set(table)):

@@ -68,7 +68,7 @@ def panels(
 
 def shades(count: int) -> list[Colour]:
     """Colours from dark to middling light, in order of lightness, so that grey print keeps the order."""
-    return [tuple(colour) for colour in mpl.colormaps["cividis"](np.linspace(0.15, 0.75, max(count, 1)))]
+    return [tuple(colour) for colour in mpl.colormaps["cividis"](np.linspace(0.15, 0.75, count))]
 
 
 def title(axes: Axes, label: str, width: float, size: float = 7.5) -> None:

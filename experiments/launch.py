@@ -97,7 +97,7 @@ def main() -> int:
         text = one_line(error)
         if plugin := PLUGIN.search(text):
             text = f"this launcher is not installed; pip install '.[{EXTRAS[plugin['name']]}]', or hydra/launcher=local"
-        elif isinstance(error, OSError):
+        elif isinstance(error, OSError) and not isinstance(error, HydraException):
             text = f"the results cannot be written ({text}); choose another outputs="
         errors.print(f"error: {text}", markup=False)
         return 1

@@ -96,7 +96,10 @@ class Rows:
             If no row comes before another, as in an encoder.
         """
         if self.earlier is None:
-            raise UserError("this selector goes by earlier rows, and an encoder has none: choose a causal source")
+            raise UserError(
+                "a selector that goes by earlier rows needs a causal source, and an encoder has none: choose another "
+                "source, or leave the selector out of a set with ~selector.parts.NAME"
+            )
         logits_HRN = self.earlier(start, stop)
         if self.power is not None:
             hidden_HRN = torch.isneginf(logits_HRN)

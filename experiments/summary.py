@@ -78,7 +78,7 @@ def sentence(rows: pd.DataFrame) -> str | None:
     spread = f" (10% of heads below n^{low:.2f}, 10% above n^{high:.2f})" if len(slopes) > 1 else ""
     rough = "" if rows["length"].nunique() > 3 else " A rough slope: few lengths."
     return (
-        f"The window for a dropped mass of {TOLERANCE:g} grows like n^{middle:.2f} between "
+        f"The window of most probable keys for a dropped mass of {TOLERANCE:g} grows like n^{middle:.2f} between "
         f"{rows['length'].min()} and {rows['length'].max()} keys{spread}.{rough}"
     )
 

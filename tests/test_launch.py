@@ -79,6 +79,7 @@ def test_a_plan_measures_nothing(command, tmp_path):
         (["source.lenghts=[4]"], "lenghts"),
         (["source.rows=many"], "many"),
         (["experiment=none"], "none"),
+        (["selector=snapkv"], "error: In 'config': Could not find 'selector/snapkv'"),
         (["memory_gb=0.0001"], "memory_gb"),
         (["threads=0"], "threads"),
         (["seed=-1"], "seed"),

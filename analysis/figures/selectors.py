@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 from omegaconf import DictConfig
 
 from analysis import choices, families, settings, style
@@ -18,6 +18,7 @@ KINDS = (
     ("uniform_columns", "lev_attention"),
 )
 MARKERS = "osv^D"
+DASHES = ("-", "--", ":", "-.")
 Look = tuple[style.Colour, str, str]
 
 
@@ -41,7 +42,7 @@ def draw(evidence: Evidence, config: DictConfig) -> Drawing:
     for column, label in zip(axes.T, labels, strict=True):
         own = table[table["label"] == label]
         longest = grid[grid["label"] == label]
-        fixed = own[(own["rule"] == "fixed") & (own["parameter"] == config.budget)]
+        fixed = own[(own["rule"] == "fixed") & (own["parameter"] == config.budget) & (own["k"] < own["length"])]
         style.title(column[0], label, column[0].get_position().width * style.PAGE)
         for panel, lines, x, y in (
             (column[0], longest, "k", "dropped_mass"),
@@ -66,7 +67,7 @@ def draw(evidence: Evidence, config: DictConfig) -> Drawing:
         ("context length (keys)", f"output error,\n{config.budget} keys"),
         ("keys read", "output error"),
         *([("ms per token, search and attention", "output error")] if timed else []),
-        ("dropped mass", ""),
+        (f"dropped mass, {config.budget} keys", ""),
         ("exponent C", ""),
     ]
     for line, (x, y) in zip(axes, words, strict=True):
@@ -88,8 +89,8 @@ def _looks(names: list[str]) -> dict[str, Look]:
     """Return shade, dash and marker of each selector, kind by kind; others as controls."""
     shades = style.shades(len(KINDS))
     looks: dict[str, Look] = {"oracle": (BLACK, "-", "")} if "oracle" in names else {}
-    for kind, shade in zip(KINDS, shades, strict=True):
-        looks |= {name: (shade, "-", MARKERS[i]) for i, name in enumerate(kind) if name in names}
+    for kind, shade, dash in zip(KINDS, shades, DASHES, strict=True):
+        looks |= {name: (shade, dash, MARKERS[i]) for i, name in enumerate(kind) if name in names}
     looks |= {name: (GREY, "--", "x") for name in names if name not in looks}
     return looks
 
@@ -116,6 +117,9 @@ def _times(axes: Axes, table: pd.DataFrame, looks: dict[str, Look]) -> None:
         families.curve(axes, table[table["selector"] == name], "ms", "output_error", look)
     axes.axvline(table["dense_ms"].mean(), color="0.6", lw=2.4, zorder=0)
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.set_yscale("log")
     axes.yaxis.set_minor_formatter(NullFormatter())
 

@@ -122,6 +122,8 @@ class Approximation:
         label = manifest["label"] if selectors[0] == "oracle" else f"{manifest['label']}, keys kept by {selectors[0]}"
         title = f"{label}: {len(rows)} rows in {manifest['seconds']:.0f} s, peak {manifest['peak_rss_mb']:.0f} MB"
         first = windows[windows["selector"] == selectors[0]]
+        if selectors[0] != "oracle":
+            title += "\nk_min is of the most probable keys, whichever are kept; tau is of those kept"
         shown = [summary.table(rows, first, title), summary.sentence(rows)]
         if len(selectors) > 1:
             shown.append(summary.selectors(windows))

@@ -134,7 +134,7 @@ class Decoding:
             table.add_row(
                 f"{line['length']:.0f}",
                 *([line["selector"]] if several else []),
-                f"{line['rule']} {line['parameter']:.3g}{scale}",
+                f"{line['rule']} {line['parameter']:.4g}{scale}",
                 f"{line['k']:.0f}",
                 *(f"{1e3 * seconds:.1f}" for seconds in times),
                 f"{times[0] / (times[1] + times[2]):.1f}",

@@ -59,11 +59,17 @@ class Language:
 
     def groups(self, source: Source, windows: Any) -> int:
         """Return how often `run` will call `advance`: once per pass."""
+        if self.phase == DECODE and min(source.lengths) <= self.decode_tokens:
+            raise UserError(
+                f"source.lengths has {min(source.lengths)}, but runner.decode_tokens={self.decode_tokens} tokens of it "
+                "are decoded: give longer lengths or fewer tokens"
+            )
         lengths = len(source.lengths) if self.phase == DECODE else 1
         return source.samples * lengths * (1 + len(checked_windows(source, windows, self.name)))
 
     def plan(self, job: Job, machine: Machine) -> Plan:
         """Return what a job costs; seconds follow from the source's estimate of a plain forward pass."""
+        self.groups(job.source, job.windows)  # refuses what cannot be run
         windows = checked_windows(job.source, job.windows, self.name)
         longest, samples = max(job.source.lengths), job.source.samples
         tokens = longest - 1 if self.phase == PREFILL else len(job.source.lengths) * self.decode_tokens
@@ -100,11 +106,6 @@ class Language:
 
         asked = checked_windows(source, windows, self.name)
         check_oracle(selector, self.name)
-        if self.phase == DECODE and min(source.lengths) <= self.decode_tokens:
-            raise UserError(
-                f"source.lengths has {min(source.lengths)}, but runner.decode_tokens={self.decode_tokens} tokens of it "
-                "are decoded: give longer lengths or fewer tokens"
-            )
         layers = self._checked_layers(source)
         model = load_model(source.located, getattr(torch, source.dtype), machine.device, "AutoModelForCausalLM")
 

@@ -105,7 +105,8 @@ class MagicPIG:
         def weight(k_R: Tensor) -> Tensor:
             last_R1 = order_RN.gather(1, k_R[:, None] - 1)
             last = kind_RN.gather(1, last_R1), second_RN.gather(1, last_R1), near_RN.gather(1, last_R1)
-            return self._weights(kind_RN, near_RN, chance_RN, *last)
+            weight_RN = self._weights(kind_RN, near_RN, chance_RN, *last)
+            return weight_RN.masked_fill((k_R >= exact.n_R)[:, None], 1.0)  # nothing is left to stand for
 
         return Sampled(order_RN, weight)
 
@@ -173,7 +174,8 @@ class MagicPIG:
             chance_HK = self._chance((unit_HKD @ normalize(query_HD, dim=-1)[..., None])[..., 0])
             kind_HK, near_HK, second_HK = (of.gather(1, key_HK) for of in (kind_HN, near_HN, second_HN))
             last = kind_HK[:, -1:], second_HK[:, -1:], near_HK[:, -1:]
-            return Found(key_HK, self._weights(kind_HK, near_HK, chance_HK, *last).log().float())
+            weight_HK = self._weights(kind_HK, near_HK, chance_HK, *last)
+            return Found(key_HK, weight_HK.log().float() if k < keys else torch.zeros_like(weight_HK).float())
 
         return search
 

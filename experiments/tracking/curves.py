@@ -56,6 +56,11 @@ def exponents(curves: pd.DataFrame) -> pd.DataFrame:
 def _names(windows: pd.DataFrame) -> pd.Series:
     """Return a name for each line's window, such as power_0.5_x4; its selector's goes first where there are several."""
     scale = windows["scale"].map(lambda scale: "" if scale == 1 else f"_x{scale:.3g}")
-    names = windows["rule"] + "_" + windows["parameter"].map("{:.3g}".format) + scale
+    names = (
+        windows["rule"]
+        + "_"
+        + windows["parameter"].map(lambda value: f"{value:g}" if value == round(value) else f"{value:.3g}")
+        + scale
+    )
     several = "selector" in windows and len(windows["selector"].unique()) > 1
     return windows["selector"].astype(str) + "/" + names if several else names

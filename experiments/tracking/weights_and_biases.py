@@ -57,7 +57,7 @@ class WeightsAndBiases:
             entity=self.entity,
             group=group,
             job_type=config["runner"]["name"],
-            name=f"{manifest['label']} {manifest['run_id'][:8]}",
+            name=f"{manifest['label']}{_told_apart(config)} {manifest['run_id'][:8]}",
             config=config | {"manifest": manifest},
         ) as run:
             import wandb
@@ -102,6 +102,12 @@ def start(outputs: Path, **about: Any) -> Any:
         silent=True, console="off", x_disable_stats=True, disable_git=True, save_code=False, x_save_requirements=False
     )
     return wandb.init(dir=str(outputs), reinit="create_new", settings=settings, **about)
+
+
+def _told_apart(config: dict[str, Any]) -> str:
+    """Return the selector's name, where it is another than the oracle."""
+    selector = config["selector"]["name"]
+    return "" if selector == "oracle" else f", {selector}"
 
 
 def _curves(record: Path) -> pd.DataFrame:

@@ -110,7 +110,8 @@ def test_the_stamp_names_the_records_and_the_command(analysed):
 
 
 def test_a_figure_without_records_is_skipped_with_its_reason_and_its_old_files_go(outputs, capsys):
-    (outputs / "runs" / "real" / "manifest.json").unlink()
+    for manifest in (outputs / "runs").glob("*real*/manifest.json"):
+        manifest.unlink()
     assert run(outputs) == 0
     printed = capsys.readouterr().out
     assert statuses(printed) == {
@@ -150,3 +151,18 @@ def test_without_records_the_command_ends_in_one_line(tmp_path):
     assert done.returncode == 1
     assert done.stderr.startswith("error: no complete records")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_figure_that_fails_harms_no_other(outputs, capsys, monkeypatch):
+    def fail(evidence, config):
+        raise ZeroDivisionError("of a kind that nobody thought of")
+
+    monkeypatch.setattr("analysis.figures.regimes.draw", fail)
+    assert run(outputs, "--only", "regimes", "windows") == 1
+    captured = capsys.readouterr()
+    told = statuses(captured.out)
+    assert (told["regimes"], told["windows"]) == ("failed", "drawn")
+    assert captured.err.count("\n") == 1
+    assert "figure regimes failed: ZeroDivisionError: of a kind" in captured.err
+    assert "Traceback" in (outputs / "figures" / "regimes.log").read_text()
+    assert (outputs / "report" / "index.html").exists()

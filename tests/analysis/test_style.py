@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from analysis import style
+from analysis import families, style
 
 
 @pytest.mark.parametrize("scale", ["linear", "log"])
@@ -34,6 +34,11 @@ def test_spreading_keeps_both_ends():
     assert style.spread_over([1, 2, 3, 4, 5], 3) == [1, 3, 5]
     assert style.spread_over([1, 2], 5) == [1, 2]
     assert style.spread_over([1, 2, 3], 1) == [3]
+
+
+def test_no_curve_needs_no_shade():
+    assert style.shades(0) == []
+    assert families.looks(["each head's C"]) == {"each head's C": (families.BLACK, "-", families.MARKERS[0])}
 
 
 def test_shades_grow_lighter_so_that_grey_print_keeps_their_order():
