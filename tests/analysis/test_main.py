@@ -158,7 +158,7 @@ def test_a_figure_that_fails_harms_no_other(outputs, capsys, monkeypatch):
         raise ZeroDivisionError("of a kind that nobody thought of")
 
     monkeypatch.setattr("analysis.figures.regimes.draw", fail)
-    assert run(outputs, "--only", "regimes", "windows") == 1
+    assert run(outputs, "--only", "regimes", "windows", "--force") == 1
     captured = capsys.readouterr()
     told = statuses(captured.out)
     assert (told["regimes"], told["windows"]) == ("failed", "drawn")
