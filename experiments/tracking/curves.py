@@ -59,7 +59,7 @@ def _names(windows: pd.DataFrame) -> pd.Series:
     names = (
         windows["rule"]
         + "_"
-        + windows["parameter"].map(lambda value: f"{value:g}" if value == round(value) else f"{value:.3g}")
+        + windows["parameter"].map(lambda value: f"{value:.3g}" if value % 1 else f"{value:g}")
         + scale
     )
     several = "selector" in windows and len(windows["selector"].unique()) > 1
