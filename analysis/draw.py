@@ -51,6 +51,7 @@ def draw(
     command = f"python -m analysis --only {name} --force"
     made = stamp.make(command, [settings.analysis(), config], script, used)
     path, results = outputs / "figures" / f"{name}.json", files(config, name, outputs)
+    log = outputs / "figures" / f"{name}.log"
     if not force and made.matches(path, results):
         return Outcome(name, "fresh", "", config, made)
     try:
@@ -58,16 +59,15 @@ def draw(
             mpl.rcdefaults()
             mpl.style.use(PACKAGE / "paper.mplstyle")
             drawing = module.draw(evidence, config)
-            path.unlink(missing_ok=True)
+            _remove(path, log)
             save.write_figure(drawing.figure, outputs / "figures", name)
     except figures.NothingToDraw as nothing:
         _remove(path, *results)
         return Outcome(name, "skipped", str(nothing), config, None)
-    except UserError:
+    except (UserError, OSError):  # neither is the figure's own, and both have a remedy that is told elsewhere
         raise
     except Exception as error:  # records can be of a kind that nobody thought of; the other figures are not to suffer
         _remove(path, *results)
-        log = outputs / "figures" / f"{name}.log"
         save.write_text(log, traceback.format_exc())
         return Outcome(name, "failed", f"{type(error).__name__}: {error} (details in {log})", config, None)
     for table, called in ((drawing.table, name), (drawing.summary, f"{name}_summary")):

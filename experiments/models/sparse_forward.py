@@ -95,7 +95,7 @@ def _hide(logits_RN: Tensor, attention: Attention, head: int, position_R: Tensor
     """Set the logits of keys that a row does not see to -inf; return how many it sees [R]."""
     rows, keys = logits_RN.shape
     if attention.causal:
-        # Rows in a row differ in their last keys alone: nothing as large as the logits is made.
+        # Neighbouring rows differ in their last keys alone: no mask as large as the logits is made.
         later_RR = torch.ones(rows, rows, dtype=torch.bool, device=logits_RN.device).triu(1)
         logits_RN[:, keys - rows :].masked_fill_(later_RR, -torch.inf)
         return position_R + 1

@@ -86,6 +86,18 @@ def test_lengths_beyond_the_evidence_are_refused_unless_told(outputs):
         assert told[40960]["low"] <= told[40960]["k"] <= told[40960]["high"]
 
 
+def test_what_is_asked_is_printed(outputs, capsys):
+    place = ["--model", "tiny", "--outputs", str(written(outputs))]
+    assert main([*place, "--lengths", "3000", "40960", "--extrapolate"]) == 0
+    printed = capsys.readouterr().out
+    line = next(line for line in printed.splitlines() if "40960" in line)
+    assert "extrapolated" in line
+    assert "extrapolated" not in next(line for line in printed.splitlines() if "3000" in line)
+    assert f"wrote {outputs / 'budgets' / 'tiny.json'}" in printed
+    assert main([*place, "--cost", "40"]) == 0
+    assert "no longer a promise" in capsys.readouterr().out
+
+
 def test_a_cost_is_met_over_all_contexts(outputs):
     content = make(written(outputs), cost=40)
     n = np.arange(1, LENGTHS[-1] + 1, dtype=float)

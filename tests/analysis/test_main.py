@@ -166,3 +166,6 @@ def test_a_figure_that_fails_harms_no_other(outputs, capsys, monkeypatch):
     assert "figure regimes failed: ZeroDivisionError: of a kind" in captured.err
     assert "Traceback" in (outputs / "figures" / "regimes.log").read_text()
     assert (outputs / "report" / "index.html").exists()
+    monkeypatch.undo()
+    assert run(outputs, "--only", "regimes") == 0
+    assert not (outputs / "figures" / "regimes.log").exists()

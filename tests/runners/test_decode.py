@@ -13,6 +13,7 @@ from experiments.models.context import Context
 from experiments.models.load import load_config, load_model
 from experiments.models.locate import locate
 from experiments.models.loss import token_losses
+from experiments.models.sharpened import sharpened
 from experiments.models.sparse_forward import attend_to_top_k
 from experiments.records.folder import Record
 from experiments.runners.decoding import _over_kept
@@ -69,6 +70,22 @@ def test_all_keys_of_a_cache_are_dense(model):
     dense, _ = context.losses(TOKENS[60:])
     with attend_to_top_k(model, lambda rows, *_: rows.n_R):
         torch.testing.assert_close(context.losses(TOKENS[60:])[0], dense, rtol=0, atol=1e-4)
+
+
+def test_a_sharper_softmax_is_that_of_larger_queries(tmp_path):
+    folder = small.save("llama", tmp_path)
+    plain, larger = (load_model(locate(str(folder)), torch.float32, CPU, "AutoModelForCausalLM") for _ in range(2))
+    for layer in larger.base_model.layers:
+        layer.self_attn.q_proj.weight.data *= 1.5
+    dense = token_losses(plain, TOKENS)
+    with sharpened(plain, 1.0):
+        torch.testing.assert_close(token_losses(plain, TOKENS), dense, rtol=0, atol=1e-4)
+    with sharpened(plain, 1.5):
+        context = Context(plain)
+        context.read(TOKENS[:60])
+        found = context.losses(TOKENS[60:])[0]
+    torch.testing.assert_close(found, token_losses(larger, TOKENS)[60:], rtol=0, atol=1e-4)
+    assert (found - dense[60:]).abs().max() > 1e-3
 
 
 def test_decoding_in_one_go_is_decoding_token_by_token(model):
