@@ -78,9 +78,16 @@ class Rows:
         """Return the scaled, masked logits [R, N] in float32 or better; -inf where a key is not visible.
 
         They are written into `out` if it is given.
+
+        Raises
+        ------
+        UserError
+            If a logit may not be finite.
         """
         dtype = torch.promote_types(self.query_RD.dtype, torch.float32)
-        logits_RN = torch.mm(self.query_RD.to(dtype) * self.scale, self.key_ND.to(dtype).T, out=out)
+        query_RD, key_ND = self.query_RD.to(dtype) * self.scale, self.key_ND.to(dtype)
+        check_finite(query_RD, key_ND, f"layer {self.layer}, head {self.head}")
+        logits_RN = torch.mm(query_RD, key_ND.T, out=out)
         if self.power is not None:
             logits_RN = _log_of_power(logits_RN, self.power)
         if self.visible_RN is not None:
@@ -111,6 +118,24 @@ class Rows:
         if self.visible_RN is not None:
             return self.visible_RN
         return torch.ones(len(self), self.keys, dtype=torch.bool, device=self.query_RD.device)
+
+
+def check_finite(query_RD: Tensor, key_ND: Tensor, where: str) -> None:
+    """Raise UserError unless every product of these queries and keys is finite, by their norms (Cauchy-Schwarz)."""
+    bound = float(query_RD.norm(dim=-1).amax().double() * key_ND.norm(dim=-1).amax().double())
+    if not bound < torch.finfo(query_RD.dtype).max:
+        raise UserError(
+            f"{where}: logits up to {bound:.3g} are not finite in {query_RD.dtype}; give source.dtype=float32, another "
+            "checkpoint or a smaller scale"
+        )
+
+
+def check_rows(highest_R: Tensor) -> None:
+    """Raise UserError if the largest logit of a row [R] is not finite: it holds NaN or infinity, or sees no key."""
+    if not bool(highest_R.isfinite().all()):
+        bad = float(highest_R[~highest_R.isfinite()][0])
+        what = "a row sees no key" if bad == -torch.inf else f"a row has the logit {bad}"
+        raise UserError(f"{what}: no softmax is defined; give source.dtype=float32, or another checkpoint")
 
 
 def _log_of_power(product: Tensor, power: float) -> Tensor:

@@ -35,7 +35,8 @@ def measure_block(
     """
     exact: ExactRows | None = None
     quick: QuickRows | None = None
-    if None in rankings and block.query_RD.device.type == "cpu" and block.query_RD.dtype == torch.float32:
+    logits_dtype = torch.promote_types(block.query_RD.dtype, torch.float32)
+    if None in rankings and block.query_RD.device.type == "cpu" and logits_dtype == torch.float32:
         logits_RN = block.logits(out=scratch("logits", len(block), block.keys))
         etas, epsilons = (*K_MIN_ETAS, *windows.etas), (*COUNT_EPSILONS, *windows.epsilons)
         quick = QuickRows.from_logits(logits_RN, etas, epsilons)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from experiments.rows import check_rows
+
 # A key this far below the row's largest logit, in nats, is measured as if it were exactly this far: e^-340 and its
 # square are still float64 numbers, so that even a selector that keeps only such keys has a row to renormalise.
 MAX_GAP = 340.0
@@ -53,8 +55,15 @@ class ExactRows:
 
     @classmethod
     def from_logits(cls, logits_RN: Tensor) -> ExactRows:
-        """Rank the rows of `logits_RN` (-inf marks an invisible key; every row sees at least one key)."""
+        """Rank the rows of `logits_RN`, in which -inf marks an invisible key.
+
+        Raises
+        ------
+        UserError
+            If a logit is NaN or infinite, or a row sees no key.
+        """
         max_R1 = logits_RN.amax(-1, keepdim=True)
+        check_rows(max_R1)
         gap_RN = logits_RN - max_R1
         # The quick path weighs and ranks keys in float32; the same weights give both the same k and the same ties. Far
         # below the largest logit float32 has no numbers left, and only keys kept by other selectors care.

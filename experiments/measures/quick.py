@@ -19,6 +19,7 @@ from torch.nn.functional import pad
 from experiments.measures import kernels
 from experiments.measures.exact import COUNT_EPSILONS, ETA_SLACK, K_MIN_ETAS
 from experiments.measures.scratch import scratch
+from experiments.rows import check_rows
 
 MEASURED = (
     *("dropped_mass", "tv", "kl", "linf_truncated", "linf_renormalised", "l2_truncated", "l2_renormalised"),
@@ -73,11 +74,17 @@ class QuickRows:
 
         Rows live in scratch memory: they are good until the next ones are made.
         What is asked for now, `etas` for `k_min` and `epsilons` for `count_above`, is quicker than what is asked later.
+
+        Raises
+        ------
+        UserError
+            If a logit is NaN or infinite, or a row sees no key.
         """
         numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
         rows, keys = logits_RN.shape
         mantissa_bits = _mantissa_bits(keys)
         highest_R1 = logits_RN.amax(-1, keepdim=True)
+        check_rows(highest_R1)
         weight_RN = torch.sub(logits_RN, highest_R1, out=scratch("weight", rows, keys)).exp_().numpy()
         quick = cls(
             highest_R=highest_R1.squeeze(-1).double(),

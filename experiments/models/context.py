@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from experiments.models.loss import losses_of_states
+from experiments.models.probe import body
 
 
 class Context:
@@ -32,7 +33,7 @@ class Context:
     def read(self, token_N: Tensor) -> Tensor:
         """Read on, keep what was read, and return its last hidden states [N, W]."""
         with torch.inference_mode():
-            output = self._model.base_model(
+            output = body(self._model)(
                 input_ids=token_N[None].to(self._model.device), past_key_values=self._cache, use_cache=True
             )
         return output.last_hidden_state[0]

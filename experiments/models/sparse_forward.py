@@ -16,6 +16,7 @@ from experiments.measures.quick import QuickRows
 from experiments.measures.scratch import scratch
 from experiments.measures.top_k import top_k_attention
 from experiments.models.probe import Attention, intercept
+from experiments.rows import check_finite
 
 BLOCK = 256  # rows at a time: their logits stay in the cache
 
@@ -77,8 +78,10 @@ def attend_to_top_k(
                 keys = attention.first + (stop if attention.causal else tokens)
                 position_R = attention.first + torch.arange(start, stop, device=output_HNV.device)
                 query_RD = attention.query_HND[head, start:stop].float() * attention.scale
+                key_ND = attention.key_GND[kv_head, :keys].float()
+                check_finite(query_RD, key_ND, f"layer {attention.layer}, head {head}")
                 out = scratch("logits of a model", stop - start, keys) if query_RD.device.type == "cpu" else None
-                logits_RN = torch.mm(query_RD, attention.key_GND[kv_head, :keys].float().T, out=out)
+                logits_RN = torch.mm(query_RD, key_ND.T, out=out)
                 n_R = _hide(logits_RN, attention, head, position_R)
                 k_R = keys_kept(LazyRows(logits_RN, n_R), position_R, attention.layer, head)
                 value_NV = attention.value_GNV[kv_head, :keys]

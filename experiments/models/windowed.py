@@ -1,4 +1,7 @@
-"""Run a model within one window of a set, and count the keys that its rows keep."""
+"""Run a model within one window of a set, or densely, and count the keys that its rows keep.
+
+Shape letters: R rows, N positions.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import torch
 from torch import Tensor
 
 from experiments.measures import RowFacts
+from experiments.models.probe import Attention, watch
 from experiments.models.sparse_forward import attend_to_top_k
 from experiments.windows import Windows
 
@@ -18,25 +22,18 @@ from experiments.windows import Windows
 class Kept:
     """How many keys the rows at each position have kept."""
 
-    def __init__(self, windows: Windows, tokens: int) -> None:
-        self._windows = windows
-        self._of_head: dict[tuple[int, int], Windows] = {}
+    def __init__(self, tokens: int) -> None:
         self._sum_N = torch.zeros(tokens, dtype=torch.float64)
         self._rows_N = torch.zeros(tokens, dtype=torch.float64)
 
-    def __call__(self, exact: RowFacts, position_R: Tensor, layer: int, head: int) -> Tensor:
-        """Return the keys that a block of rows keeps [R]; `windows` holds one window."""
-        place = layer, head
-        if place not in self._of_head:
-            self._of_head[place] = self._windows.of_head(layer, head)
-        k_R = self._of_head[place].keys(exact)[:, 0]
+    def add(self, position_R: Tensor, k_R: Tensor, heads: int = 1) -> None:
+        """Count the keys that rows at these positions keep, alike in a number of heads."""
         position_R = position_R.cpu()
-        self._sum_N[position_R] += k_R.cpu().double()
-        self._rows_N[position_R] += 1
-        return k_R
+        self._sum_N[position_R] += heads * k_R.cpu().double()
+        self._rows_N[position_R] += heads
 
     def mean(self) -> np.ndarray:
-        """Return the keys kept at each position, on average over the layers and heads that asked."""
+        """Return the keys kept at each position [N], on average over the layers and heads that were counted."""
         return (self._sum_N / self._rows_N.clamp(min=1)).numpy()
 
 
@@ -58,6 +55,35 @@ def within(
     tokens
         The longest context that is read inside.
     """
-    kept = Kept(windows.only(index), tokens)
-    with attend_to_top_k(model, kept, layers=layers, keep_first=keep_first, keep_recent=keep_recent):
+    kept, window = Kept(tokens), windows.only(index)
+    of_head: dict[tuple[int, int], Windows] = {}
+
+    def keys_kept(exact: RowFacts, position_R: Tensor, layer: int, head: int) -> Tensor:
+        if (layer, head) not in of_head:
+            of_head[layer, head] = window.of_head(layer, head)
+        k_R = of_head[layer, head].keys(exact)[:, 0]
+        kept.add(position_R, k_R)
+        return k_R
+
+    with attend_to_top_k(model, keys_kept, layers=layers, keep_first=keep_first, keep_recent=keep_recent):
+        yield kept
+
+
+@contextmanager
+def densely(model: Any, tokens: int) -> Iterator[Kept]:
+    """Let the rows of a model attend as they do, and count the keys that they see."""
+    kept = Kept(tokens)
+
+    def count(attention: Attention) -> None:
+        heads, queries, keys = len(attention.query_HND), attention.query_HND.shape[1], attention.key_GND.shape[1]
+        position_R = attention.first + torch.arange(queries, device=attention.query_HND.device)
+        if attention.mask is None:
+            kept.add(position_R, position_R + 1 if attention.causal else torch.full_like(position_R, keys), heads)
+            return
+        for head in range(len(attention.mask)):
+            visible_RN = attention.visible(head, position_R, keys)
+            assert visible_RN is not None  # there is a mask
+            kept.add(position_R, visible_RN.sum(-1), heads // len(attention.mask))
+
+    with watch(model, count):
         yield kept

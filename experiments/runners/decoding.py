@@ -82,12 +82,14 @@ class Decoding:
             selector has no index.
         """
         from experiments.models.context import Context
-        from experiments.models.load import load_model
+        from experiments.models.language_model import open_language_model
 
         asked = checked_windows(source, windows, self.name)
         selectors = _with_index(selector)
-        model = load_model(source.located, getattr(torch, source.dtype), machine.device, "AutoModelForCausalLM")
-        for sample, token_N in enumerate(source.documents(seed)):
+        documents = source.documents(seed)
+        contexts = [[n - m for n in source.lengths for m in (0, 1)]]
+        model = open_language_model(source, machine.device, documents[0], contexts, self.name)
+        for sample, token_N in enumerate(documents):
             context = Context(model)
             context.read(token_N[:-1])
             for length in sorted(source.lengths, reverse=True):
@@ -184,12 +186,12 @@ class _Indices:
         self.seconds = {"index_seconds": 0.0}
         self._of_layer: dict[int, Search] = {}
 
-    def of(self, attention: Any) -> Search:
-        """Return the search of a layer."""
-        if attention.layer not in self._of_layer:
+    def of(self, layer: int, key_GND: Tensor) -> Search:
+        """Return the search of a layer among the keys that its last query sees."""
+        if layer not in self._of_layer:
             with _Timer(self.seconds, "index_seconds"):
-                self._of_layer[attention.layer] = self.selector.index(attention.key_GND)
-        return self._of_layer[attention.layer]
+                self._of_layer[layer] = self.selector.index(key_GND)
+        return self._of_layer[layer]
 
 
 class _Visible:
@@ -214,12 +216,12 @@ class _Step:
 
     def attend(self, attention: Any, index: _Indices, window: Windows) -> Tensor:
         """Return the output of the kept keys [H, 1, V]."""
-        query_HD, key_GND, value_GNV = attention.query_HND[:, 0], attention.key_GND, attention.value_GNV
+        query_HD, (key_GND, value_GNV) = attention.query_HND[:, 0], _seen(attention)
         heads, groups = len(query_HD), len(key_GND)
         keys, size = key_GND.shape[1], key_GND.element_size()
         width = key_GND.shape[2] + value_GNV.shape[2]
         kept = [int(window.of_head(attention.layer, head).keys(_Visible(keys))[0, 0]) for head in range(heads)]
-        search = index.of(attention)
+        search = index.of(attention.layer, key_GND)
         # The heads that share a KV head ask it together, so that dense attention copies nothing either.
         query_GSD = query_HD.reshape(groups, heads // groups, -1)
         with self.timed("dense_seconds"):
@@ -240,6 +242,19 @@ class _Step:
     def timed(self, name: str) -> _Timer:
         """Return what adds the seconds of a block to those of this step."""
         return _Timer(self.seconds, name)
+
+
+def _seen(attention: Any) -> tuple[Tensor, Tensor]:
+    """Return the keys and values of a cache that its last query sees: a sliding layer reads its window alone."""
+    keys = attention.key_GND.shape[1]
+    if attention.mask is None:
+        return attention.key_GND, attention.value_GNV
+    position_1 = torch.tensor([keys - 1], device=attention.key_GND.device)
+    visible_HN = torch.cat([attention.visible(head, position_1, keys) for head in range(len(attention.mask))])
+    if not bool((visible_HN == visible_HN[:1]).all()):
+        raise UserError(f"{attention.model}: heads of layer {attention.layer} see different keys; they are not timed")
+    index_N = visible_HN[0].nonzero()[:, 0]
+    return attention.key_GND[:, index_N], attention.value_GNV[:, index_N]
 
 
 def _over_kept(

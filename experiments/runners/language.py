@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from rich.table import Table
 from torch import Tensor
 
@@ -100,17 +99,22 @@ class Language:
             If the source is no causal language model, or the selector is not the oracle.
         """
         from experiments.models.context import Context
-        from experiments.models.load import load_model
+        from experiments.models.language_model import open_language_model
         from experiments.models.loss import token_losses
-        from experiments.models.windowed import within
+        from experiments.models.windowed import densely, within
 
         asked = checked_windows(source, windows, self.name)
         check_oracle(selector, self.name)
         layers = self._checked_layers(source)
-        model = load_model(source.located, getattr(torch, source.dtype), machine.device, "AutoModelForCausalLM")
+        documents = source.documents(seed)
+        decoded = [n - m for n in source.lengths for m in (0, self.decode_tokens)]
+        contexts = [decoded] if self.phase == DECODE else [[max(source.lengths)]]
+        model = open_language_model(source, machine.device, documents[0], contexts, self.name)
 
         def measure(sample: int, length: int, first: int, read: Callable[[], Tensor]) -> None:
-            record.losses.append(_lines(asked, None, sample, self.phase, length, first, read(), None))
+            with densely(model, length) as seen:
+                losses_N = read()
+            record.losses.append(_lines(asked, None, sample, self.phase, length, first, losses_N, seen.mean()))
             advance()
             for w in range(len(asked)):
                 with within(
@@ -120,7 +124,7 @@ class Language:
                 record.losses.append(_lines(asked, w, sample, self.phase, length, first, losses_N, kept.mean()))
                 advance()
 
-        for sample, token_N in enumerate(source.documents(seed)):
+        for sample, token_N in enumerate(documents):
             if self.phase == PREFILL:
                 measure(sample, len(token_N), 0, partial(token_losses, model, token_N))
                 continue
@@ -191,14 +195,14 @@ def _lines(
     length: int,
     first: int,
     losses_N: Tensor,
-    keys_N: np.ndarray | None,
+    keys_N: np.ndarray,
 ) -> dict[str, np.ndarray]:
-    """Return the lines of one pass: `position` is the place of the predicting token, which sees `position` + 1 keys."""
+    """Return the lines of one pass: `position` is the place of the predicting token."""
     count = len(losses_N)
     position = np.arange(first, first + count)
     facts = {"sample": sample, "phase": phase, "length": length, **window_name(windows, index)}
     return {name: np.repeat(value, count) for name, value in facts.items()} | {
         "position": position.astype(np.int32),
         "loss": losses_N.numpy().astype(np.float32),
-        "keys": (position + 1.0 if keys_N is None else keys_N[position]).astype(np.float32),
+        "keys": keys_N[position].astype(np.float32),
     }

@@ -112,38 +112,44 @@ class Retrieval:
         from functools import partial
 
         from experiments.models.context import Context
-        from experiments.models.load import encode, load_model
+        from experiments.models.language_model import open_language_model
+        from experiments.models.load import encode, encode_pair, load_config
+        from experiments.models.positions import check_one_regime
         from experiments.models.sharpened import sharpened
+        from experiments.models.windowed import densely
         from experiments.models.windowed import within as within_window
 
         asked = checked_windows(source, windows, self.name)
         check_oracle(selector, self.name)
-        model = load_model(source.located, getattr(torch, source.dtype), machine.device, "AutoModelForCausalLM")
+        documents = source.documents(seed)
+        contexts = [[length] for length in source.lengths]
+        model = open_language_model(source, machine.device, documents[0], contexts, self.name)
         within = partial(within_window, model, asked, keep_first=self.keep_first, keep_recent=self.keep_recent)
 
-        def tokens(text: str) -> list[int]:
-            return encode(source.located, text)
-
-        for sample, token_N in enumerate(source.documents(seed)):
+        for sample, token_N in enumerate(documents):
             for length in source.lengths:
                 rng = np.random.default_rng([seed, sample, length])
                 cities = rng.permutation(CITIES)[: len(self.depths)]
                 numbers = rng.integers(10_000, 100_000, len(self.depths))
-                needles = [tokens(NEEDLE.format(city=c, number=v)) for c, v in zip(cities, numbers, strict=True)]
-                answers = [tokens(ANSWER.format(number=number)) for number in numbers]
-                asks = [tokens(QUESTION.format(city=city)) + a for city, a in zip(cities, answers, strict=True)]
+                facts = [{"city": city, "number": number} for city, number in zip(cities, numbers, strict=True)]
+                needles = [encode(source.located, NEEDLE.format(**fact)) for fact in facts]
+                pairs = [encode_pair(source.located, QUESTION.format(**f), ANSWER.format(**f)) for f in facts]
+                asks, answers = [question + answer for question, answer in pairs], [answer for _, answer in pairs]
                 room = length - max(map(len, asks))
+                check_one_regime(load_config(source.located), [room, length], self.name)
                 context_N = _context(token_N.tolist(), needles, self.depths, room, length)
                 dense = Context(model)
-                dense.read(context_N)
+                with densely(model, length) as seen:
+                    dense.read(context_N)
+                keys_seen = float(seen.mean()[room - 1])
                 place = {"sample": sample, "phase": self.phase, "length": length}
                 # rule, parameter and scale of each way to answer, the keys its rows keep, and what it answered
-                ways = [(window_name(asked, None), float(room), _ask(dense, asks, answers))]
+                ways = [(window_name(asked, None), keys_seen, _ask(dense, asks, answers))]
                 advance()
                 for factor in self.sharpen:
                     control = {"rule": SHARPENED, "parameter": factor, "scale": 1.0}
                     with sharpened(model, factor):
-                        ways.append((control, float(room), _ask(dense, asks, answers)))
+                        ways.append((control, keys_seen, _ask(dense, asks, answers)))
                     advance()
                 for w in range(len(asked)):
                     with within(w, length) as kept:
@@ -155,8 +161,8 @@ class Retrieval:
                     ways.append((window_name(asked, w), float(kept.mean()[room]), found))
                     advance()
                 for name, keys, found in ways:
-                    facts = {column: np.repeat(value, len(asks)) for column, value in (place | name).items()}
-                    record.retrieval.append(facts | {"keys": np.repeat(keys, len(asks)), **self._columns(found)})
+                    named = {column: np.repeat(value, len(asks)) for column, value in (place | name).items()}
+                    record.retrieval.append(named | {"keys": np.repeat(keys, len(asks)), **self._columns(found)})
 
     def _columns(self, found: list[tuple[int, float, bool]]) -> dict[str, np.ndarray]:
         tokens, log_prob, exact = map(np.array, zip(*found, strict=True))

@@ -1,7 +1,8 @@
 """The checkpoint source: rows of a real transformers model on real text.
 
 A causal model runs once per text sample, over the longest length: the row of position i does not depend on later
-tokens, so that one pass holds the rows of every length [T8]. An encoder runs once per length.
+tokens, so that one pass holds the rows of every length [T8]. An encoder runs once per length, and a model whose rotary
+factors change with the length of the pass once per set of factors.
 
 Rows of different lengths are thereby rows of different queries. The variant `truncated_context` is the control: for
 each length n the model reads only the last n tokens of the sample, so that the same last tokens ask at every length.
@@ -25,7 +26,7 @@ from experiments.models.locate import locate
 from experiments.rows import Rows
 from experiments.sources import Batch, MatrixRequest
 from experiments.sources.sampling import causal_positions, check_causal_rows, check_sampling
-from experiments.sources.text import corpus_suffix, read_text, text_hash
+from experiments.sources.text import corpus_suffix, text_bytes, text_hash
 
 if TYPE_CHECKING:
     from experiments.models.probe import Attention
@@ -51,10 +52,14 @@ class Checkpoint:
     heads: list[int] | None = None
     dtype: str = "float32"
     variants: list[str] = field(default_factory=lambda: [PLAIN])
+    trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
         check_sampling(self.lengths, self.rows, self.samples)
         check_causal_rows(self.lengths, self.rows)
+        for name in ("layers", "heads", "variants"):
+            if getattr(self, name) == []:
+                raise UserError(f"source.{name} is empty: name at least one, or leave it out for the default")
         if PLAIN not in self.variants or not set(self.variants) <= set(VARIANTS):
             raise UserError(f"source.variants={self.variants}: give {PLAIN}, and {NO_SINK} or {TRUNCATED} beside it")
         if NO_SINK in self.variants and min(self.lengths) == self.rows:
@@ -68,7 +73,7 @@ class Checkpoint:
     @property
     def located(self) -> Located:
         """The checkpoint on disk."""
-        return locate(self.model)
+        return locate(self.model, trusted=self.trust_remote_code)
 
     @property
     def label(self) -> str:
@@ -77,32 +82,36 @@ class Checkpoint:
 
     def identity(self) -> dict[str, object]:
         """Return every field, with model and text replaced by their hashes and the name left out."""
-        # without a shuffle it is no part, so that records keep the names they had before there was one
-        left_out = {"name"} if self.shuffle else {"name", "shuffle"}
-        fields = {name: value for name, value in asdict(self).items() if name not in left_out}
+        # what is not asked for is no part, so that records keep the names they had before it could be
+        optional = {name for name in ("shuffle", "trust_remote_code") if not getattr(self, name)}
+        fields = {name: value for name, value in asdict(self).items() if name not in {"name"} | optional}
         return fields | self.hashes()
 
     def hashes(self) -> dict[str, str | None]:
         """Return the SHA-256 of the model's files and of the text."""
-        return {"model": self.located.sha256(), "text": text_hash(read_text(self.text))}
+        return {"model": self.located.sha256(), "text": text_hash(self.text)}
 
     def layers_and_heads(self) -> tuple[list[int], list[int]]:
-        """Return the chosen layers and heads, all by default."""
-        return self._selection(self._checked_config())
+        """Return the chosen layers, and the heads that at least one of them has, all by default."""
+        heads_of = self._heads_of_layers(self._checked_config())
+        return list(heads_of), sorted(set().union(*heads_of.values()))
 
     def batches(self) -> list[Batch]:
         """Check lengths and text against the model before its weights are loaded; one batch per head and length."""
+        from experiments.models.positions import by_regime
+        from experiments.models.shape import head_dim
+
         config = self._checked_config()
-        layers, heads = self._selection(config)
-        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        count = len(layers) * len(heads) * self.samples
-        return [Batch(count, self.rows, n, head_dim, variant) for variant in self.variants for n in self.lengths]
+        by_regime(config, self.lengths)  # refuses lengths at which no row is defined
+        count = sum(map(len, self._heads_of_layers(config).values())) * self.samples
+        return [Batch(count, self.rows, n, head_dim(config), v) for v in self.variants for n in self.lengths]
 
     def resident_bytes(self) -> int:
         """Return the size of the weights and of a few layers' activations at the longest length."""
         config = self._checked_config()
         size = torch.finfo(getattr(torch, self.dtype)).bits // 8
-        width = config.hidden_size * 4 + 3 * getattr(config, "intermediate_size", 4 * config.hidden_size)
+        inner = getattr(config, "intermediate_size", None)
+        width = config.hidden_size * 4 + 3 * (inner if isinstance(inner, int) else 4 * config.hidden_size)
         return size * (_parameters(config) + max(self.lengths) * width)
 
     def seconds(self) -> float:
@@ -125,10 +134,11 @@ class Checkpoint:
     ) -> None:
         """Push the rows of every chosen layer, head and length while the model reads each sample."""
         from experiments.models.load import load_model
+        from experiments.models.positions import by_regime
         from experiments.models.probe import check_watchable, forward, watch
 
         config = self._checked_config()
-        layers, heads = self._selection(config)
+        layers = list(self._heads_of_layers(config))
         tokens_SN = self._token_samples(seed)
         model = load_model(self.located, getattr(torch, self.dtype), device)
         causal = check_watchable(model, tokens_SN[0, :TRIAL_TOKENS])
@@ -137,11 +147,16 @@ class Checkpoint:
                 f"{self.located.label} sees both ways, so no context lies to the left: leave out {TRUNCATED}"
             )
         lengths, longest = sorted(self.lengths), max(self.lengths)
+        groups = by_regime(config, lengths) if causal else [[length] for length in lengths]
+        measured_heads: set[int] = set()
         of_full_pass = [variant for variant in self.variants if variant != TRUNCATED]
 
         def look(sample: int, lengths: list[int], variants: list[str], attention: Attention) -> None:
             if attention.layer not in layers:
                 return
+            here = range(len(attention.query_HND))
+            heads = [head for head in here if self.heads is None or head in self.heads]
+            measured_heads.update(heads)
             for head in heads:
                 for length in lengths:
                     choose = causal_positions if causal else _spread_positions
@@ -158,8 +173,10 @@ class Checkpoint:
                 forward(model, token_N)
 
         for sample, token_N in enumerate(tokens_SN):
-            for group in [lengths] if causal else [[length] for length in lengths]:
+            for group in groups:
                 read(sample, token_N[: group[-1]], group, of_full_pass)
+            if unknown := sorted(set(self.heads or ()) - measured_heads):
+                raise UserError(f"source.heads has {unknown[0]}, which no chosen layer of {self.located.label} has")
             for length in lengths if TRUNCATED in self.variants else []:
                 read(sample, token_N[longest - length :], [length], [TRUNCATED])
 
@@ -167,17 +184,25 @@ class Checkpoint:
         """Return the tokens of the text samples [samples, N], N the largest length."""
         return self._token_samples(seed)
 
-    def _checked_config(self) -> Any:
-        from experiments.models.load import context_length, load_config
+    def seen_keys(self, n_N: np.ndarray) -> np.ndarray:
+        """Return how many of its n keys a row sees in each layer [layers, N]."""
+        from experiments.models.shape import keys_seen
 
-        longest, context = max(self.lengths), context_length(self.located)
+        return keys_seen(self._checked_config(), n_N)
+
+    def _checked_config(self) -> Any:
+        from experiments.models.load import load_config
+        from experiments.models.shape import check_config, longest_context
+
+        config, label = load_config(self.located), self.located.label
+        check_config(label, config)
+        longest, context = max(self.lengths), longest_context(config)
         if context is not None and longest > context:
             raise UserError(
-                f"source.lengths has {longest}, but {self.located.label} reads at most {context} tokens: "
-                "give shorter lengths"
+                f"source.lengths has {longest}, but {label} reads at most {context} tokens: give shorter lengths"
             )
-        self._check_text(len(read_text(self.text).encode()), "bytes")
-        return load_config(self.located)
+        self._check_text(text_bytes(self.text), "bytes")
+        return config
 
     def _check_text(self, available: int, unit: str) -> None:
         needed = self.samples * max(self.lengths)
@@ -193,31 +218,52 @@ class Checkpoint:
         A shuffle permutes each sample within itself: it holds the tokens that the plain sample holds, and what is gone
         is their order alone.
         """
-        from experiments.models.load import tokenize
+        from experiments.models.load import first_tokens, load_config
 
         longest = max(self.lengths)
-        token_T = tokenize(self.located, read_text(self.text))
+        token_T = first_tokens(self.located, self.text, self.samples * longest)
         self._check_text(len(token_T), "tokens")
         tokens_SN = token_T[: self.samples * longest].view(self.samples, longest)
+        vocabulary = load_config(self.located).vocab_size
+        if int(tokens_SN.max()) >= vocabulary:
+            raise UserError(
+                f"{self.located.label}: its tokenizer gives token {int(tokens_SN.max())}, but its config.json names "
+                f"{vocabulary} tokens; give the tokenizer of this model"
+            )
         if self.shuffle:
             orders = [np.random.default_rng([seed, i]).permutation(longest) for i in range(self.samples)]
             tokens_SN = tokens_SN.gather(1, torch.from_numpy(np.stack(orders)))
         return tokens_SN
 
-    def _selection(self, config: Any) -> tuple[list[int], list[int]]:
-        chosen = []
-        for name, asked, total in (
-            ("layers", self.layers, config.num_hidden_layers),
-            ("heads", self.heads, config.num_attention_heads),
-        ):
-            if asked is not None and (bad := [index for index in asked if not 0 <= index < total]):
+    def _heads_of_layers(self, config: Any) -> dict[int, list[int]]:
+        """Return the chosen heads of each chosen layer, as far as the configuration tells.
+
+        Raises
+        ------
+        UserError
+            If a chosen layer, or a chosen head of every layer, is not there.
+        """
+        from experiments.models.shape import heads_of_layers
+
+        counts = heads_of_layers(config)
+        for name, requested, total in (("layers", self.layers, len(counts)), ("heads", self.heads, max(counts))):
+            if bad := [index for index in requested or () if not 0 <= index < total]:
                 raise UserError(f"source.{name} has {bad[0]}, but {self.located.label} has {name} 0..{total - 1}")
-            chosen.append(list(range(total)) if asked is None else sorted(set(asked)))
-        return chosen[0], chosen[1]
+        layers = range(len(counts)) if self.layers is None else sorted(set(self.layers))
+        chosen = {layer: range(counts[layer]) for layer in layers}
+        return {layer: [h for h in heads if self.heads is None or h in self.heads] for layer, heads in chosen.items()}
 
 
 def _rows_of(attention: Attention, head: int, sample: int, length: int, position_R: Tensor, causal: bool) -> Rows:
     kv_head = attention.kv_head(head)
+    visible_RN = attention.visible(head, position_R, length)
+    if causal and attention.mask is not None and visible_RN is not None:
+        later_RN = torch.arange(length, device=position_R.device) > position_R[:, None]
+        if bool((later_RN & visible_RN).any()):
+            raise UserError(
+                f"layer {attention.layer} sees later keys in a context of {length}, and none in one of {TRIAL_TOKENS}: "
+                "a model that is causal at some lengths alone is not measured"
+            )
     return Rows(
         layer=attention.layer,
         head=head,
@@ -229,7 +275,7 @@ def _rows_of(attention: Attention, head: int, sample: int, length: int, position
         key_ND=attention.key_GND[kv_head, :length],
         value_NV=attention.value_GNV[kv_head, :length],
         scale=attention.scale,
-        visible_RN=attention.visible(head, position_R, length),
+        visible_RN=visible_RN,
         earlier=partial(_earlier, attention, kv_head) if causal else None,
     )
 
@@ -262,7 +308,7 @@ def _spread_positions(length: int, rows: int) -> Tensor:
 
 
 def _parameters(config: Any) -> int:
-    """Estimate the number of parameters from the widths of a Llama-like model."""
-    hidden = config.hidden_size
-    inner = getattr(config, "intermediate_size", None) or 4 * hidden
-    return config.num_hidden_layers * (4 * hidden**2 + 3 * hidden * inner) + config.vocab_size * hidden
+    """Return the number of parameters of a configuration's model."""
+    from experiments.models.shape import parameters
+
+    return parameters(config)

@@ -1,9 +1,14 @@
-"""The text that a checkpoint reads: the user's own file, or prose or source code that ships with Python."""
+"""The text that a checkpoint reads: the user's own file, or prose or source code that ships with Python.
+
+Of a file only as much is held as is used; its hash is taken piece by piece.
+"""
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import sysconfig
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -11,34 +16,45 @@ from experiments.errors import UserError
 
 PROSE, CODE = "python:prose", "python:code"
 CODE_CHARACTERS = 1_000_000  # several times what twelve samples of 8192 tokens need
+PIECE = 1 << 20  # characters read at once
 
 
-def read_text(name: str | None) -> str:
-    """Return the text that `name` stands for.
+def read_start(name: str | None, characters: int) -> str:
+    """Return at most the first `characters` characters of the text that `name` stands for.
 
     Parameters
     ----------
     name
         A path; `python:prose`, or None, for the language reference in the standard library's pydoc; `python:code` for
-        the standard library's own modules.
+        the standard library's own modules. A byte-order mark is no part of a file's text.
 
     Raises
     ------
     UserError
-        If the file is missing or not UTF-8, or this Python has no such text.
+        If the file is missing, no regular file or not UTF-8, or this Python has no such text.
     """
-    if name in (None, PROSE):
-        return _prose()
-    if name == CODE:
-        return _code()
-    if name.startswith("python:"):
-        raise UserError(f"source.text={name}: choose {PROSE}, {CODE} or a text file")
-    try:
-        return Path(name).expanduser().read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"source.text={name}: {error.strerror or error}; give a readable text file") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"source.text={name}: not UTF-8 at byte {error.start}; convert the file to UTF-8") from error
+    start: list[str] = []
+    for piece in _pieces(name):
+        start.append(piece[:characters])
+        characters -= len(piece)
+        if characters <= 0:
+            break
+    return "".join(start)
+
+
+def text_bytes(name: str | None) -> int:
+    """Return the size of the text in bytes; see `read_start`."""
+    if _of_python(name):
+        return sum(len(piece.encode()) for piece in _pieces(name))
+    return _regular_file(str(name)).stat().st_size
+
+
+def text_hash(name: str | None) -> str:
+    """Return the SHA-256 of the whole text; see `read_start`."""
+    if _of_python(name):
+        return _hash_of(name)
+    status = _regular_file(str(name)).stat()
+    return _hash_of_file(str(name), status.st_size, status.st_mtime_ns)
 
 
 def corpus_suffix(name: str | None, shuffle: bool) -> str:
@@ -47,9 +63,67 @@ def corpus_suffix(name: str | None, shuffle: bool) -> str:
     return corpus + (", shuffled tokens" if shuffle else "")
 
 
-def text_hash(text: str) -> str:
-    """Return the SHA-256 of the text."""
-    return hashlib.sha256(text.encode()).hexdigest()
+def _of_python(name: str | None) -> bool:
+    return name is None or name.startswith("python:")
+
+
+def _pieces(name: str | None) -> Iterator[str]:
+    """Yield the text piece by piece."""
+    if name is None or name == PROSE:
+        yield _prose()
+    elif name == CODE:
+        yield _code()
+    elif name.startswith("python:"):
+        raise UserError(f"source.text={name}: choose {PROSE}, {CODE} or a text file")
+    else:
+        try:
+            with _regular_file(name).open(encoding="utf-8-sig") as file:
+                yield from iter(lambda: file.read(PIECE), "")
+        except OSError as error:
+            raise UserError(f"source.text={name}: {error.strerror or error}; give a readable text file") from error
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"source.text={name}: not UTF-8 at byte {_bad_byte(name)}; convert the file to UTF-8"
+            ) from error
+
+
+def _bad_byte(name: str) -> int:
+    """Return where a file stops to be UTF-8."""
+    utf8, position = codecs.getincrementaldecoder("utf-8")(), 0
+    with Path(name).expanduser().open("rb") as file:
+        while piece := file.read(PIECE):
+            held = len(utf8.getstate()[0])
+            try:
+                utf8.decode(piece)
+            except UnicodeDecodeError as error:
+                return position - held + error.start
+            position += len(piece)
+    return position
+
+
+def _regular_file(name: str) -> Path:
+    """Return the path of a text file; a pipe or a device would be waited for, or never end."""
+    try:
+        path = Path(name).expanduser()
+        path.stat()
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"source.text={name}: {reason}; give a readable text file") from error
+    if not path.is_file():
+        raise UserError(f"source.text={name}: no regular file; give a readable text file")
+    return path
+
+
+def _hash_of(name: str | None) -> str:
+    digest = hashlib.sha256()
+    for piece in _pieces(name):
+        digest.update(piece.encode())
+    return digest.hexdigest()
+
+
+@cache
+def _hash_of_file(name: str, size: int, modified_ns: int) -> str:
+    return _hash_of(name)
 
 
 @cache

@@ -39,12 +39,17 @@ def save(family, folder, **settings):
         for parameter in model.parameters():
             parameter.mul_(3.0)  # random initial weights give nearly uniform rows; these have some peaks
     model.save_pretrained(folder)
+    write_tokenizer(folder)
+    return folder
+
+
+def write_tokenizer(folder):
+    """Write a tokenizer of the words w0, w1, ..."""
     words = {f"w{i}": i for i in range(VOCABULARY - 1)} | {"[UNK]": VOCABULARY - 1}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
-    return folder
 
 
 def text(words=2000):

@@ -1,16 +1,25 @@
 """The default prose and the user's own file."""
 
+import hashlib
+import os
+
 import pytest
 
 from experiments.errors import UserError
-from experiments.sources.text import corpus_suffix, read_text, text_hash
+from experiments.sources.text import corpus_suffix, read_start, text_bytes, text_hash
+
+ALL = 10**9
+
+
+def read_text(name):
+    return read_start(name, ALL)
 
 
 def test_the_default_is_english_prose_that_ships_with_python():
     text = read_text(None)
     assert len(text) > 300_000
     assert text.count(" the ") > 3000
-    assert text_hash(text) == text_hash(read_text(None))
+    assert text_hash(None) == hashlib.sha256(text.encode()).hexdigest()
 
 
 def test_a_file_is_read_as_it_is(tmp_path):
@@ -27,12 +36,38 @@ def test_unreadable_files_are_refused_in_one_line(tmp_path):
         read_text(str(tmp_path / "bytes.txt"))
 
 
+def test_a_byte_order_mark_and_line_ends_are_no_text(tmp_path):
+    plain, marked = tmp_path / "plain.txt", tmp_path / "marked.txt"
+    plain.write_bytes("eins\nzwei ü\n".encode())
+    marked.write_bytes(b"\xef\xbb\xbf" + "eins\r\nzwei ü\r\n".encode())
+    assert read_text(str(marked)) == read_text(str(plain)) == "eins\nzwei ü\n"
+    assert text_hash(str(marked)) == text_hash(str(plain)) == hashlib.sha256(plain.read_bytes()).hexdigest()
+
+
+def test_no_more_of_a_text_is_read_than_asked_for(tmp_path):
+    """What is no UTF-8 lies beyond the first piece: reading the start does not meet it, the hash of the whole does."""
+    path = tmp_path / "long.txt"
+    path.write_bytes(b"w " * 3_000_000 + b"\xff")
+    assert read_start(str(path), 5) == "w w w"
+    assert text_bytes(str(path)) == 6_000_001
+    with pytest.raises(UserError, match="not UTF-8 at byte 6000000"):
+        text_hash(str(path))
+
+
+def test_pipes_devices_and_folders_are_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for name in (tmp_path / "pipe", "/dev/zero", tmp_path):
+        for read in (read_text, text_hash, text_bytes):
+            with pytest.raises(UserError, match="no regular file"):
+                read(str(name))
+
+
 def test_source_code_is_the_standard_library_and_always_the_same():
     text = read_text("python:code")
     assert text.count("\n    def ") > 1000
     assert "import os" in text
     assert 1_000_000 <= len(text) < 2_000_000
-    assert text_hash(text) == text_hash(read_text("python:code"))
+    assert text_hash("python:code") == hashlib.sha256(text.encode()).hexdigest()
     assert read_text("python:prose") == read_text(None)
     with pytest.raises(UserError, match="python:code"):
         read_text("python:poems")

@@ -1,0 +1,51 @@
+"""The door of every runner that runs a language model: it is loaded, tried on a few tokens, and refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from experiments.errors import UserError
+from experiments.models.load import load_config, load_model
+from experiments.models.loss import check_head
+from experiments.models.positions import check_one_regime
+from experiments.models.probe import check_watchable
+
+TRIAL_TOKENS = 12
+
+
+def open_language_model(
+    source: Any, device: torch.device, token_N: Tensor, contexts: Iterable[Iterable[int]], runner: str
+) -> Any:
+    """Return the causal language model of a source, with its head.
+
+    Parameters
+    ----------
+    token_N
+        Tokens to try it on.
+    contexts
+        Numbers of tokens that share one cache, for each cache.
+    runner
+        Name of the runner, for messages.
+
+    Raises
+    ------
+    UserError
+        By the model's name, if it is not causal, not every layer can be watched, its logits are not made of its last
+        hidden states, or its positions differ between contexts that share a cache.
+    """
+    config = load_config(source.located)
+    for tokens in contexts:
+        check_one_regime(config, tokens, runner)
+    model = load_model(source.located, getattr(torch, source.dtype), device, "AutoModelForCausalLM")
+    trial_N = token_N[:TRIAL_TOKENS]
+    if not check_watchable(model, trial_N):
+        raise UserError(
+            f"{type(model).__name__}: its rows see later tokens, so it is no causal language model; runner={runner} "
+            "needs one, runner=approximation measures it"
+        )
+    check_head(model, trial_N)
+    return model
