@@ -10,12 +10,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import DynamicCache
 
 from experiments.models.loss import losses_of_states
-from experiments.models.probe import body
+from experiments.models.probe import run
 
 
 class Context:
@@ -32,10 +31,7 @@ class Context:
 
     def read(self, token_N: Tensor) -> Tensor:
         """Read on, keep what was read, and return its last hidden states [N, W]."""
-        with torch.inference_mode():
-            output = body(self._model)(
-                input_ids=token_N[None].to(self._model.device), past_key_values=self._cache, use_cache=True
-            )
+        output = run(self._model, token_N, use_cache=True, past_key_values=self._cache)
         return output.last_hidden_state[0]
 
     def losses(self, token_N: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,16 +9,17 @@ import torch
 from torch import Tensor
 
 from experiments.errors import UserError
+from experiments.models.context import Context
 from experiments.models.load import load_config, load_model
 from experiments.models.loss import check_head
 from experiments.models.positions import check_one_regime
-from experiments.models.probe import check_watchable
+from experiments.models.probe import LayerRows, check_watchable, forward, same_values, watch
 
 TRIAL_TOKENS = 12
 
 
 def open_language_model(
-    source: Any, device: torch.device, token_N: Tensor, contexts: Iterable[Iterable[int]], runner: str
+    source: Any, device: torch.device, token_N: Tensor, contexts: Iterable[Iterable[int]], runner: str, *, cached: bool
 ) -> Any:
     """Return the causal language model of a source, with its head.
 
@@ -30,6 +31,8 @@ def open_language_model(
         Numbers of tokens that share one cache, for each cache.
     runner
         Name of the runner, for messages.
+    cached
+        True if the runner reads on from a cache.
 
     Raises
     ------
@@ -48,4 +51,27 @@ def open_language_model(
             "needs one, runner=approximation measures it"
         )
     check_head(model, trial_N)
+    if cached:
+        check_cache(model, trial_N)
     return model
+
+
+def check_cache(model: Any, token_N: Tensor) -> None:
+    """Raise UserError unless a token that is read from a cache has the rows that it has when all is read at once."""
+    whole: list[LayerRows] = []
+    step: list[LayerRows] = []
+    with watch(model, lambda attention: whole.append(LayerRows.of(attention))):
+        forward(model, token_N)
+    context = Context(model)
+    context.read(token_N[:-1])
+    with watch(model, lambda attention: step.append(LayerRows.of(attention))):
+        context.read(token_N[-1:])
+    same = len(step) == len(whole) and all(
+        decoded.agrees(together.row_HRN[:, -1:], compare_values=same_values(model, layer))
+        for layer, (decoded, together) in enumerate(zip(step, whole, strict=True))
+    )
+    if not same:
+        raise UserError(
+            f"{type(model).__name__}: a token that is read from a cache of keys and values has other rows than in one "
+            "pass, so that decoding is not measured; runner.phase=prefill may be"
+        )

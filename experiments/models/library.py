@@ -33,6 +33,10 @@ def reading(checkpoint: Checkpoint, what: str) -> Iterator[None]:
     except (UserError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
+        if "trust_remote_code" in str(error):
+            raise UserError(
+                f"{checkpoint.label}: comes with code of its own, which is not run unless source.trust_remote_code=true"
+            ) from error
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         reason = f"{type(error).__name__}: {' '.join(lines)[:300]}" if lines else type(error).__name__
         raise UserError(f"{checkpoint.label}: transformers cannot read {what} ({reason})") from error

@@ -35,6 +35,8 @@ def _whole_config(checkpoint: Checkpoint) -> Any:
         config = transformers_quietly().AutoConfig.from_pretrained(
             _readable_folder(checkpoint), trust_remote_code=checkpoint.trusted
         )
+    if not checkpoint.trusted:
+        vars(config).pop("auto_map", None)  # of a model that transformers knows itself
     if quantised := getattr(config, "quantization_config", None):
         method = quantised.get("quant_method") if isinstance(quantised, dict) else type(quantised).__name__
         raise UserError(

@@ -77,8 +77,9 @@ def check_head(model: Any, token_N: Tensor) -> None:
         whole_NC = model(input_ids=token_N[None], use_cache=False).logits[0].float()
     states_NW = forward(model, token_N)[0]
     part = slice(len(token_N) // 3, len(token_N))  # a part: what ignores the states it is given would differ
-    gap = (logits_of_states(model, states_NW[part], token_N[part]) - whole_NC[part]).abs().max()
-    if not float(gap) <= HEAD_GAP * float(whole_NC.abs().max()):
+    part_NC, expected_NC = logits_of_states(model, states_NW[part], token_N[part]), whole_NC[part]
+    bound = HEAD_GAP * float(whole_NC.abs().max())
+    if part_NC.shape != expected_NC.shape or not float((part_NC - expected_NC).abs().max()) <= bound:
         raise UserError(
             f"{type(model).__name__}: its logits do not follow from its last hidden states alone, so that its losses "
             "cannot be measured; runner=approximation measures its rows"
@@ -87,15 +88,17 @@ def check_head(model: Any, token_N: Tensor) -> None:
 
 @contextmanager
 def _given(model: Any, state_NW: Tensor) -> Iterator[None]:
-    """Let the model's body return these hidden states, whatever it is asked."""
-    part = body(model)
-    if part is model:
+    """Let the model's body return these hidden states, whatever it is asked; some heads ask its decoder themselves."""
+    parts = {part for part in (body(model), model.get_decoder()) if part is not model}
+    if not parts:
         raise UserError(f"{type(model).__name__}: has no head over a vocabulary, as runners of a language model need")
-    part.forward = lambda *_, **__: _States(last_hidden_state=state_NW[None])
+    for part in parts:
+        part.forward = lambda *_, **__: _States(last_hidden_state=state_NW[None])
     try:
         yield
     finally:
-        del part.forward
+        for part in parts:
+            del part.forward
 
 
 class _States(BaseModelOutputWithPast):

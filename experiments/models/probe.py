@@ -208,7 +208,7 @@ def check_watchable(model: Any, token_N: Tensor) -> bool:
     """
     layers: list[int] = []
     causal: list[bool] = []
-    seen: list[_Layer] = []
+    seen: list[LayerRows] = []
 
     def look(attention: Attention) -> None:
         tokens = attention.query_HND.shape[1], attention.key_GND.shape[1], attention.value_GNV.shape[1]
@@ -219,7 +219,7 @@ def check_watchable(model: Any, token_N: Tensor) -> bool:
             )
         layers.append(attention.layer)
         causal.append(not attention.sees_later_keys())
-        seen.append(_Layer.of(attention))
+        seen.append(LayerRows.of(attention))
 
     with watch(model, look):
         forward(model, token_N)
@@ -232,8 +232,7 @@ def check_watchable(model: Any, token_N: Tensor) -> bool:
         )
     eager = _eager_rows(model, token_N)
     for index, layer in enumerate(seen if len(eager) == expected else []):
-        # In half precision later layers' queries and keys are rounded otherwise in both, but see the same keys.
-        if not layer.agrees(eager[index], compare_values=index == 0 or model.dtype in (torch.float32, torch.float64)):
+        if not layer.agrees(eager[index], compare_values=same_values(model, index)):
             raise UserError(
                 f"{_name(model)}: rows of layer {index} are not those of the model's own eager attention; it does more "
                 "than softmax over what the attention interface is given, and cannot be measured"
@@ -242,35 +241,47 @@ def check_watchable(model: Any, token_N: Tensor) -> bool:
 
 
 @dataclass(frozen=True)
-class _Layer:
-    """All rows of a layer that read a few tokens [H, N, N], which keys they see, and by how much rounding moves them."""
+class LayerRows:
+    """The rows of a layer that reads a few tokens, which keys they see, and by how much rounding moves them.
 
-    row_HNN: Tensor
-    visible_HNN: Tensor
+    Queries R against keys N: with a cache there are fewer.
+    """
+
+    row_HRN: Tensor
+    visible_HRN: Tensor
     rounding: float
 
     @classmethod
-    def of(cls, attention: Attention) -> _Layer:
-        tokens = attention.query_HND.shape[1]
-        position_N = torch.arange(tokens, device=attention.query_HND.device)
+    def of(cls, attention: Attention) -> LayerRows:
+        """Return the rows of one layer in float32."""
+        queries, keys = attention.query_HND.shape[1], attention.key_GND.shape[1]
+        position_R = attention.first + torch.arange(queries, device=attention.query_HND.device)
         shared = attention.query_HND.shape[0] // attention.key_GND.shape[0]
         key_HND = attention.key_GND.float().repeat_interleave(shared, dim=0)
-        logits_HNN = (attention.query_HND.float() * attention.scale) @ key_HND.mT
-        visible_HNN = torch.ones_like(logits_HNN, dtype=torch.bool)
-        for head in range(len(visible_HNN)):
-            visible_NN = attention.visible(head, position_N, tokens)
-            if visible_NN is not None:
-                visible_HNN[head] = visible_NN
-        row_HNN = torch.softmax(logits_HNN.masked_fill(~visible_HNN, -torch.inf), dim=-1)
-        return cls(row_HNN, visible_HNN, torch.finfo(attention.query_HND.dtype).eps * float(logits_HNN.abs().max()))
+        logits_HRN = (attention.query_HND.float() * attention.scale) @ key_HND.mT
+        visible_HRN = torch.ones_like(logits_HRN, dtype=torch.bool)
+        for head in range(len(visible_HRN)):
+            visible_RN = attention.visible(head, position_R, keys)
+            if visible_RN is not None:
+                visible_HRN[head] = visible_RN
+        row_HRN = torch.softmax(logits_HRN.masked_fill(~visible_HRN, -torch.inf), dim=-1)
+        return cls(row_HRN, visible_HRN, torch.finfo(attention.query_HND.dtype).eps * float(logits_HRN.abs().max()))
 
-    def agrees(self, eager_HNN: Tensor, compare_values: bool) -> bool:
-        """Say whether eager attention has the same rows, or at least no mass where no key is seen."""
-        if eager_HNN.shape != self.row_HNN.shape:
+    def agrees(self, other_HRN: Tensor, compare_values: bool) -> bool:
+        """Say whether other rows are the same, or at least have no mass where no key is seen."""
+        if other_HRN.shape != self.row_HRN.shape:
             return False
-        hidden_mass = float((eager_HNN * ~self.visible_HNN).sum(-1).max())
-        gap = float((eager_HNN - self.row_HNN).abs().max()) if compare_values else 0.0
+        hidden_mass = float((other_HRN * ~self.visible_HRN).sum(-1).max())
+        gap = float((other_HRN - self.row_HRN).abs().max()) if compare_values else 0.0
         return hidden_mass <= EAGER_GAP and gap <= EAGER_GAP + 4 * self.rounding
+
+
+def same_values(model: Any, layer: int) -> bool:
+    """Say whether the rows of a layer have the same values in two passes that compute the same otherwise.
+
+    In half precision the queries and keys of later layers are rounded otherwise in each, but see the same keys.
+    """
+    return layer == 0 or model.dtype in (torch.float32, torch.float64)
 
 
 def _eager_rows(model: Any, token_N: Tensor) -> list[Tensor]:
@@ -278,7 +289,7 @@ def _eager_rows(model: Any, token_N: Tensor) -> list[Tensor]:
     before = model.config._attn_implementation
     model.set_attn_implementation("eager")
     try:
-        rows = _run(model, token_N, output_attentions=True).attentions
+        rows = run(model, token_N, output_attentions=True).attentions
     finally:
         model.set_attn_implementation(before)
     return [layer[0].float() for layer in rows or () if layer is not None]
@@ -297,13 +308,14 @@ def forward(model: Any, token_N: Tensor) -> Tensor:
     UserError
         By the model's name, if it does not run on tokens alone.
     """
-    return _run(model, token_N).last_hidden_state
+    return run(model, token_N).last_hidden_state
 
 
-def _run(model: Any, token_N: Tensor, **options: bool) -> Any:
+def run(model: Any, token_N: Tensor, *, use_cache: bool = False, **options: Any) -> Any:
+    """Run one sequence and return what the model's body does; see `forward`."""
     try:
         with torch.inference_mode():
-            output = body(model)(input_ids=token_N[None].to(model.device), use_cache=False, **options)
+            output = body(model)(input_ids=token_N[None].to(model.device), use_cache=use_cache, **options)
         output.last_hidden_state  # noqa: B018  what has none is no model of tokens
         return output
     except (UserError, MemoryError, torch.OutOfMemoryError):

@@ -88,7 +88,7 @@ class Decoding:
         selectors = _with_index(selector)
         documents = source.documents(seed)
         contexts = [[n - m for n in source.lengths for m in (0, 1)]]
-        model = open_language_model(source, machine.device, documents[0], contexts, self.name)
+        model = open_language_model(source, machine.device, documents[0], contexts, self.name, cached=True)
         for sample, token_N in enumerate(documents):
             context = Context(model)
             context.read(token_N[:-1])

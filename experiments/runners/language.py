@@ -108,8 +108,9 @@ class Language:
         layers = self._checked_layers(source)
         documents = source.documents(seed)
         decoded = [n - m for n in source.lengths for m in (0, self.decode_tokens)]
-        contexts = [decoded] if self.phase == DECODE else [[max(source.lengths)]]
-        model = open_language_model(source, machine.device, documents[0], contexts, self.name)
+        cached = self.phase == DECODE
+        contexts = [decoded] if cached else [[max(source.lengths)]]
+        model = open_language_model(source, machine.device, documents[0], contexts, self.name, cached=cached)
 
         def measure(sample: int, length: int, first: int, read: Callable[[], Tensor]) -> None:
             with densely(model, length) as seen:

@@ -123,7 +123,7 @@ class Retrieval:
         check_oracle(selector, self.name)
         documents = source.documents(seed)
         contexts = [[length] for length in source.lengths]
-        model = open_language_model(source, machine.device, documents[0], contexts, self.name)
+        model = open_language_model(source, machine.device, documents[0], contexts, self.name, cached=True)
         within = partial(within_window, model, asked, keep_first=self.keep_first, keep_recent=self.keep_recent)
 
         for sample, token_N in enumerate(documents):

@@ -91,7 +91,7 @@ def save(name, folder):
         raise ValueError("not small")
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.mul_(3.0)  # random initial weights give nearly uniform rows; these have some peaks
+            parameter.mul_(2.0)  # random initial weights give nearly uniform rows; these have some peaks
     model.save_pretrained(folder)
     write_tokenizer(folder)
     return model
