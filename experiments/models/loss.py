@@ -89,7 +89,8 @@ def check_head(model: Any, token_N: Tensor) -> None:
 @contextmanager
 def _given(model: Any, state_NW: Tensor) -> Iterator[None]:
     """Let the model's body return these hidden states, whatever it is asked; some heads ask its decoder themselves."""
-    parts = {part for part in (body(model), model.get_decoder()) if part is not model}
+    # some models call their output layer a decoder
+    parts = {body(model), model.get_decoder()} - {model, model.get_output_embeddings()}
     if not parts:
         raise UserError(f"{type(model).__name__}: has no head over a vocabulary, as runners of a language model need")
     for part in parts:
