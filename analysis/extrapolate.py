@@ -27,10 +27,10 @@ def extrapolate(rows: pd.DataFrame, settings: Settings, shares: Sequence[float])
 
     Returns
     -------
-    DataFrame : one line per (label, variant, eta, share, law) and, by `scope`, `head` or `pooled` (the mean over
-        heads of ln k that `fit_pooled` takes; layer and head are null). `error` = ln k predicted - ln k measured at the longest, with an
-        interval that holds the sampling error of both; `best`, the least |error| among the laws of its head;
-        `lengths` fitted; a `reason` where there is no prediction.
+    DataFrame : one line per (label, variant, eta, share, law) and, by `scope`, `head` or `pooled` (the mean of ln k
+        over the heads that `fit_pooled` takes; layer and head are null). `error` = ln k predicted - ln k measured at
+        the longest, with an interval that holds the sampling error of both; `best`, the least |error| among the laws
+        of its head; `lengths` fitted; a `reason` where there is no prediction.
     """
     tables = []
     for curves in curves_of(rows, settings):

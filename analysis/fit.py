@@ -33,9 +33,8 @@ class Settings:
 class Points:
     """What laws are fitted to: ln of the mean k_min of some curves, each a head or the typical head of several.
 
-    Shapes: `y` (curves, lengths); `n` (curves, lengths), mean number of visible keys, and `x` its ln; `seen` (curves,
-    lengths), the most keys that a row sees; `censored` (curves, lengths), where k_min says too little; replicates of each of `sources`
-    (resamples, curves, lengths).
+    Shapes (curves, lengths): `y`; `n`, the mean number of visible keys, and `x`, its ln; `seen`, the most keys that a
+    row sees; `censored`, where k_min says too little. Replicates of each of `sources` (resamples, curves, lengths).
     """
 
     y: Array

@@ -4,6 +4,7 @@ Where the number of visible keys stays the same there is nothing to fit against 
 """
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
@@ -31,6 +32,23 @@ def alike(seen: Array) -> Mask:
     """
     grows = distinct(seen)
     return (grows == grows[grows.sum(-1).argmax()]).all(-1)
+
+
+def of_alike(lines: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    """Keep the lines of heads that may be averaged, at lengths that differ in n; return the number of heads left out.
+
+    Parameters
+    ----------
+    lines : rows or windows of one label and variant, with columns `layer`, `head`, `length` and `n`.
+    """
+    table = lines.pivot_table("n", ["layer", "head"], "length", "max")
+    seen = table.to_numpy(np.float64)
+    chosen = alike(seen)
+    grows = distinct(seen)[chosen].all(0)
+    if chosen.all() and grows.all():
+        return lines, 0
+    place = pd.MultiIndex.from_frame(lines[["layer", "head"]])
+    return lines[place.isin(table.index[chosen]) & lines["length"].isin(table.columns.to_numpy()[grows])], int((~chosen).sum())
 
 
 def stands_still(seen: Array, least: int) -> Mask:

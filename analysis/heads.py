@@ -58,7 +58,7 @@ def exponents(rows: pd.DataFrame, eta: float, settings: Settings) -> list[Expone
 
 
 def _lines(values: Array, x: Array, mask: NDArray[np.bool_], enough: NDArray[np.bool_]) -> Array:
-    """Fit a line in x (heads, lengths) to values (resamples, heads, lengths): level and slope, NaN for heads of too few lengths."""
+    """Fit lines in x (heads, lengths) to values (resamples, heads, lengths): level, slope; NaN with too few lengths."""
     fitted = np.full((*values.shape[:2], 2), np.nan)
     used = np.broadcast_to(mask[enough], values[:, enough].shape)
     fitted[:, enough] = POWER.fit(values[:, enough], x[enough], used)

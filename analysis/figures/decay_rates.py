@@ -20,7 +20,9 @@ def draw(evidence: Evidence, config: DictConfig) -> Drawing:
         raise NothingToDraw("no window k = n^C was recorded")
     table = decay_rates(windows, list(config.measures), settings.fits(settings.analysis()))
     if table.empty:
-        raise NothingToDraw("no source was measured at enough lengths to fit a decay rate")
+        raise NothingToDraw(
+            "no source was measured at enough lengths, at which its heads see more keys, to fit a decay rate"
+        )
     labels = [label for label in labels_in_order(windows) if (table["label"] == label).any()]
     real = set(windows.loc[windows["kind"] == "real", "label"])
     columns = config.across

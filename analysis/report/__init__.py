@@ -53,7 +53,7 @@ def write(
     environment.filters["digest"] = _digest
     known = {run.id: run for run in runs}
     heads = head_fits(fits, config)
-    kinds = {str(run.manifest["label"]): run.kind for run in runs}
+    kinds = {run.label: run.kind for run in runs}
     here = Path(__file__)
     page = environment.get_template("page.html.j2").render(
         css=here.with_name("page.css").read_text(encoding="utf-8"),
