@@ -48,7 +48,8 @@ def of_alike(lines: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     if chosen.all() and grows.all():
         return lines, 0
     place = pd.MultiIndex.from_frame(lines[["layer", "head"]])
-    return lines[place.isin(table.index[chosen]) & lines["length"].isin(table.columns.to_numpy()[grows])], int((~chosen).sum())
+    kept = place.isin(table.index[chosen]) & lines["length"].isin(table.columns.to_numpy()[grows])
+    return lines[kept], int((~chosen).sum())
 
 
 def stands_still(seen: Array, least: int) -> Mask:

@@ -109,7 +109,7 @@ def length_axis(axes: Axes, lengths: Sequence[float], most: int = 5) -> None:
     """Put a logarithmic x axis with ticks on measured lengths, thinned to at most `most`."""
     axes.set_xscale("log", base=2)
     known = sorted(set(lengths))
-    step = -(-len(known) // most)
+    step = max(-(-len(known) // most), 1)
     # counted from the longest, the one that the argument is about
     axes.xaxis.set_major_locator(FixedLocator(known[::-1][::step]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count_text(value)))

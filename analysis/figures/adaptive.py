@@ -42,7 +42,10 @@ def draw(evidence: Evidence, config: DictConfig) -> Drawing:
     )
     table = contest(evidence.windows, how, settings.fits(settings.analysis()))
     if table.empty:
-        raise NothingToDraw("no source has a dense grid of windows at two lengths and two samples or more")
+        raise NothingToDraw(
+            "no source has a dense grid of windows at two lengths and two samples or more, long enough for a budget of "
+            f"{min(how.budgets):g} keys"
+        )
     labels = [label for label in labels_in_order(evidence.windows) if (table["label"] == label).any()]
     figure, axes = style.panels(
         len(MEASURES) + 1, len(labels), config.height, left=0.66, right=0.04, gap=0.08, edge=0.72
@@ -61,7 +64,8 @@ def draw(evidence: Evidence, config: DictConfig) -> Drawing:
     against = table[table["rule"] == "power"]
     for panel, mix in zip(_bottom(axes, len(how.mixes)), how.mixes, strict=True):
         ends = _versus_fixed(panel, against[against["mix"] == mix], labels, evidence.windows)
-        panel.set_ylim(0.95 * against["ratio_fixed"].min(), 1.05 * against["ratio_fixed"].max())
+        if against["ratio_fixed"].notna().any():
+            panel.set_ylim(0.95 * against["ratio_fixed"].min(), 1.05 * against["ratio_fixed"].max())
         _plain(panel, (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1, 1.2))
         style.label_ends(panel, ends, 5.5)
         panel.set_title(f"lengths {mix}")
