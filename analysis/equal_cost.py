@@ -2,8 +2,9 @@
 
 Cost is the mean number of keys per row over a mix of context lengths and over all heads, each of which keeps at most
 the keys that it can see; one rule of that n serves the whole model. A rule of n alone spends the same on every sample,
-so its scale follows from the budget exactly. What else it has to choose (the power's C, or one k per length) is chosen on one half of the samples and judged on the other, both ways.
-Top-p and the threshold get the parameter that spends the budget on the judged rows: cost alone decides it, no error.
+so its scale follows from the budget exactly. What else it has to choose (the power's C, or one k per length) is chosen
+on one half of the samples and judged on the other, both ways. Top-p and the threshold get the parameter that spends the
+budget on the judged rows: cost alone decides it, no error.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Budget files: laws recovered from rows made of known ones, the promise, the round trip, and what is refused."""
 
 import json
+import shlex
 
 import numpy as np
 import pandas as pd
@@ -39,7 +40,7 @@ def outputs(tmp_path):
 
 
 def written(outputs, **how):
-    write_run(outputs, "run", "tiny-model", model_rows(**how), source="checkpoint")
+    write_run(outputs, "run", "tiny-model", model_rows(**how), source="checkpoint", model="models/tiny-model")
     return outputs
 
 
@@ -93,7 +94,7 @@ def test_what_is_asked_is_printed(outputs, capsys):
     line = next(line for line in printed.splitlines() if "40960" in line)
     assert "extrapolated" in line
     assert "extrapolated" not in next(line for line in printed.splitlines() if "3000" in line)
-    assert f"wrote {outputs / 'budgets' / 'tiny.json'}" in printed
+    assert f"wrote {outputs / 'budgets' / 'tiny-model.json'}" in printed
     assert main([*place, "--cost", "40"]) == 0
     assert "no longer a promise" in capsys.readouterr().out
 
@@ -127,7 +128,7 @@ def test_bad_arguments_end_in_one_line(outputs, capsys, arguments):
 def test_the_file_is_read_by_the_windows_it_is_for(outputs, capsys):
     assert main(["--model", "tiny", "--outputs", str(written(outputs)), "--name", "mine"]) == 0
     path = outputs / "budgets" / "mine.json"
-    advised = capsys.readouterr().out.split("python run.py ")[1].split()
+    advised = shlex.split(capsys.readouterr().out.split("python run.py ")[1])
     assert configure(*advised).windows.file == str(path)
     content = read_budget(str(path))
     windows = configure("windows=budget", f"windows.file={path}").windows
