@@ -12,10 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import wandb
 
-from analysis import figures, save, settings
+from analysis import figures, ledger, save, settings
 from experiments.errors import UserError
 from experiments.tracking.weights_and_biases import start
 
@@ -151,11 +150,9 @@ def log_analysis(outputs: Path, entity: str, project: str, online: bool) -> str:
 
     Raises
     ------
-    UserError : before `python -m analysis` has made the tables.
+    UserError : before `python -m analysis` has made the tables of the present records.
     """
-    folder = outputs / "tables"
-    if not (folder / "fits_pooled.csv").exists():
-        raise UserError(f"no tables in {folder}: run python -m analysis --outputs {outputs} first")
+    table_of = ledger.reader(outputs)
     with start(
         outputs,
         mode="online" if online else "offline",
@@ -170,8 +167,7 @@ def log_analysis(outputs: Path, entity: str, project: str, online: bool) -> str:
             if picture.exists():
                 run.log({f"figures/{name}": wandb.Image(str(picture), caption=settings.figure(name).caption)})
         for name in TABLES:
-            table = save.read_csv(folder, name) if (folder / f"{name}.csv").exists() else pd.DataFrame()
-            if len(table):
+            if len(table := table_of(name)):
                 run.log({f"tables/{name}": wandb.Table(dataframe=table)})
         return str(Path(run.dir).parent)
 

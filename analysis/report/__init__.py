@@ -64,6 +64,7 @@ def write(
         heads_left=len(heads[HEADS_SHOWN:]),
         unfinished=failed_jobs(outputs / "jobs", set(known)),
         sentences=sentences(fits, config),
+        withheld=[outcome.name for outcome in outcomes if outcome.status in ("stale", "damaged")],
         claims=[
             {"claim": claim, "question": question, "norm": norm, "lines": lines.to_dict("records")}
             for (claim, question, norm), lines in verdicts.groupby(["claim", "question", "norm"], sort=False)
