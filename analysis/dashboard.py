@@ -130,7 +130,7 @@ def read_url(path: Path) -> str | None:
     """Return where an earlier call has saved the workspace, None if nowhere."""
     try:
         url = json.loads(path.read_text(encoding="utf-8"))["url"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return str(url) if url else None
 
@@ -153,6 +153,7 @@ def log_analysis(outputs: Path, entity: str, project: str, online: bool) -> str:
     UserError : before `python -m analysis` has made the tables of the present records.
     """
     table_of = ledger.reader(outputs)
+    tables = {name: table_of(name) for name in TABLES}
     with start(
         outputs,
         mode="online" if online else "offline",
@@ -166,8 +167,8 @@ def log_analysis(outputs: Path, entity: str, project: str, online: bool) -> str:
             picture = outputs / "figures" / f"{name}.png"
             if picture.exists():
                 run.log({f"figures/{name}": wandb.Image(str(picture), caption=settings.figure(name).caption)})
-        for name in TABLES:
-            if len(table := table_of(name)):
+        for name, table in tables.items():
+            if len(table):
                 run.log({f"tables/{name}": wandb.Table(dataframe=table)})
         return str(Path(run.dir).parent)
 

@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import TypeVar
 
 import matplotlib as mpl
@@ -89,6 +90,17 @@ def short(label: str, most: int = 10) -> str:
         name = next((first for i in range(1, len(parts)) if len(first := "-".join(parts[:i])) > 3), name)
     # a label is the user's: a $ in it is no mathematics
     return name[:most].replace("$", r"\$")
+
+
+def short_names(labels: Sequence[str], most: int = 10) -> dict[str, str]:
+    """Shorten the labels of one figure, `short` each, but so that no two read alike: by where they begin to differ."""
+    names = {label: short(label, most) for label in labels}
+    for name in set(names.values()):
+        same = [label for label in names if names[label] == name]
+        if len(same) > 1:
+            start = next(i for i, letters in enumerate(zip_longest(*same)) if len(set(letters)) > 1)
+            names |= {label: "…" + label[start : start + most - 1].replace("$", r"\$") for label in same}
+    return names
 
 
 def spread_over(values: Sequence[T], most: int) -> list[T]:

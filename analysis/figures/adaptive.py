@@ -50,13 +50,13 @@ def draw(evidence: Evidence, config: DictConfig) -> Drawing:
     figure, axes = style.panels(
         len(MEASURES) + 1, len(labels), config.height, left=0.66, right=0.04, gap=0.08, edge=0.72
     )
-    shown = table[table["mix"] == config.mix]
+    shown, names = table[table["mix"] == config.mix], style.short_names(labels, 16)
     for line, (measure, name) in zip(axes, MEASURES.items(), strict=False):
         for panel, label in zip(line, labels, strict=True):
             _rules(panel, shown[shown["label"] == label], measure, shown[measure])
             panel.tick_params(labelleft=panel is line[0])
             if measure == next(iter(MEASURES)):
-                style.title(panel, style.short(label, 16), panel.get_position().width * style.PAGE)
+                style.title(panel, names[label], panel.get_position().width * style.PAGE)
             panel.set_xlabel("budget (keys)" if measure == list(MEASURES)[-1] else "")
         line[0].set_ylabel(name)
     shades = _shades()
@@ -129,7 +129,7 @@ def _versus_fixed(
     axes.axhline(1, color="black", lw=0.6)
     axes.set_yscale("log")
     _budget_axis(axes, table["budget"])
-    ends = []
+    ends, names = [], style.short_names(labels)
     for i, (label, shade) in enumerate(zip(labels, style.shades(len(labels)), strict=True)):
         curve = table[table["label"] == label].sort_values("budget")
         if curve.empty:
@@ -141,6 +141,6 @@ def _versus_fixed(
         axes.plot(
             curve["budget"], curve["ratio_fixed"], dash, marker=MARKERS[i % len(MARKERS)], color=colour, ms=2.4, lw=0.9
         )
-        ends.append((float(curve["ratio_fixed"].iloc[-1]), style.short(label), colour))
+        ends.append((float(curve["ratio_fixed"].iloc[-1]), names[label], colour))
     axes.set_xlabel("budget (keys)")
     return ends

@@ -10,6 +10,7 @@ import yaml
 from safetensors.numpy import save_file
 
 from experiments.records.folder import seal
+from experiments.records.identity import SCHEMA_VERSION
 
 ETAS = (0.5, 0.2, 0.1, 0.05, 0.01)
 WINDOWS = [
@@ -172,7 +173,7 @@ def write_run(
     real = source != "gaussian"
     manifest = {
         "run_id": name,
-        "schema": 1,
+        "schema": SCHEMA_VERSION,
         "status": status,
         "label": label,
         "seconds": 1.0,
