@@ -112,7 +112,7 @@ def _errors(points: Points, curves: Curves, share: float, settings: Settings) ->
     tables = []
     for law in LAWS:
         table = pd.DataFrame({"curve": np.arange(len(mask)), "law": law.name, "lengths": mask.sum(-1)})
-        table["n_longest"], table["k_longest"] = np.exp(points.x[:, -1]), np.exp(points.y[:, -1])
+        table["n_longest"], table["k_longest"] = points.n[:, -1], np.exp(points.y[:, -1])
         table[["error", "error_low", "error_high"]] = np.nan
         if known.size:
 

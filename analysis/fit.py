@@ -306,7 +306,7 @@ def _fit(points: Points, curves: Curves, settings: Settings) -> pd.DataFrame:
             table.loc[fitted[complete], "lead"] = np.where(best == i, lead, np.nan)
     result = pd.concat(tables, ignore_index=True)
     result["k_longest"] = np.tile(np.exp(points.y[:, -1]), len(LAWS))
-    result["n_longest"] = np.tile(np.exp(points.x[:, -1]), len(LAWS))
+    result["n_longest"] = np.tile(points.n[:, -1], len(LAWS))
     result["clusters"] = curves.clusters
     return result.assign(label=curves.label, kind=curves.kind, variant=curves.variant, eta=curves.eta)
 
