@@ -225,7 +225,8 @@ def _read_run(folder: Path) -> Run | None:
             manifest[key]
         manifest["hashes"].get("model")
         for name in manifest["files"]:
-            path = _regular(folder / name)
+            path = folder / name
+            _regular(path)
     except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, AttributeError, RecursionError) as problem:
         raise _unreadable(path, problem) from problem
     whole, damage = inspect(folder)
