@@ -7,9 +7,10 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from analysis import claims, figures, report, save, settings, tables
-from analysis.draw import Outcome, draw, left_alone
+from analysis import claims, figures, ledger, report, save, settings, tables
+from analysis.draw import Outcome, current_tables, draw, left_alone
 from analysis.load import complete_runs, fullest_design, load_runs
 from experiments.errors import UserError
 
@@ -68,21 +69,29 @@ def analyse(outputs: Path, only: Sequence[str] | None, force: bool, console: Con
         for name in names:
             status.update(f"drawing {name}")
             if only and name not in only:
-                outcomes.append(left_alone(name, outputs))
+                outcomes.append(left_alone(name, rows, windows, fits, runs, outputs))
             else:
                 outcomes.append(draw(name, rows, windows, fits, runs, outputs, force))
         status.update("judging the claims and writing the report")
-        verdicts = claims.judge(outputs / "tables", settings.claims())
+        current = {*tables.NAMES, *current_tables(outcomes)}
+        verdicts = claims.judge(outputs / "tables", settings.claims(), current)
         save.write_csv(verdicts, outputs / "tables", "claims")
+        ledger.write(outputs / "tables", {*current, "claims"}, runs)
         page = report.write(outputs, outcomes, fits, verdicts, runs, config)
     console.print(_summary(outcomes, fits, len(runs)))
+    if old := [outcome.name for outcome in outcomes if outcome.status in ("stale", "damaged")]:
+        console.print(
+            f"no verdict from the tables of {', '.join(old)}: not of these records, settings and code, or damaged; "
+            f"python -m analysis --only {' '.join(old)}",
+            soft_wrap=True,
+        )
     if left := softmax["run"].nunique() - fullest_design(softmax)["run"].nunique():
         console.print(
             f"laws are fitted without {left} of {len(runs)} runs, which repeat a label that another configuration "
             "measured more fully (most heads, then lengths, then samples); figures of another kind may show them",
             soft_wrap=True,
         )
-    console.print(str(page), soft_wrap=True, highlight=False)
+    console.print(str(page), soft_wrap=True, highlight=False, markup=False)
     return [outcome for outcome in outcomes if outcome.status == "failed"]
 
 
@@ -92,7 +101,7 @@ def _summary(outcomes: Sequence[Outcome], fits: tables.Fits, runs: int) -> Table
         table.add_column(heading)
     table.add_row("fits", "fresh" if fits.fresh else "made", "")
     for outcome in outcomes:
-        table.add_row(outcome.name, outcome.status, outcome.reason)
+        table.add_row(outcome.name, outcome.status, Text(outcome.reason))
     return table
 
 

@@ -2,11 +2,17 @@
 
 The laws are fitted to the second half of the text samples, at all lengths but the longest, with a margin for text that
 was not seen. The first half, at every length, says whether the promise holds: that a share `coverage` of a head's rows
-drops no more than the tolerance.
+drops no more than the tolerance. n is the number of keys that the head itself sees; one that sees no more of them as
+the context grows, as in a sliding-window layer, has no law but a cap: the same number of keys at any length, C = 0.
 """
+
+from __future__ import annotations
 
 import argparse
 import json
+import math
+import re
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,19 +21,24 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from scipy import stats
 from scipy.optimize import brentq
 
 from analysis import bootstrap, save, settings
+from analysis.growth import alike, distinct
 from analysis.load import complete_runs, fullest_design, load_runs
 from experiments.errors import UserError
-from experiments.windows.head_laws import FORMAT
+from experiments.windows.head_laws import FORMAT, read_budget
 
 Array = NDArray[np.float64]
+FURTHEST = 2**30  # keys; the longest context that a law is asked about
 FAR = 10  # times the fitted lengths: what the law says there is told in every file, as an extrapolation
+OWN_OF_A_RUN = ("name", "lengths", "rows", "samples", "layers", "heads", "variants")  # fields of a source
 HOLDS = 0.8  # share of heads whose measurement at the longest length must lie within its prediction interval
 
 
@@ -35,8 +46,8 @@ HOLDS = 0.8  # share of heads whose measurement at the longest length must lie w
 class Needs:
     """The smallest windows of a model's rows at one tolerance.
 
-    `k` (heads, lengths, samples, rows) smallest windows, `n` (lengths, rows) keys visible, `places` (layer, head) of
-    each head, `lengths` nominal, `samples` numbers of the text samples.
+    `k` (heads, lengths, samples, rows) smallest windows, `n` (heads, lengths, rows) keys visible, `places` (layer,
+    head) of each head, `lengths` nominal, `samples` numbers of the text samples.
     """
 
     k: Array
@@ -45,13 +56,58 @@ class Needs:
     lengths: list[int]
     samples: list[int]
 
+    @property
+    def x(self) -> Array:
+        """Ln of the mean number of keys that each head's rows see (heads, lengths)."""
+        return np.log(self.n.mean(-1))
+
+    @property
+    def seen(self) -> Array:
+        """Most keys that a row of each head sees (heads, lengths)."""
+        return self.n.max(-1)
+
+    @property
+    def sees(self) -> Array:
+        """Most keys that each head can see (heads,); infinite where its rows see the whole context."""
+        whole = (self.seen == self.lengths).all(-1)
+        return np.where(whole, np.inf, self.seen.max(-1))
+
+
+@dataclass(frozen=True)
+class Design:
+    """What the curves are fitted to: `x`, ln n, and `used`, the points (curves, lengths); `grows` (curves,).
+
+    A curve that does not grow is a constant, fitted where it sees as many keys as it ever does.
+    """
+
+    x: Array
+    used: NDArray[np.bool_]
+    grows: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, needs: Needs, least: int) -> Design:
+        """Choose the points of each head among all lengths but the longest; a law takes `least` different n."""
+        seen = needs.seen[:, :-1]
+        different = distinct(seen)
+        grows = different.sum(-1) >= least
+        used = np.where(grows[:, None], different, seen == seen.max(-1, keepdims=True))
+        return cls(needs.x[:, :-1], used, grows)
+
+    def of_curves(self, chosen: NDArray[np.bool_]) -> Design:
+        """Return the design of some of the curves."""
+        return Design(self.x[chosen], self.used[chosen], self.grows[chosen])
+
+    def mean(self, values: Array) -> Array:
+        """Mean over the points of values (..., curves, lengths)."""
+        return np.where(self.used, values, 0.0).sum(-1) / self.used.sum(-1)
+
 
 @dataclass(frozen=True)
 class Laws:
     """A power law per curve: `level` = ln alpha and `slope` = C (curves,).
 
     `levels` and `slopes` (resamples, curves) are their replicates, `scatter` the residual deviation in ln k with
-    `freedom` degrees; `margin` is the part of the level that was added so that a text not seen is served too.
+    `freedom` degrees (curves,); `margin` is the part of the level that was added so that a text not seen is served too.
     """
 
     level: Array
@@ -59,12 +115,12 @@ class Laws:
     levels: Array
     slopes: Array
     scatter: Array
-    freedom: int
+    freedom: Array
     units: int
     margin: Array
 
-    def interval(self, n: float, confidence: float) -> tuple[Array, Array, Array]:
-        """Return ln k and its prediction interval for another text of the same kind at context length n (curves,)."""
+    def interval(self, n: Array, confidence: float) -> tuple[Array, Array, Array]:
+        """Return ln k and its prediction interval for another text of the same kind where n (curves,) keys are seen."""
         x = np.log(n)
         y = self.level + self.slope * x
         drawn = (self.levels + self.slopes * x).std(0) * np.sqrt(self.units / max(self.units - 1, 1))
@@ -87,31 +143,68 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), metavar="DIR", help="where runs/ lies")
     asked = parser.parse_args(arguments)
     try:
-        name, _, value = asked.tolerance.partition("=")
-        if name != "dropped_mass" or not value.replace(".", "", 1).isdigit():
-            raise UserError(f"--tolerance {asked.tolerance}: give dropped_mass=VALUE, such as dropped_mass=0.05")
-        if not 0 < asked.coverage < 1:
-            raise UserError(f"--coverage {asked.coverage}: give a share between 0 and 1")
         content = budget(
-            asked.outputs, asked.model, float(value), asked.coverage, asked.cost, asked.lengths, asked.extrapolate
+            asked.outputs,
+            asked.model,
+            _tolerance(asked.tolerance),
+            asked.coverage,
+            asked.cost,
+            asked.lengths,
+            asked.extrapolate,
         )
-        called = asked.name or _file_name(content["label"])
-        if called != Path(called).name or called.startswith("."):
-            raise UserError(f"--name {called}: give a plain file name, without folders")
-        path = asked.outputs / "budgets" / f"{called}.json"
-        save.write_text(path, json.dumps(content, indent=1) + "\n")
+        path = _path(asked.outputs / "budgets", asked.name, content)
+        save.write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    console = Console(soft_wrap=True, highlight=False)
+    except OSError as error:
+        print(f"error: {error.filename}: {error.strerror}; choose another --outputs or --name", file=sys.stderr)
+        return 1
+    console = Console(soft_wrap=True, highlight=False, markup=False)
     console.print(_promise_table(content))
     if asked.lengths:
         console.print(_keys_table(content, sorted(set(asked.lengths))))
     console.print(f"wrote {path}; the model within it:")
-    console.print(
-        f"python run.py source=smollm2 runner=language windows=budget windows.file={path}",
-    )
+    console.print(_next_command(asked.outputs, content, path))
     return 0
+
+
+def _tolerance(told: str) -> float:
+    name, _, text = told.partition("=")
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if name != "dropped_mass" or not 0 < value < 1:
+        raise UserError(f"--tolerance {told}: give dropped_mass=VALUE, such as dropped_mass=0.05")
+    return value
+
+
+def _path(folder: Path, name: str | None, content: dict[str, Any]) -> Path:
+    """Return where to write a budget: no other model's file is written over.
+
+    Raises
+    ------
+    UserError : if the name is no plain file name, or that of another model's budget.
+    """
+    called = name or re.sub(r"[^\w.-]+", "-", content["label"].lower()).strip("-.")
+    if called != Path(called).name or called.startswith("."):
+        raise UserError(f"--name {called}: give a plain file name, without folders")
+    path = folder / f"{called}.json"
+    if not _is_of_another(path, content["model"]):
+        return path
+    if name:
+        raise UserError(f"--name {name}: {path} is the budget of another model; give another name")
+    return folder / f"{called}-{content['model'][:6]}.json"
+
+
+def _is_of_another(path: Path, model: str) -> bool:
+    if not path.exists():
+        return False
+    try:
+        return bool(read_budget(str(path))["model"] != model)
+    except UserError:  # damaged or of an older kind: there is nothing to keep
+        return False
 
 
 def budget(
@@ -137,9 +230,13 @@ def budget(
 
     Raises
     ------
-    UserError : if the model or tolerance was not measured, there is too little to fit and test, or a length asked for
-        is beyond what the held-out length supports.
+    UserError : if a number is out of range, the model or tolerance was not measured, there is too little to fit and
+        test, or a length asked for is beyond what the held-out length supports.
     """
+    if not 0 < coverage < 1:
+        raise UserError(f"--coverage {coverage}: give a share between 0 and 1")
+    if bad := [length for length in asked if not 1 <= length <= FURTHEST]:
+        raise UserError(f"--lengths {str(bad[0])[:30]}: give numbers of keys from 1 to {FURTHEST:,}")
     how = settings.fits(settings.analysis())
     runs = complete_runs(outputs)
     rows = _rows_of(load_runs(runs)[0], model)
@@ -152,16 +249,19 @@ def budget(
             "fitted on half of at least 4 samples and tested on the others, at 4 lengths or more: measure more of them"
         )
     test, fit = slice(0, half), slice(half, None)
-    x = np.log(needs.n.mean(1))
+    design = Design.of(needs, how.min_lengths)
     laws = _with_margin(
-        _fit(needs.k[:, :-1, fit], x[:-1], coverage, how.resamples, how.seed), needs, fit, coverage, how.seed
+        _fit(needs.k[:, :-1, fit], design, coverage, how.resamples, how.seed), needs, fit, design, coverage, how.seed
     )
-    shared = _fit(needs.k[:, :-1, fit], x[:-1], coverage, how.resamples, how.seed, pooled=True)
+    typical = alike(needs.seen[:, :-1])
+    shared = _fit_typical(needs, typical, fit, design, coverage, how.resamples, how.seed)
 
     longest, fitted = needs.lengths[-1], needs.lengths[-2]
-    seen = np.log(_quantile(needs.k[:, -1, test], coverage)) + laws.margin
-    _, low, high = laws.interval(np.exp(x[-1]), how.confidence)
-    foretold = float(((seen >= low) & (seen <= high)).mean())
+    needed = np.log(_quantile(needs.k[:, -1, test], coverage)) + laws.margin
+    _, low, high = laws.interval(needs.n[:, -1].mean(-1), how.confidence)
+    tested = design.grows & (needs.seen[:, -1] > needs.seen[:, :-1].max(-1))
+    right = (needed >= low) & (needed <= high)
+    foretold = float(right[tested if tested.any() else slice(None)].mean())
     reach = longest**2 // fitted if foretold >= HOLDS else longest
     beyond = [length for length in asked if length > reach]
     if beyond and not extrapolate:
@@ -172,11 +272,12 @@ def budget(
         )
     factor = 1.0
     if cost is not None:
-        n = np.arange(1, longest + 1, dtype=float)
+        n = np.minimum(np.arange(1, longest + 1, dtype=float), needs.sees[:, None])
         shape = np.exp(laws.level[:, None] + laws.slope[:, None] * np.log(n))
         if not 1 < cost < n.mean():
             raise UserError(f"--cost {cost:g}: give a mean number of keys between 1 and {n.mean():.0f}")
         factor = float(np.exp(brentq(lambda f: np.clip(np.exp(f) * shape, 1, n).mean() - cost, -40, 40)))
+    keys = _keys(laws, needs.sees, factor, sorted({*needs.lengths, FAR * fitted, *asked}), reach, how.confidence)
     return {
         "format": FORMAT,
         "label": str(rows["label"].iloc[0]),
@@ -193,10 +294,9 @@ def budget(
         "supported_length": max([reach, *asked]) if extrapolate else reach,
         "extrapolated": bool(beyond),
         "promise": _promise(needs, test, laws, factor, coverage),
-        "pooled": _line(shared, 0, factor, how.confidence),
+        "pooled": _line(shared, 0, needs.sees[typical].max(), factor, how.confidence),
         "heads": [
-            {"layer": layer, "head": head, **_line(laws, h, factor, how.confidence)}
-            | {"keys": _keys(laws, h, factor, sorted({*needs.lengths, FAR * fitted, *asked}), reach, how.confidence)}
+            {"layer": layer, "head": head, **_line(laws, h, needs.sees[h], factor, how.confidence), "keys": keys[h]}
             for h, (layer, head) in enumerate(needs.places)
         ],
     }
@@ -225,8 +325,13 @@ def _needs(rows: pd.DataFrame, eta: float) -> Needs:
     places = sorted(set(zip(rows["layer"].tolist(), rows["head"].tolist(), strict=True)))
     lengths, samples = sorted(rows["length"].unique().tolist()), sorted(rows["sample"].unique().tolist())
     shape = (len(places), len(lengths), len(samples), -1)
-    n = rows["n"].to_numpy(float).reshape(shape)[0, :, 0]
-    return Needs(rows[column].to_numpy(float).reshape(shape), n, places, lengths, samples)
+    try:
+        n, k = (rows[name].to_numpy(float).reshape(shape) for name in ("n", column))
+    except ValueError as error:
+        raise UserError(
+            f"{rows['label'].iloc[0]}: its heads have different numbers of rows; measure it again"
+        ) from error
+    return Needs(k, n[:, :, 0], places, lengths, samples)
 
 
 def _quantile(k: Array, coverage: float) -> Array:
@@ -234,59 +339,89 @@ def _quantile(k: Array, coverage: float) -> Array:
     return np.quantile(k.reshape(*k.shape[:-2], -1), coverage, axis=-1, method="higher")
 
 
-def _fit(k: Array, x: Array, coverage: float, resamples: int, seed: int, pooled: bool = False) -> Laws:
+def _fit(k: Array, design: Design, coverage: float, resamples: int, seed: int) -> Laws:
     """Fit ln k = ln alpha + C ln n by least squares, C held within [0, 1]; intervals resample the samples."""
+    return _fit_curves(_curves(k, coverage, resamples, seed), design, k.shape[2])
+
+
+def _fit_typical(
+    needs: Needs, chosen: NDArray[np.bool_], fit: slice, design: Design, coverage: float, resamples: int, seed: int
+) -> Laws:
+    """Fit the mean over some heads of ln k: one curve."""
+    curves = _curves(needs.k[chosen, :-1, fit], coverage, resamples, seed).mean(1, keepdims=True)
+    x = np.log(needs.n[chosen].mean((0, 2)))[None, :-1]
+    return _fit_curves(
+        curves, Design(x, design.used[chosen][:1], design.grows[chosen][:1]), needs.k[:, :, fit].shape[2]
+    )
+
+
+def _curves(k: Array, coverage: float, resamples: int, seed: int) -> Array:
+    """Ln of the window that serves the share `coverage` of rows, then its resamples (1 + resamples, heads, lengths)."""
     samples = k.shape[2]
     drawn = np.random.default_rng(seed).integers(samples, size=(min(resamples, 200), samples))
-    curves = np.stack([np.log(_quantile(k[:, :, chosen], coverage)) for chosen in [np.arange(samples), *drawn]])
-    if pooled:
-        curves = curves.mean(1, keepdims=True)
-    centred = x - x.mean()
-    slope = np.clip((curves * centred).sum(-1) / (centred**2).sum(), 0.0, 1.0)
-    level = curves.mean(-1) - slope * x.mean()
-    left = curves[0] - level[0][:, None] - slope[0][:, None] * x
-    freedom = min(len(x) - 2, samples - 1)
-    scatter = np.sqrt((left**2).sum(-1) / (len(x) - 2))
+    return np.stack([np.log(_quantile(k[:, :, chosen], coverage)) for chosen in [np.arange(samples), *drawn]])
+
+
+def _fit_curves(curves: Array, design: Design, samples: int) -> Laws:
+    middle = design.mean(design.x)
+    centred = np.where(design.used, design.x - middle[:, None], 0.0)
+    squares = np.where(design.grows, (centred**2).sum(-1), np.inf)  # what does not grow has the slope 0
+    slope = np.clip((curves * centred).sum(-1) / squares, 0.0, 1.0)
+    level = design.mean(curves) - slope * middle
+    left = np.where(design.used, curves[0] - level[0][:, None] - slope[0][:, None] * design.x, 0.0)
+    spare = np.maximum(design.used.sum(-1) - np.where(design.grows, 2, 1), 1)
+    scatter = np.sqrt((left**2).sum(-1) / spare)
+    freedom = np.minimum(spare, samples - 1)
     return Laws(level[0], slope[0], level[1:], slope[1:], scatter, freedom, samples, np.zeros(len(scatter)))
 
 
-def _with_margin(laws: Laws, needs: Needs, fit: slice, coverage: float, seed: int) -> Laws:
+def _with_margin(laws: Laws, needs: Needs, fit: slice, design: Design, coverage: float, seed: int) -> Laws:
     """Raise each head's law until it would have served the share `coverage` of every text that it had not seen.
 
     Each sample is left out in turn, the law is fitted to the others, and the ratio found by which the law must grow to
     serve that share of the sample's rows. The largest of them is the margin, never below 1: with c samples a further
     one needs more with a chance of 1 / (c + 1), if they are exchangeable (cross-conformal, Vovk 2015, arXiv 1208.0806).
     """
-    k, x = needs.k[:, :-1, fit], np.log(needs.n[:-1])
+    k, x = needs.k[:, :-1, fit], np.log(needs.n[:, :-1])
+    # a law holds at every length, a cap where the head sees as many keys as it ever does
+    counted = design.used | design.grows[:, None]
     missed = []
     for sample in range(k.shape[2]):
-        others = _fit(np.delete(k, sample, axis=2), x.mean(1), coverage, 0, seed)
-        given = others.level[:, None, None] + others.slope[:, None, None] * x
-        ratio = (np.log(k[:, :, sample]) - given).reshape(len(k), -1)
-        missed.append(np.quantile(ratio, coverage, axis=1, method="higher"))
+        others = _fit(np.delete(k, sample, axis=2), replace(design, x=x.mean(-1)), coverage, 0, seed)
+        ratio = np.log(k[:, :, sample]) - (others.level[:, None, None] + others.slope[:, None, None] * x)
+        missed.append(
+            [np.quantile(each[at], coverage, method="higher") for each, at in zip(ratio, counted, strict=True)]
+        )
     margin = np.maximum(np.max(missed, axis=0), 0.0)
     return replace(laws, level=laws.level + margin, levels=laws.levels + margin, margin=margin)
 
 
-def _line(laws: Laws, h: int, factor: float, confidence: float) -> dict[str, float]:
-    """Return alpha and C of a curve with their intervals."""
+def _line(laws: Laws, h: int, sees: float, factor: float, confidence: float) -> dict[str, float]:
+    """Return alpha and C of a curve with their intervals, and the most keys that it sees unless that is the context."""
     told: dict[str, float] = {}
     for name, value, replicates in (("alpha", laws.level, laws.levels), ("C", laws.slope, laws.slopes)):
         ends = bootstrap.interval(value[h], replicates[:, h], laws.units, confidence)
         points = np.array([value[h], *ends], float)
         points = factor * np.exp(points) if name == "alpha" else np.clip(points, 0.0, 1.0)
         told |= dict(zip((name, f"{name}_low", f"{name}_high"), map(float, points), strict=True))
-    return told
+    if np.isinf(sees):
+        return told
+    if told["C"] == 0:  # alpha is a number of keys
+        told |= {name: min(value, float(sees)) for name, value in told.items() if name.startswith("alpha")}
+    return told | {"sees": int(sees)}
 
 
 def _keys(
-    laws: Laws, h: int, factor: float, lengths: Sequence[int], reach: float, confidence: float
-) -> list[dict[str, Any]]:
-    """Return k and its prediction interval at each length, those beyond `reach` marked."""
-    lines = []
+    laws: Laws, sees: Array, factor: float, lengths: Sequence[int], reach: float, confidence: float
+) -> list[list[dict[str, Any]]]:
+    """Return for each head k and its prediction interval at each length, those beyond `reach` marked."""
+    lines: list[list[dict[str, Any]]] = [[] for _ in sees]
     for length in lengths:
-        k = [float(np.clip(np.ceil(factor * np.exp(part[h])), 1, length)) for part in laws.interval(length, confidence)]
-        lines.append({"length": length, "k": k[0], "low": k[1], "high": k[2], "extrapolation": length > reach})
+        n = np.minimum(float(length), sees)
+        with np.errstate(over="ignore"):
+            bounds = [np.clip(np.ceil(factor * np.exp(part)), 1, n) for part in laws.interval(n, confidence)]
+        for line, k, low, high in zip(lines, *map(np.ndarray.tolist, bounds), strict=True):
+            line.append({"length": length, "k": k, "low": low, "high": high, "extrapolation": length > reach})
     return lines
 
 
@@ -294,16 +429,42 @@ def _promise(needs: Needs, test: slice, laws: Laws, factor: float, coverage: flo
     """Return, per length, the shares of held-out rows and heads that stay within the tolerance."""
     lines = []
     for i, length in enumerate(needs.lengths):
-        given = np.ceil(factor * np.exp(laws.level[:, None] + laws.slope[:, None] * np.log(needs.n[i])))
-        given = np.clip(given, 1, needs.n[i])
+        n = needs.n[:, i]
+        given = np.ceil(factor * np.exp(laws.level[:, None] + laws.slope[:, None] * np.log(n)))
+        given = np.clip(given, 1, n)
         within = (needs.k[:, i, test] <= given[:, None]).mean((1, 2))
         shares = {"rows": float(within.mean()), "heads": float((within >= coverage).mean())}
         lines.append({"length": length, **shares, "mean_keys": float(given.mean())})
     return lines
 
 
-def _file_name(label: str) -> str:
-    return label.lower().split("-")[0].replace(" ", "_").replace("/", "_")
+def _next_command(outputs: Path, content: dict[str, Any], path: Path) -> str:
+    """Return the command that runs the model within the budget, on what its record read."""
+    run = outputs / "runs" / next(iter(content["runs"]))
+    source = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["source"]
+    if source.get("layers") or source.get("heads"):
+        return "measure it with all layers and heads first (source.layers=null source.heads=null)"
+    group = source["name"] if (settings.CONF / "source" / f"{source['name']}.yaml").exists() else "checkpoint"
+    known: dict[str, Any] = {}
+    for name in ("checkpoint", group):
+        known |= yaml.safe_load((settings.CONF / "source" / f"{name}.yaml").read_text(encoding="utf-8"))
+    overrides = {
+        f"source.{key}": value
+        for key, value in source.items()
+        if key not in OWN_OF_A_RUN and value is not None and value != known.get(key)
+    }
+    overrides |= {"source.lengths": [content["held_out"]["length"]], "source.samples": source["samples"]}
+    overrides |= {"windows.file": str(path)}
+    told = [f"{key}={_value(value)}" for key, value in overrides.items()]
+    return shlex.join(["python", "run.py", f"source={group}", "runner=language", "windows=budget", *told])
+
+
+def _value(value: Any) -> str:
+    """Write a value as Hydra reads it."""
+    if isinstance(value, str) and not re.fullmatch(r"[\w.~/:-]*[/:][\w.~/:-]*", value):
+        # a backslash counts only before a quote
+        return "'" + re.sub(r"(\\+)$", r"\1\1", re.sub(r"(\\*)'", r"\1\1\\'", value)) + "'"
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
 def _promise_table(content: dict[str, Any]) -> Table:
@@ -320,7 +481,9 @@ def _promise_table(content: dict[str, Any]) -> Table:
         f"{held['foretold']:.0%} of the heads foretold at {held['length']}; "
         "heads within: those that keep it by themselves"
     )
-    table = Table(title=title, title_justify="left", title_style="bold")
+    if capped := [head["sees"] for head in content["heads"] if "sees" in head]:
+        title += f"\n{len(capped)} of {len(content['heads'])} heads see at most {max(capped)} keys at any length"
+    table = Table(title=Text(title), title_justify="left", title_style="bold")
     for name in ("context", "keys per row", "rows within", "heads within"):
         table.add_column(name, justify="right")
     for line in content["promise"]:
@@ -330,7 +493,7 @@ def _promise_table(content: dict[str, Any]) -> Table:
 
 def _keys_table(content: dict[str, Any], lengths: Sequence[int]) -> Table:
     title = "keys of a head, with the prediction interval of the median head"
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table(title=Text(title), title_justify="left", title_style="bold")
     for name in ("context", "10% of heads", "median", "low", "high", "90%", "mean", ""):
         table.add_column(name, justify="right")
     for length in lengths:

@@ -36,3 +36,9 @@ class Cells:
         return (
             np.bincount(self.index, values, minlength=int(np.prod(self.shape))).reshape(self.shape).astype(np.float64)
         )
+
+    def most(self, values: Array) -> Array:
+        """Largest of values (lines,) of each head and length, (heads, lengths); 0 where there is no line."""
+        largest = np.zeros(int(np.prod(self.shape)))
+        np.maximum.at(largest, self.index, values)
+        return largest.reshape(self.shape).max(-1)

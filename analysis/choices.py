@@ -9,6 +9,7 @@ from scipy import stats
 from analysis import bootstrap
 from analysis.decay import decay_rates
 from analysis.fit import Array, Settings
+from analysis.growth import no_growth, of_alike
 
 ORACLE = "oracle"
 WINDOW = ["rule", "parameter", "scale"]
@@ -79,24 +80,30 @@ def growth(windows: pd.DataFrame, eta: float, settings: Settings) -> pd.DataFram
     """Fit k = alpha n^C to the keys at which each selector's mean dropped mass is `eta`.
 
     Every head keeps the same k; the curve of dropped mass against k is read off between the windows of the dense grid,
-    linear in ln k. Intervals resample clusters.
+    linear in ln k. n is the most keys that a head's rows see; heads that see no more where the others do are left out.
+    Intervals resample clusters.
 
     Returns
     -------
     DataFrame : per label and selector: `keys` at the longest `length`, the exponent `C` with `C_low`, `C_high`, the
-        numbers of `lengths` and `clusters`; NaN where eta is not reached at every length.
+        numbers of `lengths`, heads `left_out` and `clusters`; NaN where eta is not reached at every length, and where n
+        does not grow, which is the `reason`.
     """
-    means = by_cluster(windows[windows["rule"] == "grid"], ["dropped_mass"])
+    grid = windows[windows["rule"] == "grid"]
     lines = []
-    for (label, selector), frame in means.groupby(["label", "selector"], sort=False):
-        lengths = np.sort(frame["length"].unique())
+    for (label, selector), every in grid.groupby(["label", "selector"], observed=True, sort=False):
+        alike, left_out = of_alike(every)
+        seen = alike.groupby("length")["n"].max()
+        frame, lengths = by_cluster(alike, ["dropped_mass"]), seen.index.to_numpy()
+        few = len(lengths) < min(settings.min_lengths, every["length"].nunique())
         clusters = np.sort(frame["cluster"].astype(str).unique())
         drawn = np.vstack(
             [np.ones(len(clusters)), bootstrap.weights(len(clusters), settings.resamples, settings.seed, str(label))]
         )
         needed = np.column_stack([_needed(frame[frame["length"] == n], drawn, eta) for n in lengths])
-        x = np.log(lengths.astype(float))
-        slopes = (needed @ (x - x.mean())) / ((x - x.mean()) ** 2).sum()
+        x = np.log(seen.to_numpy(np.float64))
+        with np.errstate(invalid="ignore"):
+            slopes = (needed @ (x - x.mean())) / ((x - x.mean()) ** 2).sum()
         enough = len(lengths) >= settings.min_lengths and bool(np.isfinite(slopes[0]))
         drawn_slopes = slopes[1:] if enough else np.zeros_like(slopes[1:])
         low, high = bootstrap.interval(slopes[0], drawn_slopes, len(clusters), settings.confidence)
@@ -111,7 +118,9 @@ def growth(windows: pd.DataFrame, eta: float, settings: Settings) -> pd.DataFram
                 "C_low": float(low) if enough else np.nan,
                 "C_high": float(high) if enough else np.nan,
                 "lengths": len(lengths),
+                "left_out": left_out,
                 "clusters": len(clusters),
+                "reason": no_growth(every.groupby("length")["n"].max().to_numpy(np.float64)) if few else "",
             }
         )
     return pd.DataFrame(lines)

@@ -1,5 +1,6 @@
 """The verdict table: each claim of the paper against the tables on disk, by rules written in conf/claims.yaml."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +14,7 @@ COLUMNS = [
 ]
 
 
-def judge(folder: Path, config: DictConfig) -> pd.DataFrame:
+def judge(folder: Path, config: DictConfig, current: Collection[str]) -> pd.DataFrame:
     """Give a verdict on every claim for every source that was measured.
 
     Each entry of the configuration names a table, the lines of it that bear on the claim, and two conditions on a line.
@@ -25,6 +26,7 @@ def judge(folder: Path, config: DictConfig) -> pd.DataFrame:
     ----------
     folder : where the tables lie; a table that was not made gives no verdict.
     config : conf/claims.yaml.
+    current : names of the tables that are of the present records, whole; others give no verdict.
 
     Returns
     -------
@@ -32,7 +34,7 @@ def judge(folder: Path, config: DictConfig) -> pd.DataFrame:
     """
     verdicts = []
     for entry in config.claims:
-        if not (folder / f"{entry.table}.csv").exists():
+        if entry.table not in current or not (folder / f"{entry.table}.csv").exists():
             continue
         lines = _chosen(save.read_csv(folder, entry.table), entry)
         for source, of_source in lines.groupby("label", sort=False):

@@ -16,12 +16,15 @@ MEASURES = ("k", "dropped_mass", "output_error_renormalised")
 
 @dataclass(frozen=True)
 class GridCurve:
-    """Error against window at one context length, measured on a dense grid of k.
+    """Error against window at one context length of the heads that see as many keys, measured on a dense grid of k.
 
-    `knots` (grid,) in keys, the last one the whole row; `dropped` (heads, clusters, grid) mean dropped mass;
-    `square` (heads, clusters, grid) squared relative output error of the renormalised row.
+    `length` and `heads` are indices of the context length and of the heads; `knots` (grid,) in keys, the last one the
+    whole row; `dropped` (heads, clusters, grid) mean dropped mass; `square` (heads, clusters, grid) squared relative
+    output error of the renormalised row.
     """
 
+    length: int
+    heads: NDArray[np.intp]
     knots: Array
     dropped: Array
     square: Array
@@ -61,8 +64,8 @@ class RowRule:
 class CostCurves:
     """All windows of one source; `clusters` counts what a bootstrap may resample, in order of their sample.
 
-    `grid` holds one curve per context length of `lengths` (lengths,); `row_rules` those of `top_p` and `threshold`
-    that were measured.
+    `grid` holds one curve per context length of `lengths` (lengths,) and number of keys that heads see there, which is
+    one where all layers see the whole context; `row_rules` those of `top_p` and `threshold` that were measured.
     """
 
     lengths: Array
@@ -70,6 +73,22 @@ class CostCurves:
     row_rules: dict[str, RowRule]
     heads: int
     clusters: int
+
+    @property
+    def n(self) -> Array:
+        """Keys that the heads of each curve see (curves,)."""
+        return np.array([curve.knots[-1] for curve in self.grid])
+
+    def weights(self, mix: Array) -> Array:
+        """Share of rows that each curve stands for (curves,), of the shares of the lengths (lengths,)."""
+        return np.array([mix[curve.length] * (len(curve.heads) / self.heads) for curve in self.grid])
+
+    def by_length(self, values: Array) -> Array:
+        """Mean over heads at each length, (..., curves) -> (..., lengths)."""
+        means = np.zeros((*values.shape[:-1], len(self.lengths)))
+        for i, curve in enumerate(self.grid):
+            means[..., curve.length] += len(curve.heads) / self.heads * values[..., i]
+        return means
 
     def halves(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Split the clusters into earlier and later samples: neighbouring stretches of a text stay together."""
@@ -87,7 +106,7 @@ def read(windows: pd.DataFrame) -> CostCurves | None:
     Returns
     -------
     CostCurves : of the clusters in which every head was measured at every length; None where no grid of at least
-        three windows was measured.
+        three windows was measured, or a head sees a single key.
     """
     grid = windows[windows["rule"] == "grid"]
     if grid.empty:
@@ -124,13 +143,18 @@ def read(windows: pd.DataFrame) -> CostCurves | None:
         measured = [cells(frame[frame["length"] == length], parameters) for length in lengths]
         if len(parameters) > 2:
             row_rules[rule] = parameters[::-1], np.stack(measured, axis=3)[..., ::-1]
+    seen = grid.pivot_table("n", ["layer", "head"], "length", "max").loc[places].to_numpy(np.float64)
+    if seen.min() < 2:
+        return None
+    kinds, kind = np.unique(seen, axis=0, return_inverse=True)
     whole = np.all([np.isfinite(values).all((0, 1, 3)) for _, values in by_length], axis=0)
     whole &= np.all([np.isfinite(values).all((0, 1, 3, 4)) for _, values in row_rules.values()], axis=0)
     return CostCurves(
         lengths.astype(np.float64),
         [
-            _to_the_whole_row(knots, values[1:, :, whole], n)
-            for (knots, values), n in zip(by_length, lengths, strict=True)
+            _to_the_whole_row(i, heads, knots, values[1:, heads][:, :, whole], n)
+            for i, (knots, values) in enumerate(by_length)
+            for heads, n in ((np.flatnonzero(kind == j), kinds[j, i]) for j in range(len(kinds)))
         ],
         {rule: RowRule(parameters, *values[:, :, whole]) for rule, (parameters, values) in row_rules.items()},
         len(places),
@@ -138,11 +162,11 @@ def read(windows: pd.DataFrame) -> CostCurves | None:
     )
 
 
-def _to_the_whole_row(knots: Array, values: Array, length: float) -> GridCurve:
-    """Close a curve where the window holds every key and nothing is lost."""
-    inside = knots < length
+def _to_the_whole_row(length: int, heads: NDArray[np.intp], knots: Array, values: Array, n: float) -> GridCurve:
+    """Close a curve where the window holds every key that can be seen and nothing is lost."""
+    inside = knots < n
     closed = np.concatenate([values[..., inside], np.zeros((*values.shape[:-1], 1))], axis=-1)
-    return GridCurve(np.append(knots[inside], length), *closed)
+    return GridCurve(length, heads, np.append(knots[inside], n), *closed)
 
 
 def slopes(x: Array, y: Array) -> Array:

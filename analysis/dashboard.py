@@ -12,10 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import wandb
 
-from analysis import figures, save, settings
+from analysis import figures, ledger, save, settings
 from experiments.errors import UserError
 from experiments.tracking.weights_and_biases import start
 
@@ -131,7 +130,7 @@ def read_url(path: Path) -> str | None:
     """Return where an earlier call has saved the workspace, None if nowhere."""
     try:
         url = json.loads(path.read_text(encoding="utf-8"))["url"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return str(url) if url else None
 
@@ -151,11 +150,10 @@ def log_analysis(outputs: Path, entity: str, project: str, online: bool) -> str:
 
     Raises
     ------
-    UserError : before `python -m analysis` has made the tables.
+    UserError : before `python -m analysis` has made the tables of the present records.
     """
-    folder = outputs / "tables"
-    if not (folder / "fits_pooled.csv").exists():
-        raise UserError(f"no tables in {folder}: run python -m analysis --outputs {outputs} first")
+    table_of = ledger.reader(outputs)
+    tables = {name: table_of(name) for name in TABLES}
     with start(
         outputs,
         mode="online" if online else "offline",
@@ -169,8 +167,7 @@ def log_analysis(outputs: Path, entity: str, project: str, online: bool) -> str:
             picture = outputs / "figures" / f"{name}.png"
             if picture.exists():
                 run.log({f"figures/{name}": wandb.Image(str(picture), caption=settings.figure(name).caption)})
-        for name in TABLES:
-            table = save.read_csv(folder, name) if (folder / f"{name}.csv").exists() else pd.DataFrame()
+        for name, table in tables.items():
             if len(table):
                 run.log({f"tables/{name}": wandb.Table(dataframe=table)})
         return str(Path(run.dir).parent)

@@ -8,19 +8,21 @@ import pandas as pd
 from analysis import bootstrap
 from analysis.cells import Cells
 from analysis.fit import Array, Settings
+from analysis.growth import of_alike
 
 WINDOW = ["rule", "parameter", "scale"]
 COLUMNS = [
     *("label", *WINDOW, "measure", "rate", "rate_low", "rate_high"),
-    *("heads_low", "heads_high", "falling", "lengths", "heads", "clusters"),
+    *("heads_low", "heads_high", "falling", "lengths", "heads", "left_out", "clusters"),
 ]
 
 
 def decay_rates(windows: pd.DataFrame, measures: Sequence[str], settings: Settings) -> pd.DataFrame:
     """Fit ln error = c + rate ln n by least squares to every window, per label the median over its heads.
 
-    Lengths at which the window holds the whole row, or some head's error is zero, are left out. Intervals
-    resample whole clusters and, where there are several, heads.
+    n is the most keys that a head's rows see. Lengths at which the window holds the whole row, or some head's error is
+    zero, are left out, and so are heads that see no more keys where the others do. Intervals resample whole clusters
+    and, where there are several, heads.
 
     Parameters
     ----------
@@ -32,24 +34,28 @@ def decay_rates(windows: pd.DataFrame, measures: Sequence[str], settings: Settin
     -------
     DataFrame : one line per (label, rule, parameter, scale, measure): `rate` (dimensionless, negative where
         the error falls) with `rate_low`, `rate_high`, the quartiles over heads `heads_low`, `heads_high`,
-        `falling`, the share of heads of negative rate, and the numbers of `lengths`, `heads`, `clusters`.
+        `falling`, the share of heads of negative rate, and the numbers of `lengths`, `heads`, heads `left_out`, and
+        `clusters`.
     """
+    alike = {str(label): of_alike(frame) for label, frame in windows.groupby("label", observed=True)}
+    left_out = {label: count for label, (_, count) in alike.items()}
+    windows = pd.concat([frame for frame, _ in alike.values()] or [windows])
+    windows = windows[windows["k"] < windows["n"]]
     lines = []
-    windows = windows[windows["k"] < windows["length"]]
     for keys, frame in windows.groupby(["label", *WINDOW], observed=True, sort=True):
         cells = Cells.of(frame)
         count, (head_count, _, clusters) = cells.sums(), cells.shape
         label = str(keys[0])
         by_cluster = bootstrap.weights(clusters, settings.resamples, settings.seed, label)
         heads = bootstrap.heads_drawn(head_count, settings.resamples, settings.seed, label)[1:]
-        x = np.log(cells.lengths.astype(np.float64))
+        n = cells.most(frame["n"].to_numpy(np.float64))
         for measure in measures:
             total = cells.sums(frame[measure].to_numpy(np.float64))
             # a head is resampled with all its lengths, so a length counts only where every head has an error
             known = ((total > 0) | (count == 0)).all((0, 2)) & (count.sum(-1) > 0).all(0)
             if known.sum() < settings.min_lengths:
                 continue
-            parts = total[:, known], count[:, known], x[known]
+            parts = total[:, known], count[:, known], np.log(n[:, known])
             slopes = _slopes(*parts, np.ones((1, clusters)))[0]
             drawn = np.take_along_axis(_slopes(*parts, by_cluster), heads, axis=1)
             rate = np.median(slopes)
@@ -67,6 +73,7 @@ def decay_rates(windows: pd.DataFrame, measures: Sequence[str], settings: Settin
                     "falling": (slopes < 0).mean(),
                     "lengths": int(known.sum()),
                     "heads": head_count,
+                    "left_out": left_out[label],
                     "clusters": clusters,
                 }
             )
@@ -74,8 +81,8 @@ def decay_rates(windows: pd.DataFrame, measures: Sequence[str], settings: Settin
 
 
 def _slopes(total: Array, count: Array, x: Array, weights: Array) -> Array:
-    """Slopes in ln n of the ln of the weighted mean error: (resamples, clusters) -> (resamples, heads)."""
+    """Slopes in x (heads, lengths) of ln(weighted mean error): (resamples, clusters) -> (resamples, heads)."""
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = np.log((total @ weights.T) / (count @ weights.T))
-    centred = (x - x.mean()) / ((x - x.mean()) ** 2).sum()
-    return np.einsum("hlb,l->bh", mean, centred)
+    centred = x - x.mean(-1, keepdims=True)
+    return np.einsum("hlb,hl->bh", mean, centred / (centred**2).sum(-1, keepdims=True))

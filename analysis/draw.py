@@ -21,7 +21,11 @@ from experiments.errors import UserError
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a figure: `drawn`, `fresh`, `skipped` for want of records, `failed`, or `not asked for`."""
+    """What became of a figure: `drawn`, `fresh`, `skipped` for want of records, or `failed`.
+
+    One that was not asked for is `not asked for` too, `stale` if it is of other records, settings or code than the
+    present ones, or `damaged` if its files are not those that were written.
+    """
 
     name: str
     status: str
@@ -45,14 +49,12 @@ def draw(
     fails unexpectedly, and its traceback goes to `figures/NAME.log`.
     """
     config = settings.figure(name)
-    evidence, used = gather(config, rows, windows, fits, runs)
+    evidence, made = _evidence(name, config, rows, windows, fits, runs)
     module = import_module(f"analysis.figures.{name}")
-    script = PACKAGE / "figures" / f"{name}.py"
-    command = f"python -m analysis --only {name} --force"
-    made = stamp.make(command, [settings.analysis(), config], script, used)
     path, results = outputs / "figures" / f"{name}.json", files(config, name, outputs)
     log = outputs / "figures" / f"{name}.log"
-    if not force and made.matches(path, results):
+    found = stamp.read(path)
+    if not force and found and made.matches(found) and found.whole(results):
         return Outcome(name, "fresh", "", config, made)
     try:
         with mpl.rc_context():
@@ -74,7 +76,7 @@ def draw(
         if table is not None:
             save.write_csv(table, outputs / "tables", called)
             save.write_tex(table, outputs / "tables", called)
-    made.write(path)
+    made.write(path, results)
     return Outcome(name, "drawn", "", config, made)
 
 
@@ -83,19 +85,44 @@ def _remove(*paths: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def left_alone(name: str, outputs: Path) -> Outcome:
-    """Report a figure that was not asked for as it lies on disk, if it does."""
+def _evidence(
+    name: str, config: DictConfig, rows: pd.DataFrame, windows: pd.DataFrame, fits: Fits, runs: Sequence[Run]
+) -> tuple[figures.Evidence, Stamp]:
+    evidence, used = gather(config, rows, windows, fits, runs)
+    command, script = f"python -m analysis --only {name} --force", PACKAGE / "figures" / f"{name}.py"
+    return evidence, stamp.make(command, [settings.analysis(), config], [script], used)
+
+
+def left_alone(
+    name: str, rows: pd.DataFrame, windows: pd.DataFrame, fits: Fits, runs: Sequence[Run], outputs: Path
+) -> Outcome:
+    """Report a figure that was not asked for as it lies on disk, if it does, and whether it is of these records."""
     config = settings.figure(name)
-    found = stamp.read(outputs / "figures" / f"{name}.json")
-    if found and all(path.exists() for path in files(config, name, outputs)):
-        return Outcome(name, "not asked for", "shown as last drawn", config, found)
-    return Outcome(name, "not asked for", "never drawn", config, None)
+    results, found = files(config, name, outputs), stamp.read(outputs / "figures" / f"{name}.json")
+    if not found or not all(path.exists() for path in results):
+        return Outcome(name, "not asked for", "never drawn", config, None)
+    again = f"python -m analysis --only {name}"
+    if not found.whole(results):
+        return Outcome(name, "damaged", f"its files are not those that were written: {again}", config, None)
+    if not _evidence(name, config, rows, windows, fits, runs)[1].matches(found):
+        return Outcome(name, "stale", f"of other records, settings or code than now: {again}", config, found)
+    return Outcome(name, "not asked for", "shown as last drawn", config, found)
+
+
+def current_tables(outcomes: Sequence[Outcome]) -> set[str]:
+    """Name the tables of the figures that are of these records, settings and code."""
+    current = [outcome for outcome in outcomes if outcome.stamp and outcome.status != "stale"]
+    return {table for outcome in current for table in tables_of(outcome.config, outcome.name)}
+
+
+def tables_of(config: DictConfig, name: str) -> list[str]:
+    """Name the tables of a figure."""
+    return [name, f"{name}_summary"] if config.get("summary") else [name]
 
 
 def files(config: DictConfig, name: str, outputs: Path) -> list[Path]:
     """List the files of a figure, without its stamp."""
-    tables = [name, f"{name}_summary"] if config.get("summary") else [name]
     return [
         *(outputs / "figures" / f"{name}.{suffix}" for suffix in save.FORMATS),
-        *(outputs / "tables" / f"{table}.{suffix}" for table in tables for suffix in ("csv", "tex")),
+        *(outputs / "tables" / f"{table}.{suffix}" for table in tables_of(config, name) for suffix in ("csv", "tex")),
     ]

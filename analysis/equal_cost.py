@@ -1,9 +1,10 @@
 """Window rules at equal total cost [claim 4]: what each loses, and how far it stays above the floor [T7].
 
-Cost is the mean number of keys per row over a mix of context lengths and over all heads; one rule serves the whole
-model. A rule of n alone spends the same on every sample, so its scale follows from the budget exactly. What else it has
-to choose (the power's C, or one k per length) is chosen on one half of the samples and judged on the other, both ways.
-Top-p and the threshold get the parameter that spends the budget on the judged rows: cost alone decides it, no error.
+Cost is the mean number of keys per row over a mix of context lengths and over all heads, each of which keeps at most
+the keys that it can see; one rule of that n serves the whole model. A rule of n alone spends the same on every sample,
+so its scale follows from the budget exactly. What else it has to choose (the power's C, or one k per length) is chosen
+on one half of the samples and judged on the other, both ways. Top-p and the threshold get the parameter that spends the
+budget on the judged rows: cost alone decides it, no error.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Contest:
 
 @dataclass(frozen=True)
 class Window:
-    """A rule k(n) as chosen on training samples: `at(cost)` gives k (lengths,) of that mean cost, in keys."""
+    """A rule k(n) as chosen on training samples: `at(cost)` gives k (curves,) of that mean cost, in keys."""
 
     parameter: float
     scale: float
@@ -99,26 +100,26 @@ def mix_weights(lengths: Array, p: float) -> Array:
     return weights / weights.sum()
 
 
-def scale_for(shape: Array, lengths: Array, weights: Array, budget: float) -> float:
+def scale_for(shape: Array, n: Array, weights: Array, budget: float) -> float:
     """Scale at which k = scale * shape, kept within [1, n], costs exactly the budget.
 
     Parameters
     ----------
-    shape : (lengths,), positive.
-    lengths, weights : (lengths,), keys and shares of rows.
-    budget : mean keys per row, between 1 and the mean length.
+    shape : (curves,), positive.
+    n, weights : (curves,), keys and shares of rows.
+    budget : mean keys per row, between 1 and the mean n.
     """
-    # between two scales at which some length meets a bound, the cost is linear in the scale
-    scales = np.sort(np.concatenate([1 / shape, lengths / shape]))
-    costs = np.clip(scales[:, None] * shape, 1, lengths) @ weights
+    # between two scales at which some n meets a bound, the cost is linear in the scale
+    scales = np.sort(np.concatenate([1 / shape, n / shape]))
+    costs = np.clip(scales[:, None] * shape, 1, n) @ weights
     return float(np.interp(budget, costs, scales))
 
 
 def _shaped(parameter: float, shape: Array, curves: CostCurves, weights: Array, budget: float) -> Window:
     def at(cost: float) -> Array:
-        return np.clip(scale_for(shape, curves.lengths, weights, cost) * shape, 1, curves.lengths)
+        return np.clip(scale_for(shape, curves.n, weights, cost) * shape, 1, curves.n)
 
-    return Window(parameter, scale_for(shape, curves.lengths, weights, budget), at)
+    return Window(parameter, scale_for(shape, curves.n, weights, budget), at)
 
 
 def power_window(
@@ -134,20 +135,20 @@ def power_window(
     C is the one of least mean dropped mass, or with `worst` of least dropped mass at the worst length: the mean may be
     best served by giving up the long rows, which an adaptive window is not meant to do.
     """
-    shapes = [curves.lengths**c for c in exponents]
-    scales = [scale_for(shape, curves.lengths, weights, budget) for shape in shapes]
-    k = np.clip(np.array(scales)[:, None] * shapes, 1, curves.lengths)
+    shapes = [curves.n**c for c in exponents]
+    scales = [scale_for(shape, curves.n, weights, budget) for shape in shapes]
+    k = np.clip(np.array(scales)[:, None] * shapes, 1, curves.n)
     dropped = np.stack(
         [grid.weights(k[:, i]) @ grid.dropped[:, training].mean((0, 1)) for i, grid in enumerate(curves.grid)], axis=-1
     )
-    best = int(np.argmin(dropped.max(-1) if worst else dropped @ weights))
+    best = int(np.argmin(curves.by_length(dropped).max(-1) if worst else dropped @ weights))
     return _shaped(float(exponents[best]), shapes[best], curves, weights, budget)
 
 
 def free_window(curves: CostCurves, training: Clusters, weights: Array) -> Window:
-    """Choose one k per length, the best rule of n alone on the training clusters: equal marginal mass [T7].
+    """Choose one k per length, and n there, the best blind rule on the training clusters: equal marginal mass [T7].
 
-    Keys are bought in order of the mass that one more key brings at its length, along the convex hull of each mean
+    Keys are bought in order of the mass that one more key brings at its place, along the convex hull of each mean
     curve, for a greedy choice is optimal only there.
     """
     gains, sizes, place = [], [], []
@@ -165,7 +166,7 @@ def free_window(curves: CostCurves, training: Clusters, weights: Array) -> Windo
 
     def at(cost: float) -> Array:
         share = np.clip((cost - before) / bought, 0, 1)
-        return np.minimum(1 + np.bincount(where, share * size, minlength=len(weights)), curves.lengths)
+        return np.minimum(1 + np.bincount(where, share * size, minlength=len(weights)), curves.n)
 
     return Window(np.nan, np.nan, at)
 
@@ -178,12 +179,12 @@ def choose(
         return power_window(curves, training, weights, budget, exponents, worst=rule == "power_worst")
     if rule == "free":
         return free_window(curves, training, weights)
-    shape, parameter = np.ones_like(curves.lengths), np.nan
+    shape, parameter = np.ones_like(curves.n), np.nan
     if rule == "linear":
-        shape = curves.lengths
+        shape = curves.n
     elif rule in POWERS_OF_LOG:
         parameter = POWERS_OF_LOG[rule]
-        shape = np.log(curves.lengths) ** parameter
+        shape = np.log(curves.n) ** parameter
     window = _shaped(parameter, shape, curves, weights, budget)
     # the records name a fixed and a linear window by their parameter, at scale 1
     return window if rule in POWERS_OF_LOG else Window(window.scale, 1.0, window.at)
@@ -217,8 +218,10 @@ def _judge(curves: CostCurves, how: Contest, settings: Settings, label: str) -> 
     for mix, p in how.mixes.items():
         weights = mix_weights(curves.lengths, p)
         row_rules = {OF_ROW[rule]: _RowRuleInMix(rule, points, weights) for rule, points in curves.row_rules.items()}
+        # a curve of cost takes two settings that differ
+        row_rules = {name: rule for name, rule in row_rules.items() if len(rule.parameters) > 1}
         for budget in how.budgets:
-            if budget > how.most * (weights @ curves.lengths):
+            if budget > how.most * (curves.weights(weights) @ curves.n):
                 continue
             columns = {}
             for name, row_rule in row_rules.items():
@@ -259,25 +262,26 @@ def _of_n(
     floor: float,
     resample: _Resample,
 ) -> Column:
-    chosen = [choose(name, curves, training, weights, budget, how.exponents) for training, _ in folds]
+    of_curves = curves.weights(weights)
+    chosen = [choose(name, curves, training, of_curves, budget, how.exponents) for training, _ in folds]
     dropped, square = (np.empty((curves.heads, curves.clusters, len(curves.lengths))) for _ in range(2))
     for window, (_, judged) in zip(chosen, folds, strict=True):
         k = window.at(budget)
         for i, grid in enumerate(curves.grid):
             read_off = grid.weights(k[i])
-            dropped[:, judged, i] = grid.dropped[:, judged] @ read_off
-            square[:, judged, i] = grid.square[:, judged] @ read_off
+            dropped[grid.heads[:, None], judged, grid.length] = grid.dropped[:, judged] @ read_off
+            square[grid.heads[:, None], judged, grid.length] = grid.square[:, judged] @ read_off
     fine = [[grid.fine[1] @ grid.dropped[:, judged].mean((0, 1)) for grid in curves.grid] for _, judged in folds]
 
     def excess(ln_cost: float) -> float:
         lost = 0.0
         for window, mean, (_, judged) in zip(chosen, fine, folds, strict=True):
             k = window.at(float(np.exp(ln_cost)))
-            at_lengths = [float(np.interp(k[i], grid.fine[0], mean[i])) for i, grid in enumerate(curves.grid)]
-            lost += len(judged) / curves.clusters * float(weights @ np.array(at_lengths))
+            of_each = [float(np.interp(k[i], grid.fine[0], mean[i])) for i, grid in enumerate(curves.grid)]
+            lost += len(judged) / curves.clusters * float(of_curves @ np.array(of_each))
         return lost - floor
 
-    ends = np.log(np.array([budget / 2, float(weights @ curves.lengths)]))
+    ends = np.log(np.array([budget / 2, float(of_curves @ curves.n)]))
     reached = excess(ends[0]) > 0 > excess(ends[1])
     cost = np.exp(brentq(excess, *ends, xtol=1e-6)) if reached else np.nan
     parameters = [window.parameter for window in chosen]
@@ -289,7 +293,7 @@ def _of_n(
         **_summary(dropped.mean((0, 1)), square.mean(1), weights),
         "dropped_mass": float(weights @ dropped.mean((0, 1))),
         "cost_for_floor": cost / budget,
-        "spent": float(np.mean([window.at(budget) @ weights for window in chosen])),
+        "spent": float(np.mean([window.at(budget) @ of_curves for window in chosen])),
     }
     return Column(about, resample.means(dropped @ weights))
 

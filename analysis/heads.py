@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from analysis import bootstrap, closed_forms
-from analysis.fit import Array, Curves, Settings, censored_heads, curves_of
+from analysis.fit import Array, Curves, Settings, curves_of
 from analysis.laws import LAWS
 
 POWER = next(law for law in LAWS if law.name == "power")
@@ -18,7 +18,8 @@ POWER = next(law for law in LAWS if law.name == "power")
 class Exponents:
     """Exponents of the heads of one label and variant: the estimate first, then its resamples of whole clusters.
 
-    Shapes: `measured`, `predicted`, `sigma`, `slope` (1 + resamples, heads), NaN where too few lengths are uncensored.
+    Shapes: `measured`, `predicted`, `sigma`, `slope` (1 + resamples, heads), NaN where too few lengths are uncensored
+    or the head sees no more keys at longer ones.
     `sigma` is the logit deviation at the middle of the fitted ln n, and `slope` is d sigma / d ln n.
     """
 
@@ -43,23 +44,24 @@ def exponents(rows: pd.DataFrame, eta: float, settings: Settings) -> list[Expone
     for curves in curves_of(rows, replace(settings, etas=(eta,))):
         drawn = bootstrap.weights(curves.clusters, settings.resamples, settings.seed, curves.label)
         weights = np.vstack([np.ones(curves.clusters), drawn])
-        mask = ~censored_heads(curves, settings)
+        points = curves.of_heads(settings)
+        x, mask = points.x, points.usable
         enough = mask.sum(-1) >= settings.min_lengths
 
-        middle = np.where(mask, curves.x, 0.0).sum(-1) / np.maximum(mask.sum(-1), 1)
-        scale = _lines(curves.mean(curves.deviation, weights), curves.x, mask, enough)
+        middle = np.where(mask, x, 0.0).sum(-1) / np.maximum(mask.sum(-1), 1)
+        scale = _lines(curves.mean(curves.deviation, weights), x, mask, enough)
         sigma, slope = scale[..., 0] + scale[..., 1] * middle, scale[..., 1]
         predicted = closed_forms.local_exponent(eta, sigma, slope)
-        measured = _lines(curves.log_mean(weights), curves.x, mask, enough)[..., 1]
+        measured = _lines(curves.log_mean(weights), x, mask, enough)[..., 1]
         found.append(Exponents(curves, measured, predicted, sigma, slope, middle))
     return found
 
 
 def _lines(values: Array, x: Array, mask: NDArray[np.bool_], enough: NDArray[np.bool_]) -> Array:
-    """Fit a line in x to values (resamples, heads, lengths): level and slope, NaN for heads of too few lengths."""
+    """Fit lines in x (heads, lengths) to values (resamples, heads, lengths): level, slope; NaN with too few lengths."""
     fitted = np.full((*values.shape[:2], 2), np.nan)
     used = np.broadcast_to(mask[enough], values[:, enough].shape)
-    fitted[:, enough] = POWER.fit(values[:, enough], x, used)
+    fitted[:, enough] = POWER.fit(values[:, enough], x[enough], used)
     return fitted
 
 
@@ -78,7 +80,7 @@ def by_head(found: list[Exponents]) -> pd.DataFrame:
             s=item.sigma[0] / np.sqrt(item.middle),
             n_middle=np.exp(item.middle),
             k_longest=np.exp(curves.log_mean(np.ones((1, curves.clusters)))[0, :, -1]),
-            n_longest=np.exp(curves.x[-1]),
+            n_longest=curves.n[:, -1],
         )
         tables.append(table)
     table = pd.concat(tables, ignore_index=True)

@@ -14,8 +14,8 @@ Mask = NDArray[np.bool_]
 class Law:
     """One law k(n) and its fit.
 
-    `fit(y, x, mask)` takes y = ln k with shape (..., lengths), x = ln n with shape (lengths,), and the points
-    to use, a mask that broadcasts to y. It returns parameters of shape (..., len(parameters)), those named in
+    `fit(y, x, mask)` takes y = ln k with shape (..., lengths), x = ln n that broadcasts to y, and the points
+    to use, a mask that does so too. It returns parameters of shape (..., len(parameters)), those named in
     `logarithmic` as their logarithm, so that an interval around them stays positive.
     """
 
@@ -74,8 +74,9 @@ def _affine_in_log(y: Array, x: Array, mask: Mask, steps: int = 100, tolerance: 
     In w the law stays positive between the ends whatever the step, where a and b themselves would not, and
     the level of ln k leaves the problem as a mean (variable projection, Golub and Pereyra 1973).
     """
-    used = np.broadcast_to(mask, y.shape).reshape(-1, len(x))
+    used = np.broadcast_to(mask, y.shape).reshape(-1, y.shape[-1])
     target = np.where(used, y.reshape(used.shape), 0.0)
+    x = np.broadcast_to(x, y.shape).reshape(used.shape)
     first = np.where(used, x, np.inf).min(-1)
     span = np.where(used, x, -np.inf).max(-1) - first
     t = np.where(used, (x - first[:, None]) / span[:, None], 0.0)

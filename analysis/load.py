@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import yaml
 
 from experiments.errors import UserError
 from experiments.records.folder import inspect
-from experiments.sources.text import CODE, PROSE
+from experiments.records.identity import SCHEMA_VERSION
+from experiments.sources.text import CODE, PROSE, corpus_suffix
 
 ETAS = (0.5, 0.2, 0.1, 0.05, 0.01)
 PLACE = ("layer", "head", "sample", "variant", "length")
@@ -30,6 +32,7 @@ class Run:
     config: dict[str, Any]
     manifest: dict[str, Any]
     digest: str  # sha256 of manifest.json, which is written last and so stands for the whole record
+    label: str  # the manifest's, told apart where several models bear it
 
     @property
     def id(self) -> str:
@@ -41,10 +44,9 @@ class Run:
         """Return `gaussian` for the source with closed forms, `real` for any model."""
         return "gaussian" if self.config["source"]["name"] == "gaussian" else "real"
 
-    @property
-    def matrices(self) -> Path:
-        """Where the attention matrices lie, if any were recorded."""
-        return self.folder / "attention.safetensors"
+    def file(self, name: str) -> Path | None:
+        """Return where a file of the record lies; None if it has none of that name, sealed by its manifest."""
+        return self.folder / name if name in self.manifest["files"] else None
 
 
 def complete_runs(outputs: str | Path) -> list[Run]:
@@ -56,19 +58,66 @@ def complete_runs(outputs: str | Path) -> list[Run]:
 
     Returns
     -------
-    list of Run : sorted by run id; folders without a manifest or with another status are skipped.
+    list of Run : sorted by run id; folders without a manifest or with another status are skipped, and those of
+        another schema are left out, which one line on stderr says.
 
     Raises
     ------
-    UserError : if there is no complete run, or a manifest or configuration cannot be read.
+    UserError : if there is no complete run, or one cannot be read, is damaged, or lies in a folder of another name.
     """
     folders = sorted(path.parent for path in Path(outputs, "runs").glob("*/manifest.json"))
-    runs = [run for run in map(_read_run, folders) if run is not None]
+    found = [run for run in map(_read_run, folders) if run is not None]
+    runs = [run for run in found if run.manifest.get("schema") == SCHEMA_VERSION]
+    if others := [run.id for run in found if run.manifest.get("schema") != SCHEMA_VERSION]:
+        print(
+            f"left out, of another schema than {SCHEMA_VERSION}: {', '.join(others)}; measure them again",
+            file=sys.stderr,
+        )
     if not runs:
         raise UserError(
             f"no complete records in {Path(outputs, 'runs')}: measure first, python run.py experiment=quick"
         )
-    return runs
+    return told_apart(runs)
+
+
+def told_apart(runs: Sequence[Run]) -> list[Run]:
+    """Return the runs with labels that no two models share.
+
+    Where several do, the parent folders of each model's path that tell them apart stand before its label, and the first
+    six digits of its hash behind it where the paths do not.
+    """
+    by_name: dict[str, dict[str, list[Run]]] = {}
+    for run in runs:
+        by_name.setdefault(_model_name(run), {}).setdefault(str(run.manifest["hashes"].get("model")), []).append(run)
+    labels: dict[str, str] = {}
+    for name, models in by_name.items():
+        folders = _distinguishing({model: min(map(_model_path, same)) for model, same in models.items()})
+        for model, same in models.items():
+            by_path = model in folders and f"{folders[model]}/{name}" not in by_name
+            for run in same:
+                apart = f"{folders[model]}/{run.label}" if by_path else f"{run.label} ({model[:6]})"
+                labels[run.id] = apart if len(models) > 1 else run.label
+    return [replace(run, label=labels[run.id]) for run in runs]
+
+
+def _model_name(run: Run) -> str:
+    """Return a run's label without what it says of the text."""
+    source = run.config["source"]
+    return run.label.removesuffix(corpus_suffix(source.get("text"), bool(source.get("shuffle"))))
+
+
+def _model_path(run: Run) -> str:
+    return str(run.config["source"].get("model"))
+
+
+def _distinguishing(paths: dict[str, str]) -> dict[str, str]:
+    """Return of each path the parent folders, as few as tell all of them apart; nothing if none do."""
+    parents = {model: Path(path).parts[:-1] for model, path in paths.items()}
+    for depth in range(1, max(map(len, parents.values()), default=0) + 1):
+        ends = {model: "/".join(parts[-depth:]) for model, parts in parents.items()}
+        if len(set(ends.values())) == len(ends) and all(ends.values()):
+            return ends
+    return {}
 
 
 def load(outputs: str | Path = "outputs") -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -81,10 +130,11 @@ def load(outputs: str | Path = "outputs") -> tuple[pd.DataFrame, pd.DataFrame]:
     Returns
     -------
     rows, windows : one line per sampled row, and one per averaged window, with the columns of the contract
-        and `run`, `label`, `kind` (`gaussian` or `real`), `source`, `experiment`, `runner`, `s`, `sigma`,
-        `inputs`, `head_dim`, `corpus` (`prose`, `code` or a file's stem), `shuffled`, `score_power` (NaN for softmax),
-        `role` (`main`, or `comparison` for a control beside it), `model_hash`, `text_hash`, `seed`, `design`
+        and `run`, `label` (of one model only), `kind` (`gaussian` or `real`), `source`, `experiment`, `runner`, `s`,
+        `sigma`, `inputs`, `head_dim`, `corpus` (`prose`, `code` or a file's stem), `shuffled`, `score_power` (NaN for
+        softmax), `role` (`main`, or `comparison` for a control beside it), `model_hash`, `text_hash`, `seed`, `design`
         (identity of the configuration without its seed) and `cluster` (what a bootstrap may resample as independent).
+        In `windows`, `n` is the most keys that a row of its head sees: the nominal length, or a layer's window.
         Strings are categoricals.
 
     Raises
@@ -97,7 +147,14 @@ def load(outputs: str | Path = "outputs") -> tuple[pd.DataFrame, pd.DataFrame]:
 def load_runs(runs: Sequence[Run]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Read and join the tables of given runs; see `load`. Only the runner `approximation` writes them."""
     measured = [run for run in runs if run.config["runner"]["name"] == "approximation"]
-    return _table(measured, "rows.parquet", ROWS_NEED), _table(measured, "windows.parquet", WINDOWS_NEED)
+    rows, windows = _table(measured, "rows.parquet", ROWS_NEED), _table(measured, "windows.parquet", WINDOWS_NEED)
+    by = ["run", *PLACE]
+    most = rows.groupby(by, observed=True, sort=False)["n"].max()
+    windows["n"] = most.reindex(pd.MultiIndex.from_frame(windows[by])).to_numpy(np.float64)
+    if (lacking := windows["n"].isna()).any():
+        folder = next(run.folder for run in runs if run.id == windows.loc[lacking, "run"].iloc[0])
+        raise _unreadable(folder / "rows.parquet", KeyError("windows of heads that have no rows"))
+    return rows, windows
 
 
 TASKS = ("losses", "retrieval", "decoding")
@@ -105,7 +162,7 @@ TASKS = ("losses", "retrieval", "decoding")
 
 def load_task(runs: Sequence[Run], name: str) -> pd.DataFrame:
     """Read and join one table of the runners that run a model, one of TASKS; empty if no run has it."""
-    having = [run for run in runs if (run.folder / f"{name}.parquet").exists()]
+    having = [run for run in runs if run.file(f"{name}.parquet")]
     return _table(having, f"{name}.parquet", ("sample", "length", "phase", "rule")) if having else pd.DataFrame()
 
 
@@ -156,22 +213,38 @@ def labels_in_order(frame: pd.DataFrame) -> list[str]:
 def _read_run(folder: Path) -> Run | None:
     path = folder / "manifest.json"
     try:
-        raw = path.read_bytes()
+        raw = _regular(path).read_bytes()
         manifest = json.loads(raw)
         if manifest["status"] != "complete":
             return None
         path = folder / "config.yaml"
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        config = yaml.safe_load(_regular(path).read_text(encoding="utf-8"))
         for section in ("source", "runner"):
             config[section]["name"]
-        for key in ("run_id", "label", "seed", "hashes"):
+        for key in ("run_id", "label", "seed"):
             manifest[key]
-    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, AttributeError) as problem:
+        manifest["hashes"].get("model")
+        for name in manifest["files"]:
+            path = folder / name
+            _regular(path)
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, AttributeError, RecursionError) as problem:
         raise _unreadable(path, problem) from problem
     whole, damage = inspect(folder)
     if whole is None:
         raise _unreadable(folder, ValueError(damage))
-    return Run(folder, config, manifest, hashlib.sha256(raw).hexdigest())
+    if manifest["run_id"] != folder.name:
+        raise UserError(
+            f"{folder}: its record is of run {str(manifest['run_id'])[:40]!r}; move the folder out of {folder.parent}, "
+            "or give it back its name"
+        )
+    return Run(folder, config, manifest, hashlib.sha256(raw).hexdigest(), str(manifest["label"]))
+
+
+def _regular(path: Path) -> Path:
+    """Return the path, or raise OSError if it is no file to be read: a pipe would be waited for."""
+    if path.exists() and not path.is_file():
+        raise OSError("not a regular file")
+    return path
 
 
 def _unreadable(path: Path, problem: Exception) -> UserError:
@@ -185,6 +258,8 @@ def _table(runs: list[Run], name: str, needed: tuple[str, ...]) -> pd.DataFrame:
     for run in runs:
         path = run.folder / name
         try:
+            if run.file(name) is None:
+                raise FileNotFoundError("the record has no such file")
             frame = pd.read_parquet(path)
         except (OSError, ValueError, pa.ArrowException) as problem:
             raise _unreadable(path, problem) from problem
@@ -237,7 +312,7 @@ def describe(run: Run) -> dict[str, Any]:
     numbers = {key: source.get(key) for key in ("s", "sigma", "head_dim")}
     return {
         "run": run.id,
-        "label": str(run.manifest["label"]),
+        "label": run.label,
         "kind": run.kind,
         "source": source["name"],
         "experiment": run.config.get("experiment"),

@@ -47,18 +47,19 @@ def recorded(runs: Sequence[Run]) -> list[Matrix]:
     """
     found = []
     for run in runs:
-        if not run.matrices.exists():
+        path = run.file("attention.safetensors")
+        if path is None:
             continue
         try:
-            with safe_open(run.matrices, framework="numpy") as file:
+            with safe_open(path, framework="numpy") as file:
                 index = json.loads(file.metadata()["matrices"])
             for name, about in index.items():
                 places = {key: int(about[key]) for key in ("layer", "head", "sample", "length")}
                 pools = {key: int(about[key]) for key in ("query_pool", "key_pool")}
-                label, seed = str(run.manifest["label"]), int(run.manifest["seed"])
-                found.append(Matrix(run.matrices, name, run.id, label, run.kind, seed, **places, **pools))
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as problem:
+                seed = int(run.manifest["seed"])
+                found.append(Matrix(path, name, run.id, run.label, run.kind, seed, **places, **pools))
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as problem:
             raise UserError(
-                f"cannot read {run.matrices} ({type(problem).__name__}): delete its run and measure it again"
+                f"cannot read {path} ({type(problem).__name__}): delete its run and measure it again"
             ) from problem
     return sorted(found, key=lambda m: (m.kind != "real", m.label, m.layer, m.head, m.length, m.sample, m.run))

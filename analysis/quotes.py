@@ -17,11 +17,12 @@ Between `<!-- =claims -->` and `<!-- end -->` stands the verdict table, a line p
 import argparse
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 
-from analysis import save
+from analysis import ledger, save
 from experiments.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,7 +46,7 @@ def main() -> int:
     try:
         texts = {ROOT / name: (ROOT / name).read_text(encoding="utf-8") for name in TEXTS}
         if asked.outputs:
-            keep("\n".join(texts.values()), asked.outputs / "tables", ROOT / "docs" / "tables")
+            keep("\n".join(texts.values()), ledger.reader(asked.outputs), ROOT / "docs" / "tables")
         for path, text in texts.items():
             save.write_text(path, quoted(text, ROOT / "docs" / "tables"))
     except UserError as error:
@@ -54,16 +55,16 @@ def main() -> int:
     return 0
 
 
-def keep(text: str, tables: Path, kept: Path) -> None:
-    """Write the lines that a text quotes from `tables` to `kept`, and the whole verdict table."""
+def keep(text: str, table_of: Callable[[str], pd.DataFrame], kept: Path) -> None:
+    """Write the lines that a text quotes of the tables to `kept`, and the whole verdict table."""
     quotes: dict[str, list[str]] = {}
     for found in (*NUMBER.finditer(text), *LINES.finditer(text)):
         quotes.setdefault(found["table"], []).append(found["line"])
     for name, conditions in sorted(quotes.items()):
-        table = save.read_csv(tables, name)
+        table = table_of(name)
         lines = {index for condition in conditions for index in table.query(condition).index}
         save.write_csv(table.loc[sorted(lines)], kept, name)
-    save.write_csv(save.read_csv(tables, "claims"), kept, "claims")
+    save.write_csv(table_of("claims"), kept, "claims")
 
 
 def quoted(text: str, tables: Path) -> str:

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,41 +17,59 @@ PACKAGE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Stamp:
-    """Provenance of one result: the command that makes it, its configuration, code and records.
+    """Provenance of one result: the command that makes it, its configuration, code and records, and its files.
 
-    `code` is a hash of the sources that shape the result; `records` maps run ids to hashes of manifests.
+    `code` is a hash of the sources that shape the result; `records` maps run ids to hashes of manifests, `labels` to
+    what the result calls them; `results` maps the names of its files to their SHA-256, nothing before they are written.
     """
 
     command: str
     config: dict[str, Any]
     code: str
     records: dict[str, str]
+    labels: dict[str, str]
+    results: dict[str, str] = field(default_factory=dict)
 
-    def matches(self, path: Path, results: Iterable[Path]) -> bool:
-        """Tell whether all results exist and the stamp on disk says that they were made of the same."""
-        return all(result.exists() for result in results) and read(path) == self
+    def matches(self, other: "Stamp") -> bool:
+        """Tell whether both stand for results made of the same, whatever became of the files."""
+        return replace(self, results={}) == replace(other, results={})
 
-    def write(self, path: Path) -> None:
-        """Write the stamp; only after its results, so that a torn result never looks fresh."""
-        save.write_text(path, json.dumps(asdict(self), indent=2, sort_keys=True) + "\n")
+    def whole(self, results: Iterable[Path]) -> bool:
+        """Tell whether the files are those that the stamp was written for: none lost, edited or cut."""
+        return all(path.is_file() and _sha256(path) == self.results.get(path.name) for path in results)
+
+    def write(self, path: Path, results: Iterable[Path]) -> None:
+        """Write the stamp of these files; only after them, so that a torn result never looks fresh."""
+        made = replace(self, results={result.name: _sha256(result) for result in results if result.is_file()})
+        if made != read(path):
+            save.write_text(path, json.dumps(asdict(made), indent=2, sort_keys=True) + "\n")
 
 
-def make(command: str, configs: Sequence[DictConfig], script: Path | None, runs: Iterable[Run]) -> Stamp:
-    """Stamp a result made by the shared modules and one script of its own, from given runs."""
+def make(command: str, configs: Sequence[DictConfig], scripts: Iterable[Path], runs: Iterable[Run]) -> Stamp:
+    """Stamp a result made by the shared modules and scripts of its own, from given runs."""
     sources = [*sorted(PACKAGE.glob("*.py")), PACKAGE / "paper.mplstyle", PACKAGE / "figures/__init__.py"]
     code = hashlib.sha256()
-    for source in [*sources, *([script] if script else [])]:
+    for source in [*sources, *scripts]:
         code.update(source.read_bytes())
     config = OmegaConf.to_container(OmegaConf.merge(*configs))
     assert isinstance(config, dict)
     # a round trip through JSON, or tuples and integer keys would never equal what is read back
     plain = json.loads(json.dumps(config))
-    return Stamp(command, plain, code.hexdigest(), {run.id: run.digest for run in runs})
+    known = list(runs)
+    return Stamp(
+        command, plain, code.hexdigest(), {run.id: run.digest for run in known}, {run.id: run.label for run in known}
+    )
 
 
 def read(path: Path) -> Stamp | None:
     """Read a stamp; None if there is none, or none that can be understood."""
     try:
-        return Stamp(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        stamp = Stamp(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
+    return stamp if stamp and isinstance(stamp.results, Mapping) else None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import TypeVar
 
 import matplotlib as mpl
@@ -91,6 +92,17 @@ def short(label: str, most: int = 10) -> str:
     return name[:most].replace("$", r"\$")
 
 
+def short_names(labels: Sequence[str], most: int = 10) -> dict[str, str]:
+    """Shorten the labels of one figure, `short` each, but so that no two read alike: by where they begin to differ."""
+    names = {label: short(label, most) for label in labels}
+    for name in set(names.values()):
+        same = [label for label in names if names[label] == name]
+        if len(same) > 1:
+            start = next(i for i, letters in enumerate(zip_longest(*same)) if len(set(letters)) > 1)
+            names |= {label: "…" + label[start : start + most - 1].replace("$", r"\$") for label in same}
+    return names
+
+
 def spread_over(values: Sequence[T], most: int) -> list[T]:
     """Pick at most `most` values evenly, the first and the last among them."""
     picked = np.linspace(len(values) - 1, 0, min(most, len(values))).round().astype(int)
@@ -109,7 +121,7 @@ def length_axis(axes: Axes, lengths: Sequence[float], most: int = 5) -> None:
     """Put a logarithmic x axis with ticks on measured lengths, thinned to at most `most`."""
     axes.set_xscale("log", base=2)
     known = sorted(set(lengths))
-    step = -(-len(known) // most)
+    step = max(-(-len(known) // most), 1)
     # counted from the longest, the one that the argument is about
     axes.xaxis.set_major_locator(FixedLocator(known[::-1][::step]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count_text(value)))

@@ -31,7 +31,7 @@ def table(rows: pd.DataFrame, windows: pd.DataFrame, title: str) -> Table:
     """
     rows, windows = plain(rows), plain(windows)
     windows = windows[windows["rule"] == "power"]
-    result = Table(title=title, title_justify="left", title_style="bold")
+    result = Table(title=Text(title), title_justify="left", title_style="bold")
     powers = sorted(windows["parameter"].unique())
     shown = [c for c in (0.3, 0.5, 0.7) if c in powers] or powers[:3]
     result.add_column("length", justify="right")
@@ -62,7 +62,7 @@ def selectors(windows: pd.DataFrame) -> Table:
     for name in means:
         result.add_column(str(name), justify="right")
     for selector, line in means.sort_values(str(means.columns[-1])).iterrows():
-        result.add_row(str(selector), *(f"{value:.3g}" for value in line))
+        result.add_row(Text(str(selector)), *(f"{value:.3g}" for value in line))
     return result
 
 
@@ -77,9 +77,13 @@ def sentence(rows: pd.DataFrame) -> str | None:
     low, middle, high = np.quantile(slopes, [0.1, 0.5, 0.9])
     spread = f" (10% of heads below n^{low:.2f}, 10% above n^{high:.2f})" if len(slopes) > 1 else ""
     rough = "" if rows["length"].nunique() > 3 else " A rough slope: few lengths."
+    heads = rows.groupby(["layer", "head"]).ngroups
+    still = (
+        f" {heads - len(slopes)} of {heads} heads see no more keys at longer contexts." if len(slopes) < heads else ""
+    )
     return (
         f"The window of most probable keys for a dropped mass of {TOLERANCE:g} grows like n^{middle:.2f} between "
-        f"{rows['length'].min()} and {rows['length'].max()} keys{spread}.{rough}"
+        f"{rows['length'].min()} and {rows['length'].max()} keys{spread}.{rough}{still}"
     )
 
 
@@ -131,7 +135,10 @@ def sweep_table(jobs: list[dict[str, Any]]) -> Table:
 
 def _slopes(rows: pd.DataFrame) -> list[float]:
     """Return each head's plain log-log slope of mean k_min; fits with intervals are the analysis's business."""
-    means = rows.groupby(["layer", "head", "length"])[["n", f"k_min_{TOLERANCE}"]].mean().reset_index()
+    grouped = rows.groupby(["layer", "head", "length"])
+    means = grouped[["n", f"k_min_{TOLERANCE}"]].mean().assign(most=grouped["n"].max()).reset_index()
+    # beyond a sliding window the same n comes again, which is no further point
+    means = means.drop_duplicates(["layer", "head", "most"])
     return [
         float(np.polyfit(np.log(head["n"]), np.log(head[f"k_min_{TOLERANCE}"]), 1)[0])
         for _, head in means.groupby(["layer", "head"])

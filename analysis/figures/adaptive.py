@@ -42,18 +42,21 @@ def draw(evidence: Evidence, config: DictConfig) -> Drawing:
     )
     table = contest(evidence.windows, how, settings.fits(settings.analysis()))
     if table.empty:
-        raise NothingToDraw("no source has a dense grid of windows at two lengths and two samples or more")
+        raise NothingToDraw(
+            "no source has a dense grid of windows at two lengths and two samples or more, long enough for a budget of "
+            f"{min(how.budgets):g} keys"
+        )
     labels = [label for label in labels_in_order(evidence.windows) if (table["label"] == label).any()]
     figure, axes = style.panels(
         len(MEASURES) + 1, len(labels), config.height, left=0.66, right=0.04, gap=0.08, edge=0.72
     )
-    shown = table[table["mix"] == config.mix]
+    shown, names = table[table["mix"] == config.mix], style.short_names(labels, 16)
     for line, (measure, name) in zip(axes, MEASURES.items(), strict=False):
         for panel, label in zip(line, labels, strict=True):
             _rules(panel, shown[shown["label"] == label], measure, shown[measure])
             panel.tick_params(labelleft=panel is line[0])
             if measure == next(iter(MEASURES)):
-                style.title(panel, style.short(label, 16), panel.get_position().width * style.PAGE)
+                style.title(panel, names[label], panel.get_position().width * style.PAGE)
             panel.set_xlabel("budget (keys)" if measure == list(MEASURES)[-1] else "")
         line[0].set_ylabel(name)
     shades = _shades()
@@ -61,7 +64,8 @@ def draw(evidence: Evidence, config: DictConfig) -> Drawing:
     against = table[table["rule"] == "power"]
     for panel, mix in zip(_bottom(axes, len(how.mixes)), how.mixes, strict=True):
         ends = _versus_fixed(panel, against[against["mix"] == mix], labels, evidence.windows)
-        panel.set_ylim(0.95 * against["ratio_fixed"].min(), 1.05 * against["ratio_fixed"].max())
+        if against["ratio_fixed"].notna().any():
+            panel.set_ylim(0.95 * against["ratio_fixed"].min(), 1.05 * against["ratio_fixed"].max())
         _plain(panel, (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1, 1.2))
         style.label_ends(panel, ends, 5.5)
         panel.set_title(f"lengths {mix}")
@@ -125,7 +129,7 @@ def _versus_fixed(
     axes.axhline(1, color="black", lw=0.6)
     axes.set_yscale("log")
     _budget_axis(axes, table["budget"])
-    ends = []
+    ends, names = [], style.short_names(labels)
     for i, (label, shade) in enumerate(zip(labels, style.shades(len(labels)), strict=True)):
         curve = table[table["label"] == label].sort_values("budget")
         if curve.empty:
@@ -137,6 +141,6 @@ def _versus_fixed(
         axes.plot(
             curve["budget"], curve["ratio_fixed"], dash, marker=MARKERS[i % len(MARKERS)], color=colour, ms=2.4, lw=0.9
         )
-        ends.append((float(curve["ratio_fixed"].iloc[-1]), style.short(label), colour))
+        ends.append((float(curve["ratio_fixed"].iloc[-1]), names[label], colour))
     axes.set_xlabel("budget (keys)")
     return ends

@@ -59,7 +59,7 @@ def _panel(axes: Axes, table: pd.DataFrame, about: pd.DataFrame, measure: str, l
     axes.set_ylim(*limits)
     style.length_axis(axes, table["length"].tolist(), most=5)
     floor = limits[0] / 9
-    ends = []
+    ends, names = [], style.short_names([str(label) for label in about.index])
     for (label, source), shade, marker in zip(about.iterrows(), style.shades(len(about)), MARKERS, strict=False):
         curve = table[table["label"] == label].sort_values("length")
         n, centre = curve["length"].to_numpy(float), curve["centre"].to_numpy()
@@ -71,5 +71,5 @@ def _panel(axes: Axes, table: pd.DataFrame, about: pd.DataFrame, measure: str, l
             eps = float(measure.removeprefix("count_"))
             theory = closed_forms.count_above(eps, fine, closed_forms.deviation(fine, **scale))
             axes.plot(fine, np.maximum(theory, floor), color="black", lw=0.6, zorder=5)
-        ends.append((centre[-1], style.short(str(label)), shade))
+        ends.append((centre[-1], names[str(label)], shade))
     style.label_ends(axes, ends)

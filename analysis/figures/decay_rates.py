@@ -20,7 +20,9 @@ def draw(evidence: Evidence, config: DictConfig) -> Drawing:
         raise NothingToDraw("no window k = n^C was recorded")
     table = decay_rates(windows, list(config.measures), settings.fits(settings.analysis()))
     if table.empty:
-        raise NothingToDraw("no source was measured at enough lengths to fit a decay rate")
+        raise NothingToDraw(
+            "no source was measured at enough lengths, at which its heads see more keys, to fit a decay rate"
+        )
     labels = [label for label in labels_in_order(windows) if (table["label"] == label).any()]
     real = set(windows.loc[windows["kind"] == "real", "label"])
     columns = config.across
@@ -50,7 +52,7 @@ def _panel(axes: Axes, table: pd.DataFrame, labels: list[str], real: set[str], c
     axes.set_ylim(*config.range)
     axes.set_xlim(0, 1)
     axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
-    ends = []
+    ends, names = [], style.short_names(labels)
     for i, (label, shade) in enumerate(zip(labels, style.shades(len(labels)), strict=True)):
         curve = table[table["label"] == label].sort_values("parameter")
         if curve.empty:
@@ -60,5 +62,5 @@ def _panel(axes: Axes, table: pd.DataFrame, labels: list[str], real: set[str], c
         axes.fill_between(c, curve["rate_low"], curve["rate_high"], color=colour, alpha=0.15, lw=0)
         dash = "--" if label in real else "-"
         axes.plot(c, rate, dash, marker=MARKERS[i % len(MARKERS)], color=colour, ms=2.4, lw=0.9)
-        ends.append((rate[-1], style.short(label), colour))
+        ends.append((rate[-1], names[label], colour))
     style.label_ends(axes, ends, 5.5)

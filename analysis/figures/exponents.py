@@ -32,7 +32,9 @@ def draw(evidence: Evidence, config: DictConfig) -> Drawing:
         _map(figure, chart, of_label)
         style.title(chart, label, style.PAGE / 2 - 0.6)
         _caterpillar(sorted_plot, of_label, pooled[pooled["label"] == label].iloc[0])
-        sorted_plot.set_title(rf"{len(of_label)} heads, sorted ($\eta$ = {config.eta:g})")
+        fitted = int(of_label["C"].notna().sum())
+        count = f"{fitted} of {len(of_label)}" if fitted < len(of_label) else str(fitted)
+        sorted_plot.set_title(rf"{count} heads, sorted ($\eta$ = {config.eta:g})")
     style.footer(figure, style.counts(evidence.rows))
     table = heads[[column for column in COLUMNS if column in heads]]
     return Drawing(figure, table.sort_values(["label", "layer", "head"], ignore_index=True))

@@ -50,7 +50,7 @@ def _panel(axes: Axes, table: pd.DataFrame, labels: list[str], real: set[str], c
     axes.set_ylim(*config.range)
     style.length_axis(axes, [2.0**power for power in range(8, 21, 3)])
     floor = config.range[0] / 9
-    ends = []
+    ends, names = [], style.short_names(labels)
     for i, (label, shade) in enumerate(zip(labels, style.shades(len(labels)), strict=True)):
         curve = table[(table["label"] == label) & (table["k"] < table["length"])].sort_values("length")
         if curve.empty:
@@ -59,7 +59,7 @@ def _panel(axes: Axes, table: pd.DataFrame, labels: list[str], real: set[str], c
         colour, dash = ((0.0, 0.0, 0.0, 1.0), "--") if label in real else (shade, "-")
         axes.fill_between(n, curve["low"].clip(floor), curve["high"].clip(floor), color=colour, alpha=0.11, lw=0)
         axes.plot(n, np.maximum(centre, floor), dash, color=colour, marker=MARKERS[i % len(MARKERS)])
-        ends.append((centre[-1], style.short(label), colour))
+        ends.append((centre[-1], names[label], colour))
     if len(table):
         axes.set_xlim(0.8 * table["length"].min(), 1.25 * table["length"].max())
     style.label_ends(axes, ends)

@@ -190,7 +190,8 @@ def _placed(axes: Axes, placed: pd.DataFrame, config: DictConfig) -> None:
     s = np.linspace(0.05, 2.0, 200)
     axes.plot(s, closed_forms.critical_exponent(s), color="black", lw=1.1)
     axes.axvline(np.sqrt(2), color="black", lw=0.7, ls=":")
-    labels = placed["label"].unique()
+    labels = placed["label"].unique().tolist()
+    names = style.short_names(labels)
     for label, shade, marker in zip(labels, style.shades(len(labels)), MARKERS, strict=False):
         of_label = placed[placed["label"] == label]
         axes.scatter(
@@ -201,7 +202,7 @@ def _placed(axes: Axes, placed: pd.DataFrame, config: DictConfig) -> None:
             color=shade,
             alpha=0.55,
             lw=0,
-            label=style.short(label),
+            label=names[label],
         )
     if len(labels):
         axes.legend(loc="upper right", fontsize=style.SMALL, labelspacing=0.15, borderaxespad=0.2, handletextpad=0.1)

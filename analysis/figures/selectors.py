@@ -77,7 +77,8 @@ def draw(evidence: Evidence, config: DictConfig) -> Drawing:
             panel.tick_params(labelleft=panel is shown[0])
         shown[0].set_ylabel(y)
     families.legend(axes[0, -1], {name.replace("_", " "): look for name, look in looks.items()})
-    at = "; ".join(f"{style.short(label, 16)}: {length}" for label, length in n.items())
+    names = style.short_names(labels, 16)
+    at = "; ".join(f"{names[label]}: {length}" for label, length in n.items())
     style.footer(figure, f"{style.counts(windows)} Longest context: {at} keys.")
     slopes = rates.rename(columns={"parameter": "exponent"})[
         [*("label", "selector", "exponent", "measure", "rate", "rate_low", "rate_high", "lengths", "clusters")]

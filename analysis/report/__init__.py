@@ -53,7 +53,7 @@ def write(
     environment.filters["digest"] = _digest
     known = {run.id: run for run in runs}
     heads = head_fits(fits, config)
-    kinds = {str(run.manifest["label"]): run.kind for run in runs}
+    kinds = {run.label: run.kind for run in runs}
     here = Path(__file__)
     page = environment.get_template("page.html.j2").render(
         css=here.with_name("page.css").read_text(encoding="utf-8"),
@@ -64,6 +64,7 @@ def write(
         heads_left=len(heads[HEADS_SHOWN:]),
         unfinished=failed_jobs(outputs / "jobs", set(known)),
         sentences=sentences(fits, config),
+        withheld=[outcome.name for outcome in outcomes if outcome.status in ("stale", "damaged")],
         claims=[
             {"claim": claim, "question": question, "norm": norm, "lines": lines.to_dict("records")}
             for (claim, question, norm), lines in verdicts.groupby(["claim", "question", "norm"], sort=False)

@@ -29,7 +29,10 @@ def sentences(fits: Fits, config: DictConfig) -> list[dict[str, str]]:
     for label, table in _headline(fits.pooled, config).groupby("label", sort=False):
         power = table[table["law"] == "power"].iloc[0]
         several = power["heads"] > 1
-        whose = f"The typical head (of {power['heads']})" if several else "A row"
+        left_out = f"; {power['left_out']} more see no longer rows" if power["left_out"] else ""
+        whose = f"The typical head (of {power['heads']}{left_out})" if several else "A row"
+        if left_out and not several:
+            whose = f"A row (of one head{left_out})"
         need = f"{whose} keeps {power['k_longest']:,.0f} of {power['n_longest']:,.0f} keys"
         laws = _headline(fits.laws, config)
         found.append(

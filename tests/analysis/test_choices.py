@@ -15,7 +15,16 @@ def windows():
     for sample in range(4):
         for n in (256, 1024, 4096):
             for k in np.unique(np.geomspace(1, n, 40).round()):
-                line = {"label": "x", "length": n, "rule": "grid", "parameter": k, "scale": 1.0, "k": k, "layer": 0}
+                line = {
+                    "label": "x",
+                    "length": n,
+                    "n": n,
+                    "rule": "grid",
+                    "parameter": k,
+                    "scale": 1.0,
+                    "k": k,
+                    "layer": 0,
+                }
                 line |= {"head": 0, "cluster": f"c{sample}", "keys_read": k, "output_error_renormalised": 1 / k}
                 tilt = 1 + 0.01 * sample
                 root, share = 1 / (1 + k / (2 * tilt * np.sqrt(n))), max(1 - k / n, 0.0)

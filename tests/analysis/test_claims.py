@@ -5,14 +5,14 @@ from omegaconf import OmegaConf
 from analysis import claims, settings
 
 
-def judged(tmp_path, lines, **entry):
+def judged(tmp_path, lines, current=("rates",), **entry):
     """Verdict on lines of (label, rate, low, high) by the rule: below 0 supports, above 0 opposes."""
     table = pd.DataFrame(lines, columns=["label", "rate", "rate_low", "rate_high"]).assign(measure="tv")
     table["parameter"] = [0.1 * (i + 1) for i in range(len(table))]
     table.to_csv(tmp_path / "rates.csv", index=False)
     rule = {"claim": 1, "question": "?", "norm": "tv", "table": "rates", "where": {"measure": "tv"}, "value": "rate"}
     rule |= {"quantity": "slope", "supports": "high < 0", "opposes": "low > 0", "names": "C"} | entry
-    return claims.judge(tmp_path, OmegaConf.create({"claims": [rule]}))
+    return claims.judge(tmp_path, OmegaConf.create({"claims": [rule]}), current)
 
 
 FALLS, STAYS, GROWS = (-1.0, -1.2, -0.8), (0.0, -0.1, 0.1), (1.0, 0.8, 1.2)
@@ -55,7 +55,12 @@ def test_what_has_no_interval_decides_nothing(tmp_path):
 
 
 def test_a_table_that_was_not_made_gives_no_verdict(tmp_path):
-    assert claims.judge(tmp_path, settings.claims()).empty
+    tables = {entry.table for entry in settings.claims().claims}
+    assert claims.judge(tmp_path, settings.claims(), tables).empty
+
+
+def test_a_table_of_other_records_gives_no_verdict(tmp_path):
+    assert judged(tmp_path, [("A", *FALLS)], current=("fits",)).empty
 
 
 def test_the_claims_are_judged_on_tables_as_the_analysis_writes_them(analysed):

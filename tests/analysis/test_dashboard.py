@@ -2,12 +2,15 @@
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 import wandb
 
-from analysis import dashboard, save
+from analysis import dashboard, ledger, save
 from analysis.dashboard import main
+from analysis.load import complete_runs
+from tests.analysis.synthetic import law, write_run
 from tests.tracking.test_weights_and_biases import read_back
 
 workspaces = pytest.importorskip(
@@ -31,7 +34,11 @@ def outputs(tmp_path):
 
     (tmp_path / "figures").mkdir()
     Image.new("RGB", (4, 4)).save(tmp_path / "figures" / "regimes.png")
-    save.write_csv(pd.DataFrame({"label": ["G"], "C": [0.61803398875]}), tmp_path / "tables", "fits_pooled")
+    write_run(tmp_path, "r1", "G", law(np.sqrt, clusters=1), s=0.5)
+    fits = pd.DataFrame({"label": ["G"], "C": [0.61803398875]})
+    for name in dashboard.TABLES:
+        save.write_csv(fits if name == "fits_pooled" else fits.iloc[:0], tmp_path / "tables", name)
+    ledger.write(tmp_path / "tables", dashboard.TABLES, complete_runs(tmp_path))
     return tmp_path
 
 
@@ -65,6 +72,14 @@ def test_the_analysis_run_holds_figures_and_tables(outputs):
     assert len(list((media / "images" / "figures").glob("regimes_*.png"))) == 1
     (path,) = (media / "table" / "tables").glob("fits_pooled_*.json")
     assert json.loads(path.read_text())["data"] == [["G", 0.61803398875]]
+
+
+def test_a_table_that_was_edited_is_not_published(outputs, capsys):
+    path = outputs / "tables" / "fits_pooled.csv"
+    path.write_text(path.read_text().replace("0.618", "0.918"))
+    assert main([*ASK, "--outputs", str(outputs)]) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "fits_pooled.csv: not the table that was written" in line
 
 
 def test_with_a_login_it_is_saved_and_then_updated(outputs, monkeypatch, capsys):

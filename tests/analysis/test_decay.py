@@ -14,7 +14,7 @@ def windows(rates, clusters=12, noise=0.1, lengths=(512, 1024, 2048, 4096), labe
     grid = pd.MultiIndex.from_product([range(len(rates)), range(clusters), lengths], names=["head", "sample", "length"])
     frame = grid.to_frame(index=False).assign(layer=0, label=label, rule="power", parameter=0.5, scale=1.0)
     frame["cluster"] = frame["sample"].astype(str)
-    frame["k"] = frame["length"] ** 0.5
+    frame["k"], frame["n"] = frame["length"] ** 0.5, frame["length"]
     error = frame["length"] ** np.take(rates, frame["head"])
     return frame.assign(tv=error * np.exp(noise * draw.normal(size=len(frame))))
 

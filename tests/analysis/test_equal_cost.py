@@ -45,7 +45,14 @@ def records(rows):
 
 
 def of_label(frame, label="made up"):
-    return frame.assign(label=label, kind="gaussian", s=1.0, sigma=np.nan, cluster="run:" + frame["sample"].astype(str))
+    return frame.assign(
+        n=frame["length"],
+        label=label,
+        kind="gaussian",
+        s=1.0,
+        sigma=np.nan,
+        cluster="run:" + frame["sample"].astype(str),
+    )
 
 
 def exact_floor(rows, weights, budget):

@@ -1,10 +1,13 @@
 import json
+import os
+import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import analysis
-from analysis.load import fullest_design, labels_in_order
+from analysis.load import complete_runs, fullest_design, labels_in_order, load_task
 from experiments.errors import UserError
 from experiments.records.folder import seal
 from tests.analysis.synthetic import law, write_run
@@ -111,3 +114,110 @@ def test_a_manifest_of_another_shape_is_no_traceback(tmp_path):
     (folder / "manifest.json").write_text(json.dumps(["complete"]))
     with pytest.raises(UserError, match=r"manifest\.json"):
         analysis.load(tmp_path)
+
+
+def of_model(outputs, name, label, model_hash, **keys):
+    folder = write_run(outputs, name, label, law(np.sqrt, clusters=1), source="checkpoint", **keys)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    seal(folder, manifest | {"hashes": {"model": model_hash * 64, "text": "c" * 64}})
+    return folder
+
+
+def labels(outputs):
+    rows, windows = analysis.load(outputs)
+    found = rows.groupby("run", observed=True)["label"].first().astype(str).to_dict()
+    assert windows.groupby("run", observed=True)["label"].first().astype(str).to_dict() == found
+    return found
+
+
+def test_two_models_of_one_name_are_told_apart_by_their_folders(tmp_path):
+    of_model(tmp_path, "a", "checkpoint-500", "a", model="x/runA/out/checkpoint-500")
+    assert labels(tmp_path) == {"a": "checkpoint-500"}
+    of_model(tmp_path, "a2", "checkpoint-500, code", "a", model="x/runA/out/checkpoint-500", text="code.txt")
+    assert labels(tmp_path) == {"a": "checkpoint-500", "a2": "checkpoint-500, code"}
+    of_model(tmp_path, "b", "checkpoint-500", "b", model="x/runB/out/checkpoint-500")
+    of_model(tmp_path, "other", "Other", "d", model="y/Other")
+    assert labels(tmp_path) == {
+        "a": "runA/out/checkpoint-500",
+        "a2": "runA/out/checkpoint-500, code",
+        "b": "runB/out/checkpoint-500",
+        "other": "Other",
+    }
+    of_model(tmp_path, "moved", "checkpoint-500", "b", model="z/runC/checkpoint-500")  # the same model elsewhere
+    assert labels(tmp_path)["moved"] == labels(tmp_path)["b"]
+
+
+def test_where_the_paths_do_not_differ_the_hash_does(tmp_path):
+    for name in ("a", "b"):
+        of_model(tmp_path, name, "org/model", name, model="org/model")
+    assert labels(tmp_path) == {"a": "org/model (aaaaaa)", "b": "org/model (bbbbbb)"}
+
+
+def test_a_told_apart_name_is_never_that_of_a_third_model(tmp_path):
+    for name, path in (("a", "org/m"), ("b", "b/m")):
+        of_model(tmp_path, name, "m", name, model=path)
+    of_model(tmp_path, "c", "org/m", "c", model="org/m")  # of a hub
+    assert len(set(labels(tmp_path).values())) == 3
+
+
+def test_a_record_in_a_folder_of_another_name_is_refused(tmp_path):
+    write_run(tmp_path, "r1", "G", law(np.sqrt, clusters=1), s=0.5)
+    shutil.copytree(tmp_path / "runs" / "r1", tmp_path / "runs" / "r1-copy")
+    with pytest.raises(UserError, match=r"r1-copy") as error:
+        analysis.load(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_record_of_another_schema_is_left_out_by_name(tmp_path, capsys):
+    for name in ("old", "new"):
+        folder = write_run(tmp_path, name, "G", law(np.sqrt, clusters=1), s=0.5)
+    folder = tmp_path / "runs" / "old"
+    seal(folder, json.loads((folder / "manifest.json").read_text()) | {"schema": 0})
+    assert set(analysis.load(tmp_path)[0]["run"]) == {"new"}
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "old" in line
+    shutil.rmtree(tmp_path / "runs" / "new")
+    with pytest.raises(UserError, match="no complete records"):
+        analysis.load(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"status":' * 10_000])
+def test_a_deeply_nested_manifest_is_one_line(tmp_path, text):
+    folder = write_run(tmp_path, "r1", "G", law(np.sqrt, clusters=1), s=0.5)
+    (folder / "manifest.json").write_text(text)
+    with pytest.raises(UserError, match=r"manifest\.json.*delete") as error:
+        analysis.load(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "config.yaml", "rows.parquet"])
+def test_a_pipe_is_not_waited_for(tmp_path, name):
+    folder = write_run(tmp_path, "r1", "G", law(np.sqrt, clusters=1), s=0.5)
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(UserError, match=rf"{name}.*not a regular file"):
+        analysis.load(tmp_path)
+
+
+def test_a_table_that_the_manifest_does_not_name_is_not_read(tmp_path):
+    folder = write_run(tmp_path, "r1", "G", law(np.sqrt, clusters=1), s=0.5)
+    shutil.copy(folder / "rows.parquet", folder / "losses.parquet")
+    assert load_task(complete_runs(tmp_path), "losses").empty
+
+
+def test_windows_without_rows_are_refused(tmp_path):
+    rows = law(np.sqrt, clusters=1, heads=2)
+    windows = rows.assign(rows=1, selector="oracle", rule="fixed", parameter=1.0, scale=1.0, k=1.0, dropped_mass=0.5)
+    write_run(tmp_path, "r1", "G", rows[rows["head"] == 0], windows.drop(columns="n"), s=0.5)
+    with pytest.raises(UserError, match="no rows"):
+        analysis.load(tmp_path)
+
+
+def test_controls_of_the_rows_alone_leave_the_windows_n_alone(tmp_path):
+    """The variants of both tables need not be the same."""
+    rows = law(np.sqrt, clusters=1, lengths=(64, 128))
+    both = pd.concat([rows.assign(variant="no_sink", n=rows["n"] - 1), rows])
+    windows = rows.assign(rows=1, selector="oracle", rule="fixed", parameter=1.0, scale=1.0, k=1.0, dropped_mass=0.5)
+    write_run(tmp_path, "r1", "M", both, windows.drop(columns="n"), source="smollm2")
+    _, loaded = analysis.load(tmp_path)
+    assert (loaded["n"] == loaded["length"]).all()

@@ -1,7 +1,9 @@
+from functools import partial
+
 import pandas as pd
 import pytest
 
-from analysis import quotes
+from analysis import quotes, save
 from experiments.errors import UserError
 
 
@@ -45,7 +47,7 @@ def test_lines_become_a_table_in_the_order_of_a_column(tables, tmp_path):
     assert text == (
         f"Before\n\n{LINES}| who | C |\n| --- | --- |\n| `B` | 0.3 [0.27] |\n| `A` | 0.3 [0.31] |\n<!-- end -->\nafter"
     )
-    quotes.keep(text, tables, tmp_path / "kept")
+    quotes.keep(text, partial(save.read_csv, tables), tmp_path / "kept")
     assert quotes.quoted(text, tmp_path / "kept") == text
 
 
@@ -59,7 +61,7 @@ def test_lines_that_are_not_there_are_refused(tables, old, new, message):
 
 def test_only_the_quoted_lines_are_kept(tables, tmp_path):
     text = "0.99<!-- =fits | label == 'B' | C | .3f -->"
-    quotes.keep(text, tables, tmp_path / "kept")
+    quotes.keep(text, partial(save.read_csv, tables), tmp_path / "kept")
     assert pd.read_csv(tmp_path / "kept" / "fits.csv")["label"].tolist() == ["B"]
     assert quotes.quoted(text, tmp_path / "kept") == quotes.quoted(text, tables)
 

@@ -58,3 +58,18 @@ def test_shades_grow_lighter_so_that_grey_print_keeps_their_order():
 )
 def test_a_short_name_still_tells_what_is_meant(label, name):
     assert style.short(label) == name
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["runA/checkpoint-500", "runB/checkpoint-500"],
+        ["experiments-1/checkpoint-500", "experiments-2/checkpoint-500", "SmolLM2-135M"],
+        ["checkpoint-500 (a1b2c3)", "checkpoint-500 (d4e5f6)"],
+        ["checkpoint-500", "checkpoint-500, code"],
+    ],
+)
+def test_no_two_labels_of_a_figure_are_shortened_alike(labels):
+    names = style.short_names(labels)
+    assert len(set(names.values())) == len(labels)
+    assert all(0 < len(name) <= 11 for name in names.values())
