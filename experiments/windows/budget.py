@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from experiments.errors import UserError
+from experiments.ranges import check_range
 from experiments.windows import Windows
 from experiments.windows.head_laws import check_model, file_hash, head_laws, read_budget
 
@@ -26,8 +27,9 @@ class Budget:
     factors: list[float]
 
     def __post_init__(self) -> None:
-        if bad := [factor for factor in self.factors if factor <= 0]:
-            raise UserError(f"windows.factors has {bad[0]}: give numbers > 0")
+        if not self.factors:
+            raise UserError("windows.factors is empty: give numbers > 0, 1 for the budget itself")
+        check_range("windows.factors", self.factors, above=0)
 
     def identity(self) -> dict[str, object]:
         """Return what decides the windows: the content of the file, not its name."""
