@@ -18,6 +18,8 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from experiments.durable import put_in_place
+
 OUTCOME, PROGRESS = "outcome.json", "progress.json"
 PAUSE = 0.5  # seconds between two writes, and between two looks
 
@@ -50,14 +52,14 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a small file in one step: whoever reads it finds the old content or the new."""
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(content, indent=2) + "\n")
-    partial.replace(path)
+    put_in_place(partial, path)
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Return what `write_json` wrote; nothing if the file is not there or is not whole."""
     try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
+        content = json.loads(path.read_text()) if path.is_file() else {}
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 

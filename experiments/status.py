@@ -14,7 +14,6 @@ from rich.text import Text
 
 from experiments.progress import OUTCOME, read_json
 from experiments.records.folder import PARTIAL, abandoned, inspect
-from experiments.records.identity import SCHEMA_VERSION
 
 PAGE = 200  # columns, where no terminal says how wide it is
 STATES = ("finished", "running", "failed", "stale")
@@ -56,12 +55,10 @@ def _run(folder: Path) -> Entry:
     manifest, problem = inspect(folder)
     if manifest is None:
         return Entry("stale", folder, "", _size(folder), None, problem)
-    state, note = "finished", str(manifest.get("experiment") or "")
-    if manifest.get("schema") != SCHEMA_VERSION:
-        state, note = "stale", f"schema {manifest.get('schema')}, now {SCHEMA_VERSION}"
+    note = str(manifest.get("experiment") or "")
     seconds = manifest.get("seconds")
     label = str(manifest.get("label", ""))
-    return Entry(state, folder, label, _size(folder), float(seconds) if seconds is not None else None, note)
+    return Entry("finished", folder, label, _size(folder), float(seconds) if seconds is not None else None, note)
 
 
 def failed_jobs(jobs: Path, finished: set[str]) -> list[Entry]:
