@@ -16,7 +16,6 @@ from experiments.records import folder as folder_module
 from experiments.records.folder import finished, inspect, new_record, run_folder, seal
 from experiments.records.identity import SCHEMA_VERSION
 
-
 MANIFEST = {"status": "complete", "run_id": "abc", "schema": SCHEMA_VERSION}
 
 
@@ -160,9 +159,14 @@ def test_a_manifest_nested_too_deeply_and_a_pipe_in_its_place_are_damage(tmp_pat
 
 def test_a_record_without_a_line_is_never_sealed(tmp_path):
     folder = run_folder(tmp_path, "abc")
-    with pytest.raises(UserError, match="nothing was measured"), new_record(folder) as record:
-        record.rows.append({"x": np.zeros(0)})
-        record.close("seed: 0\n", lambda: MANIFEST)
+
+    def empty():
+        with new_record(folder) as record:
+            record.rows.append({"x": np.zeros(0)})
+            record.close("seed: 0\n", lambda: MANIFEST)
+
+    with pytest.raises(UserError, match="nothing was measured"):
+        empty()
     assert list(folder.parent.iterdir()) == []
 
 
