@@ -8,7 +8,7 @@ from typing import Any
 from experiments.errors import UserError
 from experiments.ranges import check_range
 from experiments.windows import Windows
-from experiments.windows.head_laws import check_model, file_hash, head_laws, read_budget
+from experiments.windows.head_laws import check_model, head_laws, laws_hash, read_budget
 
 
 @dataclass
@@ -32,8 +32,8 @@ class Budget:
         check_range("windows.factors", self.factors, above=0)
 
     def identity(self) -> dict[str, object]:
-        """Return what decides the windows: the content of the file, not its name."""
-        return {"budget": file_hash(self.file), "factors": self.factors}
+        """Return what decides the windows: the laws in the file, not its name."""
+        return {"budget": laws_hash(read_budget(self.file)), "factors": self.factors}
 
     def check_source(self, source: Any) -> None:
         """Raise UserError if the file is of another model."""

@@ -11,7 +11,7 @@ from scipy.optimize import brentq
 from experiments.errors import UserError
 from experiments.ranges import MOST_KEYS, check_range
 from experiments.windows import Rule, Windows
-from experiments.windows.head_laws import check_model, file_hash, head_laws, head_sizes, read_budget
+from experiments.windows.head_laws import check_model, head_laws, head_sizes, laws_hash, read_budget
 from experiments.windows.rules.fixed import Fixed
 from experiments.windows.rules.linear import Linear
 from experiments.windows.rules.log import Log
@@ -58,8 +58,8 @@ class EqualCost:
         check_range("windows.thresholds", self.thresholds, above=0, below=1, symbol="eps")
 
     def identity(self) -> dict[str, object]:
-        """Return every field, with the budget file replaced by its hash and the rules that are taken from it."""
-        taken = None if self.file is None else [file_hash(self.file), "power", "budget", "head_fixed"]
+        """Return every field, with the budget file replaced by the hash of its laws and the rules that are taken from it."""
+        taken = None if self.file is None else [laws_hash(read_budget(self.file)), "power", "budget", "head_fixed"]
         return asdict(self) | {"file": taken}
 
     def check_source(self, source: Any) -> None:

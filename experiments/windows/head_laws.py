@@ -16,6 +16,11 @@ from experiments.measures import RowFacts
 from experiments.windows.rules.power import Power
 
 FORMAT = 1
+# What a budget file says besides its laws; the digests of its records change when one is repaired.
+PROVENANCE = (
+    *("label", "text", "runs", "cost", "factor", "law", "confidence", "fitted", "held_out", "promise"),
+    *("supported_length", "extrapolated"),
+)
 
 
 class HeadLaws:
@@ -117,10 +122,15 @@ def head_sizes(content: Mapping[str, Any], factors: list[float], n_N: np.ndarray
     return HeadLaws(laws, factors, content["tolerance"]["dropped_mass"], "head_fixed")
 
 
-def file_hash(file: str) -> str:
-    """Return the SHA-256 of a budget file."""
-    read_budget(file)
-    return hashlib.sha256(Path(file).expanduser().read_bytes()).hexdigest()
+def laws_hash(content: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of what decides the windows: not where the laws come from, nor how sure they are."""
+
+    def deciding(line: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in line.items() if not name.endswith(("keys", "_low", "_high"))}
+
+    laws = {name: value for name, value in content.items() if name not in PROVENANCE}
+    laws |= {"pooled": deciding(content["pooled"]), "heads": [deciding(line) for line in content["heads"]]}
+    return hashlib.sha256(json.dumps(laws, sort_keys=True).encode()).hexdigest()
 
 
 def check_model(content: Mapping[str, Any], file: str, source: Any) -> None:
