@@ -58,7 +58,7 @@ class EqualCost:
         check_range("windows.thresholds", self.thresholds, above=0, below=1, symbol="eps")
 
     def identity(self) -> dict[str, object]:
-        """Return every field, with the budget file replaced by the hash of its laws and the rules that are taken from it."""
+        """Return every field, in place of the budget file the hash of its laws and the rules that are taken from it."""
         taken = None if self.file is None else [laws_hash(read_budget(self.file)), "power", "budget", "head_fixed"]
         return asdict(self) | {"file": taken}
 
