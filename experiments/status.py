@@ -8,12 +8,17 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
+from experiments.interrupts import end_on_ctrl_c
+
+if __name__ == "__main__":
+    end_on_ctrl_c()
+
 from rich.table import Table
 from rich.text import Text
 
 from experiments.progress import OUTCOME, read_json
 from experiments.records.folder import PARTIAL, abandoned, inspect
+from experiments.terminal import terminal
 
 PAGE = 200  # columns, where no terminal says how wide it is
 STATES = ("finished", "running", "failed", "stale")
@@ -100,7 +105,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--remove", choices=("failed", "stale"), help="delete these: records of stale runs, job folders of failed jobs"
     )
     asked = parser.parse_args(arguments)
-    console = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else PAGE)
+    console = terminal(width=None if sys.stdout.isatty() else PAGE)
     if not asked.outputs.is_dir():
         print(f"error: --outputs {asked.outputs}: there is no such directory", file=sys.stderr)
         return 1

@@ -10,12 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from experiments import launch
 from experiments.launch import main
 from experiments.progress import OUTCOME, write_json
 from experiments.records.folder import finished
+from experiments.terminal import terminal
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ["source.lengths=[16,32]", "source.rows=2", "source.samples=1", "tracking=disabled"]
@@ -182,16 +182,17 @@ def test_running_out_of_memory_names_the_remedy(command, monkeypatch):
 
 
 def test_a_job_that_ended_without_a_word_is_a_failure(tmp_path, capsys):
-    launch._launches.append(tmp_path)
+    launch._launches.append(launch.Launch(tmp_path, f"*/{OUTCOME}", lambda: 4))
     dead = {"status": "started", "command": "python run.py seed=1", "pid": 999999999, "node": platform.node()}
     for name in "01":
         (tmp_path / name).mkdir()
     write_json(tmp_path / "0" / OUTCOME, dead)
     write_json(tmp_path / "1" / OUTCOME, {"status": "measured", "command": "python run.py seed=2", "run_id": "a"})
-    assert launch._report(Console(stderr=True, soft_wrap=True))
+    assert launch._report(terminal(stderr=True), stopped=False, raised=False)
     err = capsys.readouterr().err
     assert "killed, or out of memory" in err
-    assert "1 of 2 jobs failed" in err
+    assert "1 of 4 jobs failed" in err
+    assert "2 never began" in err
     assert "python run.py seed=1" in err
     assert str(tmp_path / "0") in err
 
