@@ -8,6 +8,11 @@ python run.py source=smollm2 plan=true            # what would be measured, and 
 
 import sys
 
+from experiments.interrupts import end_on_ctrl_c
+
+if __name__ == "__main__":
+    end_on_ctrl_c()
+
 from experiments.launch import main
 
 if __name__ == "__main__":

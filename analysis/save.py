@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from experiments.durable import put_in_place
 from experiments.errors import UserError
 
 FORMATS = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {"Software": None}}
@@ -21,7 +22,7 @@ def replacing(path: Path) -> Iterator[Path]:
     draft = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         yield draft
-        os.replace(draft, path)
+        put_in_place(draft, path)
     finally:
         draft.unlink(missing_ok=True)
 

@@ -1,7 +1,8 @@
 """Compose each job of a sweep once.
 
 Hydra composes a job when it checks the whole sweep, before anything is launched, and again when it launches the job; a
-composition takes longer than a small job. Kept are the first ones, up to a number that bounds the memory.
+composition takes longer than a small job. Kept are the first ones, up to a number that bounds the memory. A job that
+is in the sweep twice is composed each time but the second: Hydra changes the configuration of a job that it launches.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ class ComposeOnce:
     def __call__(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         """Return the configuration of one job, composed now or when the sweep was checked."""
         key = tuple(sweep_overrides)
-        self._seen.add(key)
         if key in self._kept:
             return self._kept.pop(key)
         config = self._compose(master_config, sweep_overrides)
-        if len(self._kept) < self._room:
+        if len(self._kept) < self._room and key not in self._seen:
             self._kept[key] = config
+        self._seen.add(key)
         return config
 
     def __getstate__(self) -> dict[str, Any]:

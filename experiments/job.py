@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from rich.console import Console
 
 from experiments.errors import UserError
 from experiments.machine import Machine
+from experiments.plan import check_fits
 from experiments.progress import Progress
 from experiments.records.folder import finished, new_record, run_folder, tidy
 from experiments.records.identity import SCHEMA_VERSION, run_id
@@ -24,7 +26,9 @@ from experiments.schema import Job
 log = logging.getLogger(__name__)
 
 
-def execute(job: Job, command: str, folder_of_job: Path, console: Console) -> dict[str, Any]:
+def execute(
+    job: Job, command: str, folder_of_job: Path, console: Console, kept: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
     """Measure one job unless its record is there already, and say what was found.
 
     Parameters
@@ -33,6 +37,8 @@ def execute(job: Job, command: str, folder_of_job: Path, console: Console) -> di
         What repeats this job alone, for the manifest.
     folder_of_job
         Where it says how far it is.
+    kept
+        Called with `run_id`, `status` and `seconds` as soon as the record is in place.
 
     Returns
     -------
@@ -51,6 +57,7 @@ def execute(job: Job, command: str, folder_of_job: Path, console: Console) -> di
     job.source.batches()  # refuses here what cannot be measured, before anything large is loaded
     if hasattr(job.windows, "check_source"):
         job.windows.check_source(job.source)
+    check_fits(job, machine)
     hashes = job.source.hashes()
     identifier = run_id(job)
     folder = run_folder(outputs, identifier)
@@ -59,7 +66,7 @@ def execute(job: Job, command: str, folder_of_job: Path, console: Console) -> di
     if job.plan:
         return _say_plan(job, machine, identifier, before, console)
     if before:
-        console.print(f"Already measured: [bold]{before['label']}[/], {folder}")
+        console.print(f"Already measured: {before['label']}, {folder}")
         return {"run_id": identifier, "status": "found", "seconds": 0.0, "findings": _facts(job, folder, before)}
 
     config = {name: value for name, value in dataclasses.asdict(job).items() if name not in ("plan", "force")}
@@ -90,9 +97,10 @@ def execute(job: Job, command: str, folder_of_job: Path, console: Console) -> di
         if not _unchanged(job, hashes):
             raise UserError(f"{job.source.label}: its model or text changed while it was measured; run it again")
         record.close(OmegaConf.to_yaml(OmegaConf.create(config)), manifest)
+    result = {"run_id": identifier, "status": "measured", "seconds": time.monotonic() - started}
+    kept(result)
     _track(job, folder, outputs)
-    facts = _say_findings(job, folder, console)
-    return {"run_id": identifier, "status": "measured", "seconds": time.monotonic() - started, "findings": facts}
+    return result | {"findings": _say_findings(job, folder, console)}
 
 
 def _track(job: Job, folder: Path, outputs: Path) -> None:
@@ -108,7 +116,7 @@ def _say_plan(
     what = job.runner.plan(job, machine)
     seconds = 0.0 if before else what.seconds
     console.print(
-        f"[bold]{job.source.label}[/] ({identifier}): "
+        f"{job.source.label} ({identifier}): "
         + (f"already measured in {before['seconds']:.0f} s" if before else f"about {seconds:.0f} s")
         + f"; {what.rows} rows at lengths {job.source.lengths}, {what.windows} windows, "
         f"memory {what.memory_bytes / 1e9:.1f} GB, disk {what.disk_bytes / 1e6:.1f} MB"

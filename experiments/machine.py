@@ -10,6 +10,7 @@ import torch
 
 from experiments.errors import UserError
 
+THREADS_PER_CORE = 4  # more would only take turns, and a system that cannot start them all ends the process
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -22,23 +23,25 @@ class Machine:
 
     @classmethod
     def from_settings(cls, device: str, memory_gb: float, threads: int | None) -> Machine:
-        """Check the settings and apply the number of threads.
+        """Check that the machine has what is asked for, and apply the number of threads.
 
         Raises
         ------
         UserError
-            If the device is not there, or a number is out of range.
+            If the device is not there, or cores are too few for the threads.
         """
         try:
             chosen = torch.device(device)
             torch.empty(1, device=chosen)
         except (RuntimeError, AssertionError) as error:
             raise UserError(f"device={device}: not available on this machine; use device=cpu") from error
-        if memory_gb <= 0:
-            raise UserError(f"memory_gb={memory_gb}: give a number > 0")
-        if threads is not None and threads < 1:
-            raise UserError(f"threads={threads}: give a number >= 1")
-        torch.set_num_threads(threads or _allowed_threads())
+        chosen_threads, cores = threads or _allowed_threads(), os.cpu_count() or 1
+        if chosen_threads > THREADS_PER_CORE * cores:
+            key = "threads" if threads else "OMP_NUM_THREADS"
+            raise UserError(
+                f"{key}={chosen_threads}: this machine has {cores} cores, give at most {THREADS_PER_CORE * cores}"
+            )
+        torch.set_num_threads(chosen_threads)
         return cls(chosen, int(memory_gb * 1e9))
 
 

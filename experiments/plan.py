@@ -32,6 +32,19 @@ class Plan:
     disk_bytes: float
 
 
+def check_fits(job: Job, machine: Machine) -> None:
+    """Refuse a job whose longest context cannot be measured in the memory that it may use, before any is taken.
+
+    Raises
+    ------
+    UserError
+        If the source refuses the request, windows are too many, or not even one row fits in memory.
+    """
+    longest = max(job.source.batches(), key=lambda batch: batch.keys)
+    windows, resident = len(job.windows.at(longest.keys)), job.source.resident_bytes()
+    rows_per_block(1, longest.keys, windows, longest.head_dim, machine.memory_bytes, resident)
+
+
 def plan_of_rows(job: Job, machine: Machine) -> Plan:
     """Return the plan of a job that measures rows.
 

@@ -17,6 +17,9 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
+
+from experiments.durable import put_in_place
 
 OUTCOME, PROGRESS = "outcome.json", "progress.json"
 PAUSE = 0.5  # seconds between two writes, and between two looks
@@ -50,14 +53,14 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a small file in one step: whoever reads it finds the old content or the new."""
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(content, indent=2) + "\n")
-    partial.replace(path)
+    put_in_place(partial, path)
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Return what `write_json` wrote; nothing if the file is not there or is not whole."""
     try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
+        content = json.loads(path.read_text()) if path.is_file() else {}
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 
@@ -84,8 +87,8 @@ class Progress:
 class Watch:
     """Live lines at the terminal: one per running job, and the total with the time that is left."""
 
-    def __init__(self, folder: Path, jobs: Callable[[], int], console: Console) -> None:
-        self._folder = folder
+    def __init__(self, outcomes: Callable[[], list[Path]], jobs: Callable[[], int], console: Console) -> None:
+        self._outcomes = outcomes
         self._jobs = jobs
         self._started = time.monotonic()
         self._ended: set[Path] = set()
@@ -113,14 +116,13 @@ class Watch:
         left = ""
         if part > 0:
             left = f", about {_clock((time.monotonic() - self._started) * (total - part) / part)} left"
-        lines.add_row(
-            "[bold]all jobs[/]", ProgressBar(total=total, completed=part, width=30), f"{len(self._ended)}/{total}{left}"
-        )
+        bar = ProgressBar(total=total, completed=part, width=30)
+        lines.add_row(Text("all jobs", style="bold"), bar, f"{len(self._ended)}/{total}{left}")
         return lines
 
     def _running(self) -> list[dict[str, Any]]:
         running = []
-        for path in sorted(self._folder.rglob(OUTCOME)):
+        for path in self._outcomes():
             if path in self._ended:
                 continue
             if read_json(path).get("status", "started") != "started":

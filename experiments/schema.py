@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import math
 import pkgutil
 from dataclasses import dataclass
 from typing import Any, cast
@@ -17,7 +18,9 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from experiments.errors import UserError
+from experiments.ranges import check_range
 
+MOST_MEMORY_GB = 1e6  # a petabyte
 PARTS = {
     "source": "experiments.sources",
     "selector": "experiments.selectors",
@@ -47,8 +50,9 @@ class Job:
     force: bool = False
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise UserError(f"seed={self.seed}: give a number >= 0")
+        check_range("seed", self.seed, least=0)
+        check_range("memory_gb", self.memory_gb, above=0, most=MOST_MEMORY_GB)
+        check_range("threads", self.threads, least=1)
 
 
 def register() -> None:
@@ -75,7 +79,26 @@ def to_job(config: DictConfig) -> Job:
     if missing := sorted(OmegaConf.missing_keys(config)):
         raise UserError(f"{missing[0]} has no value: give {missing[0]}=...")
     OmegaConf.resolve(config)
+    _refuse_odd_numbers("", OmegaConf.to_container(config))
     return cast(Job, OmegaConf.to_object(config))
+
+
+def _refuse_odd_numbers(key: str, value: Any) -> None:
+    """Raise UserError for a number that no key can mean: NaN, infinite, beyond 64 bits, or listed twice."""
+    if isinstance(value, dict):
+        for name, part in value.items():
+            _refuse_odd_numbers(f"{key}.{name}" if key else str(name), part)
+    elif isinstance(value, list):
+        known = set()
+        for part in value:
+            _refuse_odd_numbers(key, part)
+            if repr(part) in known:
+                raise UserError(f"{key} has {part} twice: name each once")
+            known.add(repr(part))
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{key} has {value}: give a finite number")
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise UserError(f"{key} has {value}: give a number of at most 64 bits")
 
 
 def _refuse_appended_keys(config: DictConfig, prefix: str) -> None:

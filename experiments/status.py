@@ -8,13 +8,17 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
+from experiments.interrupts import end_on_ctrl_c
+
+if __name__ == "__main__":
+    end_on_ctrl_c()
+
 from rich.table import Table
 from rich.text import Text
 
 from experiments.progress import OUTCOME, read_json
 from experiments.records.folder import PARTIAL, abandoned, inspect
-from experiments.records.identity import SCHEMA_VERSION
+from experiments.terminal import terminal
 
 PAGE = 200  # columns, where no terminal says how wide it is
 STATES = ("finished", "running", "failed", "stale")
@@ -56,12 +60,10 @@ def _run(folder: Path) -> Entry:
     manifest, problem = inspect(folder)
     if manifest is None:
         return Entry("stale", folder, "", _size(folder), None, problem)
-    state, note = "finished", str(manifest.get("experiment") or "")
-    if manifest.get("schema") != SCHEMA_VERSION:
-        state, note = "stale", f"schema {manifest.get('schema')}, now {SCHEMA_VERSION}"
+    note = str(manifest.get("experiment") or "")
     seconds = manifest.get("seconds")
     label = str(manifest.get("label", ""))
-    return Entry(state, folder, label, _size(folder), float(seconds) if seconds is not None else None, note)
+    return Entry("finished", folder, label, _size(folder), float(seconds) if seconds is not None else None, note)
 
 
 def failed_jobs(jobs: Path, finished: set[str]) -> list[Entry]:
@@ -103,7 +105,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--remove", choices=("failed", "stale"), help="delete these: records of stale runs, job folders of failed jobs"
     )
     asked = parser.parse_args(arguments)
-    console = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else PAGE)
+    console = terminal(width=None if sys.stdout.isatty() else PAGE)
     if not asked.outputs.is_dir():
         print(f"error: --outputs {asked.outputs}: there is no such directory", file=sys.stderr)
         return 1

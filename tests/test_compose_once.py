@@ -25,6 +25,15 @@ def test_the_first_composition_is_handed_out_again():
     assert compose.jobs == 3
 
 
+def test_a_job_that_is_in_the_sweep_twice_gets_no_configuration_that_was_launched_with():
+    compose = ComposeOnce(Composer().compose, keep=True)
+    checked = [compose(None, ["seed=1"]) for _ in range(2)]
+    launched = [compose(None, ["seed=1"]) for _ in range(2)]
+    assert launched[0] is not launched[1]
+    assert not any(one is two for one in launched for two in checked)
+    assert compose.jobs == 1
+
+
 def test_memory_is_bounded_and_nothing_goes_to_other_processes():
     composer = Composer()
     compose = ComposeOnce(composer.compose, keep=True)

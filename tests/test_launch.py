@@ -9,16 +9,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
-from rich.console import Console
 
 from experiments import launch
 from experiments.launch import main
 from experiments.progress import OUTCOME, write_json
 from experiments.records.folder import finished
+from experiments.terminal import terminal
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ["source.lengths=[16,32]", "source.rows=2", "source.samples=1", "tracking=disabled"]
+
+HUNDREDS = ",".join(f"{i / 300:.6f}" for i in range(1, 300))
+MANY_WINDOWS = [f"windows.exponents=[{HUNDREDS}]", f"windows.scales=[{HUNDREDS}]"]  # 89,401 of them
 
 
 @pytest.fixture
@@ -67,7 +71,7 @@ def test_a_plan_measures_nothing(command, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
-        (["source.lengths=[0]"], "at least 1 key"),
+        (["source.lengths=[0]"], "source.lengths has 0"),
         (["windows.exponents=[1.2]"], "C = 1.2"),
         (["windows.fixed=[-4]"], "-4"),
         (["source=nowhere"], "nowhere"),
@@ -82,6 +86,12 @@ def test_a_plan_measures_nothing(command, tmp_path):
         (["selector=snapkv"], "error: In 'config': Could not find 'selector/snapkv'"),
         (["memory_gb=0.0001"], "memory_gb"),
         (["threads=0"], "threads"),
+        (["threads=1000000"], "threads=1000000: this machine has"),
+        (["memory_gb=nan"], "memory_gb"),
+        (["source.lengths=[8000000]", "memory_gb=1"], "memory_gb=1 is too little"),
+        (["windows.grid_per_octave=1000000000"], "windows.grid_per_octave=1000000000"),
+        (MANY_WINDOWS, "at most 65535"),
+        (["-m", "seed=range(5,0)"], "the sweep has no jobs"),
         (["seed=-1"], "seed"),
         (["selector.k=4"], "selector.k"),
         (["windows=budget"], "budget"),
@@ -182,18 +192,89 @@ def test_running_out_of_memory_names_the_remedy(command, monkeypatch):
 
 
 def test_a_job_that_ended_without_a_word_is_a_failure(tmp_path, capsys):
-    launch._launches.append(tmp_path)
+    launch._launches.append(launch.Launch(tmp_path, f"*/{OUTCOME}", lambda: 4))
     dead = {"status": "started", "command": "python run.py seed=1", "pid": 999999999, "node": platform.node()}
     for name in "01":
         (tmp_path / name).mkdir()
     write_json(tmp_path / "0" / OUTCOME, dead)
     write_json(tmp_path / "1" / OUTCOME, {"status": "measured", "command": "python run.py seed=2", "run_id": "a"})
-    assert launch._report(Console(stderr=True, soft_wrap=True))
+    assert launch._report(terminal(stderr=True), stopped=False, raised=False)
     err = capsys.readouterr().err
     assert "killed, or out of memory" in err
-    assert "1 of 2 jobs failed" in err
+    assert "1 of 4 jobs failed" in err
+    assert "2 never began" in err
     assert "python run.py seed=1" in err
     assert str(tmp_path / "0") in err
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: tried"),
+        np._core._exceptions._ArrayMemoryError((1 << 40,), np.dtype(float)),
+        RuntimeError("std::bad_alloc"),
+        RuntimeError("CUDA out of memory. Tried to allocate"),
+    ],
+)
+def test_every_allocator_that_fails_gets_the_remedy(command, monkeypatch, error):
+    def too_much(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr("experiments.runners.approximation.measure_rows", too_much)
+    status, _, err = command(*TINY)
+    assert status == 1
+    assert err.startswith("error: out of memory, lower memory_gb or source.lengths: ")
+
+
+def test_memory_is_refused_before_it_is_taken(command, monkeypatch):
+    monkeypatch.setattr("experiments.sources.gaussian.Gaussian.draw", lambda *_: pytest.fail("it was drawn"))
+    assert command("source.lengths=[16,8000000]", "memory_gb=1")[0] == 1
+
+
+@pytest.mark.parametrize("sweep", [[], ["-m", "seed=0,1"]])
+def test_outcomes_of_an_earlier_launch_into_the_same_folder_do_not_count(command, tmp_path, sweep):
+    kind = "sweep" if sweep else "run"
+    folder = f"hydra.{kind}.dir={tmp_path / 'same'}"
+    assert command(*TINY, folder, "source.rows=0", *["seed=0,1,2,3" if x == "seed=0,1" else x for x in sweep])[0] == 1
+    (tmp_path / "same" / "7").mkdir()
+    write_json(tmp_path / "same" / "7" / OUTCOME, {"status": "started", "command": "python run.py"})
+    status, _, err = command(*TINY, folder, *sweep)
+    assert (status, err) == (0, "")
+
+
+def test_a_job_that_is_in_a_sweep_twice_is_measured_once(command, tmp_path):
+    status, out, err = command(*TINY, "-m", "seed=0,0,1,0")
+    assert (status, err) == (0, "")
+    assert "2 jobs measured, 2 found measured" in out
+    assert len(list((tmp_path / "out" / "runs").iterdir())) == 2
+
+
+def test_a_path_with_brackets_is_printed_as_it_is(tmp_path, monkeypatch, capsys):
+    outputs = tmp_path / "x[" / "y]:smile:"
+    for word in ("Record: ", "Already measured: "):
+        monkeypatch.setattr("sys.argv", ["run.py", *TINY, f"outputs='{outputs}'"])
+        assert main() == 0, capsys.readouterr().err
+        assert any(line.startswith(word) and str(outputs) in line for line in capsys.readouterr().out.splitlines())
+
+
+def test_a_record_that_is_kept_is_no_failure_whatever_ends_its_job(tmp_path, monkeypatch, capsys):
+    """A worker may be killed while the trackers are told of a record that is in place."""
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*_):
+        raise Killed
+
+    monkeypatch.setattr("experiments.job._track", killed)
+    monkeypatch.setattr("sys.argv", ["run.py", *TINY, f"outputs={tmp_path}"])
+    with pytest.raises(Killed):
+        main()
+    (path,) = (tmp_path / "jobs").rglob(OUTCOME)
+    (record,) = (tmp_path / "runs").iterdir()
+    assert json.loads(path.read_text())["status"] == "measured"
+    assert json.loads(path.read_text())["run_id"] == record.name
+    assert capsys.readouterr().err == ""
 
 
 def test_a_sweep_ends_with_what_is_worth_knowing(command):
@@ -228,6 +309,26 @@ def test_ctrl_c_says_that_the_same_command_continues(tmp_path):
     assert "the same command continues" in err
     assert "Traceback" not in err
     assert not list(tmp_path.glob("runs/*"))
+
+
+@pytest.mark.parametrize("program", [["run.py"], ["-m", "experiments.status"]])
+@pytest.mark.parametrize("module", ["rich.table", "experiments.records.folder"])
+def test_ctrl_c_while_the_command_still_loads_is_one_line(program, module, tmp_path):
+    """The signal falls into an import, where an exception would surface as another, over many lines."""
+    hook = tmp_path / "sitecustomize.py"
+    hook.write_text(
+        "import signal, sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == {module!r}: signal.raise_signal(signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+    )
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    ended = subprocess.run(
+        [sys.executable, *program], cwd=ROOT, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True
+    )
+    assert ended.returncode == 130, ended.stderr
+    assert ended.stderr == "stopped; what is finished is kept, the same command continues\n"
 
 
 def test_two_sweeps_at_once_share_their_jobs(tmp_path):

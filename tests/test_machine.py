@@ -5,6 +5,15 @@ import os
 import pytest
 
 from experiments import machine
+from experiments.errors import UserError
+
+
+@pytest.mark.parametrize(("threads", "environment"), [(10**6, None), (None, "1000000")])
+def test_more_threads_than_can_be_started_are_refused(threads, environment, monkeypatch):
+    if environment:
+        monkeypatch.setenv("OMP_NUM_THREADS", environment)
+    with pytest.raises(UserError, match="=1000000: this machine has"):
+        machine.Machine.from_settings("cpu", 4.0, threads)
 
 
 @pytest.mark.parametrize(("written", "threads"), [("100000 100000", 1), ("150000 100000", 1), ("50000 100000", 1)])

@@ -1,13 +1,18 @@
 """One run's folder: complete or absent.
 
-Everything is written into a hidden folder beside it while the run goes on, the manifest last, and the whole is then
-renamed into place: a killed run leaves no folder under its own name.
+Everything is written into a draft, a hidden folder beside it, while the run goes on, the manifest last, and the whole
+is then renamed into place: a killed run leaves no folder under its own name.
+
+Whoever writes a draft holds a lock on a file in it. The kernel lets the lock go when that process ends, however it
+ends, and knows it from other containers and, on a shared disk, from other machines. So a draft whose lock is free was
+left behind; no name of a machine and no number of a process, which two containers may share, decides that.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -26,12 +31,15 @@ import pyarrow.parquet as pq
 from safetensors.torch import save_file
 from torch import Tensor
 
+from experiments.durable import sync
 from experiments.errors import UserError
+from experiments.records.identity import SCHEMA_VERSION
 
 PARTIAL = ".partial-"
 REPLACED = "-replaced"  # what a folder that gives way to a new one is called meanwhile
 _LEFTOVER = re.compile(rf"\{PARTIAL}(?P<run>[^-]+)-(?P<node>.+)-(?P<pid>\d+)-[^-]+({REPLACED})?")
 MANIFEST = "manifest.json"
+LOCK = "lock"
 GROUPS_HELD = 128  # groups of lines kept in memory before they go to disk
 
 
@@ -52,22 +60,26 @@ def inspect(folder: Path) -> tuple[dict[str, Any] | None, str]:
     Every file is compared with the SHA-256 that the manifest, written last, has of it, and the manifest with its own.
     """
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
+        manifest = json.loads(_regular(folder / MANIFEST).read_text())
         if manifest["status"] != "complete":
             return None, f"its manifest says {manifest['status']!r}"
+        if manifest["schema"] != SCHEMA_VERSION:
+            return None, f"schema {manifest['schema']}, now {SCHEMA_VERSION}"
+        if manifest["run_id"] != folder.name:
+            return None, f"it is the record of run {manifest['run_id']}"
         if manifest["seal"] != _hash_of_manifest(manifest):
             return None, "its manifest is not the one that was written"
         for name, digest in manifest["files"].items():
             if _sha256(folder / name) != digest:
                 return None, f"{name} is not the file that was written"
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         return None, " ".join(f"{type(error).__name__}: {error}".split())[:200]
     return manifest, ""
 
 
 def seal(folder: Path, manifest: dict[str, Any]) -> None:
     """Write the manifest, with the SHA-256 of every other file of the folder and of the manifest itself."""
-    files = {path.name: _sha256(path) for path in sorted(folder.iterdir()) if path.name != MANIFEST}
+    files = {path.name: _sha256(path) for path in sorted(folder.iterdir()) if path.name not in (MANIFEST, LOCK)}
     content = manifest | {"files": files}
     content["seal"] = _hash_of_manifest(content)
     (folder / MANIFEST).write_text(json.dumps(content, indent=2) + "\n")
@@ -78,8 +90,15 @@ def _hash_of_manifest(manifest: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
+def _regular(path: Path) -> Path:
+    """Return the path of a file; raise OSError if it is a pipe, say, that nobody may ever write to."""
+    if path.exists() and not path.is_file():
+        raise OSError(f"{path.name} is no file")
+    return path
+
+
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
+    with _regular(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -102,9 +121,18 @@ class Record:
         self._facts[name] = facts
 
     def close(self, config_yaml: str, manifest: Callable[[], dict[str, Any]]) -> None:
-        """Write what is still held, and the manifest last, so that its seconds and memory cover everything else."""
-        for table in (self.rows, self.windows, self.losses, self.retrieval, self.decoding):
+        """Write what is still held, and the manifest last, so that its seconds and memory cover everything else.
+
+        Raises
+        ------
+        UserError
+            If no line was written: there is nothing that a record could say.
+        """
+        tables = (self.rows, self.windows, self.losses, self.retrieval, self.decoding)
+        for table in tables:
             table.close()
+        if not any(table.lines for table in tables):
+            raise UserError("nothing was measured, so nothing is recorded: give layers, heads, lengths and samples")
         if self._matrices:
             metadata = {"matrices": json.dumps(self._facts)}
             save_file(self._matrices, self.folder / "attention.safetensors", metadata=metadata)
@@ -127,30 +155,73 @@ def new_record(folder: Path, *, replace: bool = False) -> Iterator[Record]:
     partial: Path | None = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        mine = f"{PARTIAL}{folder.name}-{platform.node()}-"
-        partial = Path(tempfile.mkdtemp(prefix=f"{mine}{os.getpid()}-", dir=folder.parent))
-        partial.chmod(0o755)  # mkdtemp makes it private; results are for everyone who may read outputs/
+        partial, lock = _draft(folder)
         yield Record(partial)
         for path in partial.iterdir():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+            sync(path)
+        sync(partial)
         _put_in_place(partial, folder, replace)
+        (folder / LOCK).unlink(missing_ok=True)
+        for path in (folder, folder.parent, folder.parent.parent):
+            sync(path)
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(f"{folder}: cannot be written ({reason}); free space or choose another outputs=") from error
     finally:
         if partial is not None:
             shutil.rmtree(partial, ignore_errors=True)
+            os.close(lock)
+
+
+def _draft(folder: Path) -> tuple[Path, int]:
+    """Make a draft of a run's folder; return it and the open file whose lock says that somebody writes it."""
+    while True:
+        prefix = f"{PARTIAL}{folder.name}-{platform.node()}-{os.getpid()}-"
+        partial = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
+        try:
+            partial.chmod(0o755)  # mkdtemp makes it private; results are for everyone who may read outputs/
+            lock = os.open(partial / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        except FileNotFoundError:  # another job took it for one left behind, before it had a lock
+            continue
+        with contextlib.suppress(OSError):  # a disk without locks: nobody can take the draft for one left behind
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if (partial / LOCK).exists():
+            return partial, lock
+        os.close(lock)
 
 
 def abandoned(runs: Path) -> list[Path]:
-    """Return what killed jobs of this machine have left in `runs`; of others nobody here can say."""
+    """Return what killed jobs have left in `runs`."""
     left = []
     for path in sorted(runs.glob(f"{PARTIAL}*")):
-        parts = _LEFTOVER.fullmatch(path.name)
-        if parts and parts["node"] == platform.node() and not lives(int(parts["pid"])):
-            left.append(path)
+        with _claimed(path) as free:
+            if free:
+                left.append(path)
     return left
+
+
+@contextlib.contextmanager
+def _claimed(draft: Path) -> Iterator[bool]:
+    """Say whether nobody writes a draft, or replaces the record that was moved aside; nobody begins to meanwhile."""
+    owner = draft.with_name(draft.name.removesuffix(REPLACED))
+    try:
+        lock = os.open(owner / LOCK, os.O_RDWR)
+    except FileNotFoundError:  # of an older version, or not a moment old
+        parts = _LEFTOVER.fullmatch(draft.name)
+        yield bool(parts and parts["node"] == platform.node() and not lives(int(parts["pid"])))
+        return
+    except OSError:  # of another user, who alone may say
+        yield False
+        return
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        free = True
+    except OSError:  # held, or on a disk that has no locks
+        free = False
+    try:
+        yield free
+    finally:
+        os.close(lock)
 
 
 def lives(pid: int) -> bool:
@@ -163,11 +234,10 @@ def lives(pid: int) -> bool:
 
 def tidy(folder: Path) -> None:
     """Remove what killed jobs of a run have left, and put back a record that was being replaced."""
-    for path in abandoned(folder.parent):
-        if not path.name.startswith(f"{PARTIAL}{folder.name}-"):
-            continue
-        if not (path.name.endswith(REPLACED) and _renamed(path, folder)):
-            shutil.rmtree(path, ignore_errors=True)
+    for path in sorted(folder.parent.glob(f"{PARTIAL}{folder.name}-*")):
+        with _claimed(path) as free:
+            if free and not (path.name.endswith(REPLACED) and _renamed(path, folder)):
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _put_in_place(partial: Path, folder: Path, replace: bool) -> None:
@@ -199,10 +269,12 @@ class _GrowingTable:
         self._path = path
         self._held: list[dict[str, np.ndarray]] = []
         self._writer: pq.ParquetWriter | None = None
+        self.lines = 0
 
     def append(self, columns: dict[str, np.ndarray]) -> None:
         """Add lines, given as columns of equal length."""
         self._held.append(columns)
+        self.lines += len(next(iter(columns.values())))
         if len(self._held) >= GROUPS_HELD:
             self._flush()
 

@@ -18,6 +18,7 @@ from experiments.measures.block import measure_rows
 from experiments.measures.matrix import attention_matrix
 from experiments.measures.memory import rows_per_block
 from experiments.plan import Plan, plan_of_rows
+from experiments.ranges import MOST_LOGIT, check_range
 from experiments.records.folder import Record
 from experiments.rows import Rows
 from experiments.runners import Findings
@@ -29,6 +30,8 @@ from experiments.windows.standard import Standard
 
 # Means over rows, as windows.parquet names them; the output errors are ratios of RMS and made apart.
 MEANS = ("dropped_mass", "tv", "kl", "linf_truncated", "linf_renormalised", "l2_truncated", "l2_renormalised")
+
+MOST_CELLS = 8192  # a side of a recorded matrix
 
 
 @dataclass
@@ -43,10 +46,10 @@ class Approximation:
     score_power: float | None = None
 
     def __post_init__(self) -> None:
-        if self.score_power is not None and self.score_power <= 0:
-            raise UserError(f"runner.score_power={self.score_power}: give a power > 0, or null for softmax")
-        if self.matrix_size < 1:
-            raise UserError(f"runner.matrix_size={self.matrix_size}: give a number of cells >= 1")
+        check_range("runner.score_power", self.score_power, above=0, most=MOST_LOGIT)  # null: softmax
+        check_range("runner.matrix_size", self.matrix_size, least=1, most=MOST_CELLS)
+        check_range("runner.matrix_layers", self.matrix_layers, least=0)
+        check_range("runner.matrix_heads", self.matrix_heads, least=0)
 
     def identity(self) -> dict[str, object]:
         """Return every field; for softmax, without the power, as records were named before there was one."""

@@ -25,6 +25,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from experiments.errors import UserError
 from experiments.machine import Machine
 from experiments.plan import PROCESS_BYTES, Plan
+from experiments.ranges import check_range
 from experiments.records.folder import Record
 from experiments.runners import Findings
 from experiments.runners.language import DECODE, DENSE, checked_windows, window_name
@@ -34,6 +35,7 @@ from experiments.sources import Source
 from experiments.windows import Windows
 
 LINE_BYTES = 80
+MOST_REPEATS = 1_000_000
 STEP_SECONDS = 0.3  # of a decode step of a small model at 8192 keys, all its timings
 
 
@@ -45,8 +47,7 @@ class Decoding:
     name: str = "decoding"
 
     def __post_init__(self) -> None:
-        if self.repeats < 1:
-            raise UserError(f"runner.repeats={self.repeats}: give a number >= 1")
+        check_range("runner.repeats", self.repeats, least=1, most=MOST_REPEATS)
 
     def groups(self, source: Source, windows: Any) -> int:
         """Return how often `run` will call `advance`: once per length, window and sample."""

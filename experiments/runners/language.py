@@ -16,6 +16,7 @@ from torch import Tensor
 from experiments.errors import UserError
 from experiments.machine import Machine
 from experiments.plan import PROCESS_BYTES, Plan
+from experiments.ranges import MOST_KEYS, check_range
 from experiments.records.folder import Record
 from experiments.runners import Findings
 from experiments.schema import Job
@@ -50,11 +51,12 @@ class Language:
     def __post_init__(self) -> None:
         if self.phase not in PHASES:
             raise UserError(f"runner.phase={self.phase}: choose {' or '.join(PHASES)}")
-        if self.decode_tokens < 2:
-            raise UserError(f"runner.decode_tokens={self.decode_tokens}: give a number of tokens >= 2")
-        for option in ("keep_first", "keep_recent"):
-            if getattr(self, option) < 0:
-                raise UserError(f"runner.{option}={getattr(self, option)}: give a number of tokens >= 0")
+        check_range("runner.decode_tokens", self.decode_tokens, least=2, most=MOST_KEYS)
+        check_range("runner.keep_first", self.keep_first, least=0, most=MOST_KEYS)
+        check_range("runner.keep_recent", self.keep_recent, least=0, most=MOST_KEYS)
+        check_range("runner.layers", self.layers, least=0)
+        if self.layers is not None and not self.layers:
+            raise UserError("runner.layers is empty: give the layers that attend within windows, or null for all")
 
     def groups(self, source: Source, windows: Any) -> int:
         """Return how often `run` will call `advance`: once per pass."""

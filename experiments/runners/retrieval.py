@@ -19,6 +19,7 @@ from rich.table import Table
 from experiments.errors import UserError
 from experiments.machine import Machine
 from experiments.plan import PROCESS_BYTES, Plan
+from experiments.ranges import MOST_KEYS, MOST_LOGIT, check_range
 from experiments.records.folder import Record
 from experiments.runners import Findings
 from experiments.runners.language import (
@@ -65,11 +66,12 @@ class Retrieval:
     def __post_init__(self) -> None:
         if self.phase not in PHASES:
             raise UserError(f"runner.phase={self.phase}: choose {' or '.join(PHASES)}")
-        if not 1 <= len(self.depths) <= len(CITIES) or not all(0 <= depth <= 1 for depth in self.depths):
+        if not 1 <= len(self.depths) <= len(CITIES):
             raise UserError(f"runner.depths={self.depths}: give 1 to {len(CITIES)} shares of the context, from 0 to 1")
-
-        if bad := [factor for factor in self.sharpen if factor <= 0]:
-            raise UserError(f"runner.sharpen has {bad[0]}: give factors > 0")
+        check_range("runner.depths", self.depths, least=0, most=1)
+        check_range("runner.sharpen", self.sharpen, above=0, most=MOST_LOGIT)
+        check_range("runner.keep_first", self.keep_first, least=0, most=MOST_KEYS)
+        check_range("runner.keep_recent", self.keep_recent, least=0, most=MOST_KEYS)
 
     def groups(self, source: Source, windows: Any) -> int:
         """Return how often `run` will call `advance`: once per context and window."""

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from experiments.errors import UserError
 from experiments.measures.exact import ExactRows
+from experiments.ranges import check_range
 from experiments.rows import Rows
 from experiments.selectors import Ranking
-from experiments.selectors.interleave import interleave, recency
+from experiments.selectors.interleave import check_share, interleave, recency
 from experiments.selectors.random import random_integers
 
 
@@ -30,8 +30,9 @@ class BigBird:
     draw: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.window_share, self.first_share, self.random_share) <= 0:
-            raise UserError("selector.window_share, first_share and random_share: give numbers > 0")
+        for name in ("window_share", "first_share", "random_share"):
+            check_share(f"selector.{name}", getattr(self, name))
+        check_range("selector.draw", self.draw, least=0)
 
     def ranking(self, rows: Rows) -> Ranking:
         """Return the order of the three patterns in turn."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from experiments.rows import Rows
 
 CHUNK = 256  # earlier rows at a time
+MOST_OBSERVED = 4096  # earlier rows that are held together
 
 
 def own_head(rows: Rows, heads: int) -> int:

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from experiments.errors import UserError
 from experiments.measures.exact import ExactRows
 from experiments.rows import Rows
 from experiments.selectors import Ranking
 from experiments.selectors.earlier import accumulated, by_score
-from experiments.selectors.interleave import interleave, recency
+from experiments.selectors.interleave import check_share, interleave, recency
 
 
 @dataclass
@@ -31,8 +30,8 @@ class H2O:
     per_kv_head: bool = True
 
     def __post_init__(self) -> None:
-        if min(self.recent_share, self.heavy_share) <= 0:
-            raise UserError("selector.recent_share and heavy_share: give numbers > 0")
+        check_share("selector.recent_share", self.recent_share)
+        check_share("selector.heavy_share", self.heavy_share)
 
     def ranking(self, rows: Rows) -> Ranking:
         """Add up the attention before every row of this head and return the order of the two patterns in turn."""

@@ -7,8 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from experiments.ranges import check_range
+
 NEVER = float("inf")  # the place of a key that a pattern does not have
 TIE = 1e-9
+LEAST_SHARE, MOST_SHARE = 1e-3, 1e3  # turns far apart would be lost beside the ties
 
 
 def interleave(patterns: Sequence[tuple[float, Tensor]], visible_RN: Tensor) -> Tensor:
@@ -26,6 +29,11 @@ def interleave(patterns: Sequence[tuple[float, Tensor]], visible_RN: Tensor) -> 
     turns = [(place_RN + 1) / share + i * TIE for i, (share, place_RN) in enumerate(patterns)]
     turn_RN = torch.stack(turns).amin(0)
     return turn_RN.masked_fill(~visible_RN, NEVER).argsort(dim=-1, stable=True)
+
+
+def check_share(key: str, share: float) -> None:
+    """Raise UserError unless a pattern's share leaves turns that can be told apart."""
+    check_range(key, share, least=LEAST_SHARE, most=MOST_SHARE)
 
 
 def recency(block_keys: int, position_R: Tensor) -> Tensor:

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from experiments.errors import UserError
 from experiments.measures.exact import ExactRows
+from experiments.ranges import MOST_KEYS, check_range
 from experiments.rows import Rows
 from experiments.selectors import Found, Ranking, Sampled, Search
 from experiments.selectors.interleave import recency
 from experiments.selectors.random import random_integers
 
+MOST_TABLES = 4096
 OWN, FIRST, NEAR, HIT, REST = range(5)  # what a key is kept as, in the order of keeping
 
 
@@ -40,12 +41,11 @@ class MagicPIG:
     draw: int = 0
 
     def __post_init__(self) -> None:
-        if not 1 <= self.bits <= 15:
-            raise UserError(f"selector.bits={self.bits}: give a number from 1 to 15")
-        if self.tables < 2:
-            raise UserError(f"selector.tables={self.tables}: a key is sampled by two tables, give at least 2")
-        if self.sinks < 0 or self.recent < 1:
-            raise UserError("selector.sinks and recent: give numbers of keys >= 0 and >= 1")
+        check_range("selector.bits", self.bits, least=1, most=15)
+        check_range("selector.tables", self.tables, least=2, most=MOST_TABLES)  # a key is sampled by two tables
+        check_range("selector.sinks", self.sinks, least=0, most=MOST_KEYS)
+        check_range("selector.recent", self.recent, least=1, most=MOST_KEYS)
+        check_range("selector.draw", self.draw, least=0)
 
     def ranking(self, rows: Rows) -> Ranking:
         """Hash this head's keys in every table and return the order of hits, block by block."""

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from experiments.errors import UserError
 from experiments.measures.exact import ExactRows
+from experiments.ranges import check_range
 from experiments.rows import Rows
 from experiments.selectors import Found, Ranking, Search
 from experiments.selectors.interleave import recency
+
+MOST_PAGE = 65_536
 
 
 @dataclass
@@ -29,8 +31,7 @@ class Quest:
     page: int = 16
 
     def __post_init__(self) -> None:
-        if self.page < 1:
-            raise UserError(f"selector.page={self.page}: give a number of keys >= 1")
+        check_range("selector.page", self.page, least=1, most=MOST_PAGE)
 
     def ranking(self, rows: Rows) -> Ranking:
         """Bound the pages of this head's keys and return the order of pages, block by block."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from experiments.measures.exact import ExactRows
+from experiments.ranges import check_range
 from experiments.rows import Rows
 from experiments.selectors import Ranking
 
@@ -24,6 +25,9 @@ class Random:
 
     name: str = "random"
     draw: int = 0
+
+    def __post_init__(self) -> None:
+        check_range("selector.draw", self.draw, least=0)
 
     def ranking(self, rows: Rows) -> Ranking:
         """Return the order own key, then at random."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from experiments.errors import UserError
 from experiments.measures.exact import ExactRows
+from experiments.ranges import MOST_KEYS, check_range
 from experiments.rows import Rows
 from experiments.selectors import Found, Ranking, Search
 
@@ -26,8 +26,7 @@ class Sinks:
     sinks: int = 4
 
     def __post_init__(self) -> None:
-        if self.sinks < 0:
-            raise UserError(f"selector.sinks={self.sinks}: give a number of keys >= 0")
+        check_range("selector.sinks", self.sinks, least=0, most=MOST_KEYS)
 
     def ranking(self, rows: Rows) -> Ranking:
         """Return the order own key, sinks, nearest keys."""

@@ -10,9 +10,10 @@ from torch.nn.functional import avg_pool1d, max_pool1d
 
 from experiments.errors import UserError
 from experiments.measures.exact import ExactRows
+from experiments.ranges import check_range
 from experiments.rows import Rows
 from experiments.selectors import Ranking
-from experiments.selectors.earlier import by_score, observed, own_head
+from experiments.selectors.earlier import MOST_OBSERVED, by_score, observed, own_head
 from experiments.selectors.interleave import NEVER, interleave, recency
 
 POOLINGS = ("max", "mean")
@@ -35,9 +36,9 @@ class SnapKV:
     per_kv_head: bool = True
 
     def __post_init__(self) -> None:
-        if self.window < 1:
-            raise UserError(f"selector.window={self.window}: give a number of rows >= 1")
-        if self.kernel < 1 or self.kernel % 2 == 0:
+        check_range("selector.window", self.window, least=1, most=MOST_OBSERVED)
+        check_range("selector.kernel", self.kernel, least=1, most=MOST_OBSERVED)
+        if self.kernel % 2 == 0:
             raise UserError(f"selector.kernel={self.kernel}: give an odd number of keys >= 1")
         if self.pooling not in POOLINGS:
             raise UserError(f"selector.pooling={self.pooling}: choose {' or '.join(POOLINGS)}")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from experiments.errors import UserError
 from experiments.measures.exact import ExactRows
+from experiments.ranges import check_range
 from experiments.rows import Rows
 from experiments.selectors import Found, Ranking, Search
 from experiments.selectors.interleave import own_first, recency
@@ -29,8 +29,8 @@ class SortLSH:
     draw: int = 0
 
     def __post_init__(self) -> None:
-        if not 1 <= self.bits <= 30:
-            raise UserError(f"selector.bits={self.bits}: give a number from 1 to 30")
+        check_range("selector.bits", self.bits, least=1, most=30)
+        check_range("selector.draw", self.draw, least=0)
 
     def ranking(self, rows: Rows) -> Ranking:
         """Hash this head's keys and return the order of buckets, block by block."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from experiments.errors import UserError
 from experiments.measures.exact import ExactRows
+from experiments.ranges import MOST_KEYS, check_range
 from experiments.rows import Rows
 from experiments.selectors import Ranking
 from experiments.selectors.interleave import interleave, only, recency
@@ -27,8 +27,7 @@ class Strided:
     stride: int | None = None
 
     def __post_init__(self) -> None:
-        if self.stride is not None and self.stride < 1:
-            raise UserError(f"selector.stride={self.stride}: give a number of keys >= 1, or null for sqrt(n)")
+        check_range("selector.stride", self.stride, least=1, most=MOST_KEYS)  # null: sqrt(n)
 
     def ranking(self, rows: Rows) -> Ranking:
         """Return the order of the two patterns in turn."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from experiments.errors import UserError
 from experiments.measures.exact import ExactRows
+from experiments.ranges import MOST_KEYS, check_range
 from experiments.rows import Rows
 from experiments.selectors import Ranking
 from experiments.selectors.interleave import interleave, only, recency
@@ -28,8 +28,8 @@ class SummaryColumns:
     columns: int = 8
 
     def __post_init__(self) -> None:
-        if self.columns < 1 or (self.block is not None and self.block < 1):
-            raise UserError(f"selector.columns={self.columns}, selector.block={self.block}: give numbers of keys >= 1")
+        check_range("selector.columns", self.columns, least=1, most=MOST_KEYS)
+        check_range("selector.block", self.block, least=1, most=MOST_KEYS)  # null: sqrt(n)
 
     def ranking(self, rows: Rows) -> Ranking:
         """Return the order of the two patterns in turn."""

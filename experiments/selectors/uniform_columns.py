@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from experiments.measures.exact import ExactRows
+from experiments.ranges import check_range
 from experiments.rows import Rows
 from experiments.selectors import Ranking, Sampled
 from experiments.selectors.interleave import own_first
@@ -23,6 +24,9 @@ class UniformColumns:
 
     name: str = "uniform_columns"
     draw: int = 0
+
+    def __post_init__(self) -> None:
+        check_range("selector.draw", self.draw, least=0)
 
     def ranking(self, rows: Rows) -> Ranking:
         """Draw the order of this head's columns."""

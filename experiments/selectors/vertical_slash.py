@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from experiments.errors import UserError
 from experiments.measures.exact import ExactRows
+from experiments.ranges import MOST_KEYS, check_range
 from experiments.rows import Rows
 from experiments.selectors import Ranking
-from experiments.selectors.earlier import by_score, observed, own_head
-from experiments.selectors.interleave import interleave, own_first, recency
+from experiments.selectors.earlier import MOST_OBSERVED, by_score, observed, own_head
+from experiments.selectors.interleave import check_share, interleave, own_first, recency
 
 
 @dataclass
@@ -34,12 +34,11 @@ class VerticalSlash:
     recent: int = 100
 
     def __post_init__(self) -> None:
-        if self.observed < 1:
-            raise UserError(f"selector.observed={self.observed}: give a number of rows >= 1")
-        if min(self.vertical_share, self.slash_share) <= 0:
-            raise UserError("selector.vertical_share and slash_share: give numbers > 0")
-        if min(self.first, self.recent) < 0:
-            raise UserError("selector.first and recent: give numbers of keys >= 0")
+        check_range("selector.observed", self.observed, least=1, most=MOST_OBSERVED)
+        check_share("selector.vertical_share", self.vertical_share)
+        check_share("selector.slash_share", self.slash_share)
+        check_range("selector.first", self.first, least=0, most=MOST_KEYS)
+        check_range("selector.recent", self.recent, least=0, most=MOST_KEYS)
 
     def ranking(self, rows: Rows) -> Ranking:
         """Score columns and distances before every row of this head and return their order in turn."""

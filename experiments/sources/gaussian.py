@@ -16,12 +16,15 @@ from torch import Tensor
 from torch.nn.functional import layer_norm
 
 from experiments.errors import UserError
+from experiments.ranges import MOST_LOGIT, check_range
 from experiments.rows import Rows
 from experiments.sources import Batch, MatrixRequest
 from experiments.sources.sampling import check_sampling
 
 DEFAULT_S = 0.5
 NORMALS_PER_SECOND = 1e8
+MOST_DIMENSIONS = 1024
+CHUNK = 131_072  # keys that are normalised at once, in place
 
 
 @dataclass
@@ -51,12 +54,11 @@ class Gaussian:
             )
         if self.s is None and self.sigma is None:
             self.s = DEFAULT_S
-        if (self.s or 0) < 0 or (self.sigma or 0) < 0:
-            raise UserError("source.s and source.sigma are deviations: give a number >= 0")
+        check_range("source.s", self.s, least=0, most=MOST_LOGIT)
+        check_range("source.sigma", self.sigma, least=0, most=MOST_LOGIT)
         if self.inputs not in ("gaussian", "layernorm"):
             raise UserError(f"source.inputs={self.inputs}: choose gaussian or layernorm")
-        if self.head_dim < 2:
-            raise UserError(f"source.head_dim={self.head_dim}: give at least 2 dimensions")
+        check_range("source.head_dim", self.head_dim, least=2, most=MOST_DIMENSIONS)
         if self.dtype not in ("float32", "float64"):
             raise UserError(f"source.dtype={self.dtype}: the Gaussian source draws float32 or float64")
 
@@ -83,9 +85,14 @@ class Gaussian:
         return [Batch(self.samples, self.rows, n, self.head_dim) for n in self.lengths]
 
     def resident_bytes(self) -> int:
-        """Return the size of the keys and values of the longest context."""
+        """Return the size of the longest context's keys and values, and of the earlier queries that a selector may see.
+
+        What is drawn besides, and what drawing copies, is a chunk of them and the queries of the rows.
+        """
         size = torch.finfo(getattr(torch, self.dtype)).bits // 8
-        return 2 * max(self.lengths) * self.head_dim * size
+        context, chunk = max(self.lengths), min(max(self.lengths), CHUNK)
+        vectors = 3 * context + 2 * chunk + 4 * self.rows + 4 * self.head_dim
+        return vectors * self.head_dim * size
 
     def seconds(self) -> float:
         """Estimate the drawing time."""
@@ -114,6 +121,7 @@ class Gaussian:
                 measure(rows)
                 if matrices.wants(0, 0, sample):
                     record(rows)
+                del rows  # before the next ones are drawn
 
     def draw(self, length: int, sample: int, seed: int, device: torch.device) -> Rows:
         """Draw one context of `length` keys with its queries.
@@ -133,11 +141,11 @@ class Gaussian:
         value_ND = normal(length, self.head_dim)
         query_input_RD = normal(self.rows, self.head_dim)  # last, so that more rows leave the rest as it was
         if self.inputs == "layernorm":
-            query_input_RD = layer_norm(query_input_RD, (self.head_dim,), eps=0.0)
-            key_ND = layer_norm(key_ND, (self.head_dim,), eps=0.0)
+            _normalise(query_input_RD)
+            _normalise(key_ND)
         scale = self.logit_deviation(length) / math.sqrt(self.head_dim)
 
-        def asked(input_RD: Tensor) -> Tensor:
+        def queries(input_RD: Tensor) -> Tensor:
             norm_R1 = input_RD.norm(dim=-1, keepdim=True)
             return (input_RD * (math.sqrt(self.head_dim) / norm_R1)) @ orthogonal_DD
 
@@ -145,10 +153,12 @@ class Gaussian:
         def earlier_queries() -> Tensor:
             """Draw a query for every position before the last, from a stream of its own, once it is asked for."""
             before = torch.Generator().manual_seed(int(entropy.spawn(1)[0].generate_state(1, np.uint64)[0]))
-            input_ND = torch.randn(length, self.head_dim, generator=before, dtype=dtype)
+            query_ND = torch.randn(length, self.head_dim, generator=before, dtype=dtype)
             if self.inputs == "layernorm":
-                input_ND = layer_norm(input_ND, (self.head_dim,), eps=0.0)
-            return asked(input_ND).to(device) * scale
+                _normalise(query_ND)
+            for part_CD in query_ND.split(CHUNK):
+                part_CD.copy_(queries(part_CD)).mul_(scale)
+            return query_ND.to(device)
 
         keys_ND = key_ND.to(device)
 
@@ -164,12 +174,18 @@ class Gaussian:
             variant="plain",
             length=length,
             position_R=torch.full((self.rows,), length - 1, device=device),
-            query_RD=asked(query_input_RD).to(device),
+            query_RD=queries(query_input_RD).to(device),
             key_ND=keys_ND,
             value_NV=value_ND.to(device),
             scale=scale,
             earlier=earlier,
         )
+
+
+def _normalise(input_ND: Tensor) -> None:
+    """Layer-norm every input in place, a chunk at a time."""
+    for part_CD in input_ND.split(CHUNK):
+        part_CD.copy_(layer_norm(part_CD, part_CD.shape[1:], eps=0.0))
 
 
 def _random_orthogonal(normal_DD: Tensor) -> Tensor:

@@ -6,20 +6,20 @@ import torch
 from torch import Tensor
 
 from experiments.errors import UserError
+from experiments.ranges import MOST_KEYS, check_range
+
+MOST_SAMPLES = 1_000_000
 
 
 def check_sampling(lengths: list[int], rows: int, samples: int) -> None:
     """Raise UserError unless lengths, rows per length and samples can be measured."""
     if not lengths:
         raise UserError("source.lengths is empty: give context lengths in keys, such as [1024,4096]")
-    if bad := [n for n in lengths if n < 1]:
-        raise UserError(f"source.lengths has {bad[0]}: a context has at least 1 key")
+    check_range("source.lengths", lengths, least=1, most=MOST_KEYS)
     if len(set(lengths)) < len(lengths):
         raise UserError(f"source.lengths={lengths} names a length twice: name each once")
-    if rows < 1:
-        raise UserError(f"source.rows={rows}: give a number of rows per length >= 1")
-    if samples < 1:
-        raise UserError(f"source.samples={samples}: give a number of samples >= 1")
+    check_range("source.rows", rows, least=1, most=MOST_KEYS)
+    check_range("source.samples", samples, least=1, most=MOST_SAMPLES)
 
 
 def check_causal_rows(lengths: list[int], rows: int) -> None:

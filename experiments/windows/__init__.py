@@ -11,7 +11,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from experiments.errors import UserError
 from experiments.measures import RowFacts
+
+MOST_WINDOWS = 65_535  # the kernels count what lies between windows in 16 bits
 
 
 class Rule(Protocol):
@@ -37,6 +40,24 @@ class Windows:
 
     rules: list[Rule]
     coordinates: list[list[tuple[float, float]]]
+
+    def __post_init__(self) -> None:
+        """Refuse more windows than the kernels can count, and two of one name, whose lines could not be told apart.
+
+        Raises
+        ------
+        UserError
+            In either case.
+        """
+        if len(self) > MOST_WINDOWS:
+            raise UserError(f"windows: {len(self)} of them, but a row has at most {MOST_WINDOWS}: give fewer")
+        known = set()
+        for rule, part in zip(self.rules, self.coordinates, strict=True):
+            for parameter, scale in part:
+                name = (rule.rule, float(parameter), float(scale))
+                if name in known:
+                    raise UserError(f"windows: {rule.rule} {parameter:g} x {scale:g} is there twice: name each once")
+                known.add(name)
 
     def __len__(self) -> int:
         """Return the number of windows W."""
@@ -82,11 +103,20 @@ class Windows:
         }
 
     def keys(self, exact: RowFacts) -> Tensor:
-        """Return the keys kept [R, W] int64: ceil(x (1 - 1e-9)) held within [1, n], x as the rule asks."""
+        """Return the keys kept [R, W] int64: ceil(x (1 - 1e-9)) held within [1, n], x as the rule asks.
+
+        Raises
+        ------
+        UserError
+            If a rule's x is no number.
+        """
         sizes = [torch.empty(len(exact.n_R), 0, dtype=torch.float64, device=exact.n_R.device)]
         for rule, part in zip(self.rules, self.coordinates, strict=True):
             if part:
                 parameter_W, scale_W = torch.tensor(part, dtype=torch.float64, device=exact.n_R.device).unbind(1)
                 sizes.append(rule.sizes(exact, parameter_W, scale_W).double())
-        k_RW = torch.ceil(torch.cat(sizes, dim=1) * (1 - 1e-9)).long()
-        return k_RW.clamp_(min=1).minimum(exact.n_R[:, None])
+        size_RW = torch.cat(sizes, dim=1)
+        if size_RW.isnan().any():
+            raise UserError("a window's number of keys is no number: its factors or exponents are too large")
+        # held within the row before it becomes an integer: a large x has no int64
+        return torch.ceil(size_RW * (1 - 1e-9)).clamp_(min=1).minimum(exact.n_R[:, None].double()).long()

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from experiments.errors import UserError
+from experiments.ranges import check_range
 from experiments.windows import Windows
-from experiments.windows.head_laws import check_model, file_hash, head_laws, read_budget
+from experiments.windows.head_laws import check_model, head_laws, laws_hash, read_budget
 
 
 @dataclass
@@ -26,12 +27,13 @@ class Budget:
     factors: list[float]
 
     def __post_init__(self) -> None:
-        if bad := [factor for factor in self.factors if factor <= 0]:
-            raise UserError(f"windows.factors has {bad[0]}: give numbers > 0")
+        if not self.factors:
+            raise UserError("windows.factors is empty: give numbers > 0, 1 for the budget itself")
+        check_range("windows.factors", self.factors, above=0)
 
     def identity(self) -> dict[str, object]:
-        """Return what decides the windows: the content of the file, not its name."""
-        return {"budget": file_hash(self.file), "factors": self.factors}
+        """Return what decides the windows: the laws in the file, not its name."""
+        return {"budget": laws_hash(read_budget(self.file)), "factors": self.factors}
 
     def check_source(self, source: Any) -> None:
         """Raise UserError if the file is of another model."""

@@ -9,8 +9,9 @@ import numpy as np
 from scipy.optimize import brentq
 
 from experiments.errors import UserError
+from experiments.ranges import MOST_KEYS, check_range
 from experiments.windows import Rule, Windows
-from experiments.windows.head_laws import check_model, file_hash, head_laws, head_sizes, read_budget
+from experiments.windows.head_laws import check_model, head_laws, head_sizes, laws_hash, read_budget
 from experiments.windows.rules.fixed import Fixed
 from experiments.windows.rules.linear import Linear
 from experiments.windows.rules.log import Log
@@ -49,9 +50,16 @@ class EqualCost:
     thresholds: list[float] = field(default_factory=list)
     file: str | None = None
 
+    def __post_init__(self) -> None:
+        check_range("windows.budgets", self.budgets, least=1, most=MOST_KEYS)
+        check_range("windows.exponents", self.exponents, above=0, below=1, symbol="C")
+        check_range("windows.log_powers", self.log_powers, above=0, symbol="b")
+        check_range("windows.top_p", self.top_p, above=0, below=1, symbol="eta")
+        check_range("windows.thresholds", self.thresholds, above=0, below=1, symbol="eps")
+
     def identity(self) -> dict[str, object]:
-        """Return every field, with the budget file replaced by its hash and the rules that are taken from it."""
-        taken = None if self.file is None else [file_hash(self.file), "power", "budget", "head_fixed"]
+        """Return every field, in place of the budget file the hash of its laws and the rules that are taken from it."""
+        taken = None if self.file is None else [laws_hash(read_budget(self.file)), "power", "budget", "head_fixed"]
         return asdict(self) | {"file": taken}
 
     def check_source(self, source: Any) -> None:

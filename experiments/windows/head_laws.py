@@ -18,6 +18,8 @@ from experiments.measures import RowFacts
 
 FORMAT = 1
 LARGEST = 2**26  # bytes of a budget file; the largest models, of 16,000 heads, need half of it
+# What decides the windows of a line of a budget file; the rest says where it comes from and how sure it is.
+DECIDING = ("layer", "head", "alpha", "C", "sees")
 
 
 @dataclass(frozen=True)
@@ -187,10 +189,19 @@ def _law(line: Mapping[str, Any]) -> Law:
     return Law(line["alpha"], line["C"], line.get("sees", math.inf))
 
 
-def file_hash(file: str) -> str:
-    """Return the SHA-256 of a budget file."""
-    read_budget(file)
-    return hashlib.sha256(Path(file).expanduser().read_bytes()).hexdigest()
+def laws_hash(content: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of what decides the windows: not where the laws come from, nor how sure they are."""
+
+    def deciding(line: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: line[name] for name in DECIDING if name in line}
+
+    laws = {
+        "model": content["model"],
+        "dropped_mass": content["tolerance"]["dropped_mass"],
+        "pooled": deciding(content["pooled"]),
+        "heads": [deciding(line) for line in content["heads"]],
+    }
+    return hashlib.sha256(json.dumps(laws, sort_keys=True).encode()).hexdigest()
 
 
 def check_model(content: Mapping[str, Any], file: str, source: Any) -> None:

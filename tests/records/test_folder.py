@@ -3,6 +3,8 @@
 import json
 import os
 import platform
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -11,7 +13,10 @@ import torch
 
 from experiments.errors import UserError
 from experiments.records import folder as folder_module
-from experiments.records.folder import finished, new_record, run_folder
+from experiments.records.folder import finished, inspect, new_record, run_folder, seal
+from experiments.records.identity import SCHEMA_VERSION
+
+MANIFEST = {"status": "complete", "run_id": "abc", "schema": SCHEMA_VERSION}
 
 
 def write(folder, value=1.0, groups=3, replace=False):
@@ -20,7 +25,7 @@ def write(folder, value=1.0, groups=3, replace=False):
             record.rows.append({"x": np.full(4, value), "rule": np.array(["power"] * 4)})
         record.windows.append({"y": np.arange(2)})
         record.add_matrix("layer00.head00.sample0.length2", torch.eye(2, dtype=torch.float16), {"layer": 0})
-        record.close("seed: 0\n", lambda: {"status": "complete"})
+        record.close("seed: 0\n", lambda: MANIFEST)
 
 
 def test_a_finished_record_has_all_its_files(tmp_path, monkeypatch):
@@ -104,7 +109,7 @@ def test_of_two_that_finish_the_same_run_the_first_stays(tmp_path):
         write(folder, 1.0)
         slower.rows.append({"x": np.full(4, 2.0)})
         slower.windows.append({"y": np.arange(2)})
-        slower.close("seed: 0\n", lambda: {"status": "complete"})
+        slower.close("seed: 0\n", lambda: MANIFEST)
     assert pd.read_parquet(folder / "rows.parquet")["x"].max() == 1.0
     assert list(folder.parent.iterdir()) == [folder]
 
@@ -126,6 +131,91 @@ def test_a_record_is_put_back_that_was_being_replaced_when_the_job_was_killed(tm
     folder_module.tidy(folder)
     assert finished(folder)
     assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_a_record_in_the_folder_of_another_run_is_not_that_run(tmp_path):
+    write(run_folder(tmp_path, "abc"))
+    run_folder(tmp_path, "abc").rename(run_folder(tmp_path, "def"))
+    assert inspect(run_folder(tmp_path, "def")) == (None, "it is the record of run abc")
+
+
+@pytest.mark.parametrize("schema", [SCHEMA_VERSION - 1, SCHEMA_VERSION + 1, None])
+def test_a_record_of_another_schema_is_not_finished(tmp_path, schema):
+    folder = run_folder(tmp_path, "abc")
+    write(folder)
+    seal(folder, MANIFEST | {"schema": schema})
+    assert inspect(folder) == (None, f"schema {schema}, now {SCHEMA_VERSION}")
+
+
+def test_a_manifest_nested_too_deeply_and_a_pipe_in_its_place_are_damage(tmp_path):
+    folder = run_folder(tmp_path, "abc")
+    write(folder)
+    (folder / "manifest.json").write_text("[" * 200_000 + "]" * 200_000)
+    assert inspect(folder)[1].startswith("RecursionError")
+    (folder / "manifest.json").unlink()
+    os.mkfifo(folder / "manifest.json")
+    assert "no file" in inspect(folder)[1]
+
+
+def test_a_record_without_a_line_is_never_sealed(tmp_path):
+    folder = run_folder(tmp_path, "abc")
+
+    def empty():
+        with new_record(folder) as record:
+            record.rows.append({"x": np.zeros(0)})
+            record.close("seed: 0\n", lambda: MANIFEST)
+
+    with pytest.raises(UserError, match="nothing was measured"):
+        empty()
+    assert list(folder.parent.iterdir()) == []
+
+
+def test_a_draft_is_left_alone_while_its_lock_is_held_whatever_machine_and_process_it_names(tmp_path):
+    """Two containers share a hostname, and the process of the one is no process of the other."""
+    folder = run_folder(tmp_path, "abc")
+    draft = folder.with_name(f".partial-abc-{platform.node()}-999999999-x")
+    draft.mkdir(parents=True)
+    holder = (
+        "import fcntl, os, sys; fcntl.flock(os.open(sys.argv[1], os.O_RDWR | os.O_CREAT), fcntl.LOCK_EX);"
+        "print('held', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", holder, str(draft / "lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        folder_module.tidy(folder)
+        assert folder_module.abandoned(folder.parent) == []
+        assert draft.exists()
+    folder_module.tidy(folder)
+    assert not draft.exists()
+
+
+def test_a_draft_of_a_killed_job_of_another_machine_is_removed(tmp_path):
+    folder = run_folder(tmp_path, "abc")
+    draft = folder.with_name(".partial-abc-elsewhere-1-x")
+    draft.mkdir(parents=True)
+    (draft / "lock").touch()
+    assert folder_module.abandoned(folder.parent) == [draft]
+    folder_module.tidy(folder)
+    assert not draft.exists()
+
+
+def test_a_draft_that_is_being_written_holds_its_lock(tmp_path):
+    folder = run_folder(tmp_path, "abc")
+    with new_record(folder) as record:
+        folder_module.tidy(folder)
+        assert folder_module.abandoned(folder.parent) == []
+        record.rows.append({"x": np.zeros(1)})
+        record.close("seed: 0\n", lambda: MANIFEST)
+    assert finished(folder)
+
+
+def test_files_and_the_names_of_a_record_are_on_disk_before_it_counts_as_finished(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(folder_module, "sync", lambda path: synced.append(path.name))
+    write(run_folder(tmp_path, "abc"))
+    draft = synced.index(next(name for name in synced if name.startswith(".partial-")))
+    assert {"rows.parquet", "windows.parquet", "config.yaml", "manifest.json"} <= set(synced[:draft])
+    assert synced[draft + 1 :] == ["abc", "runs", tmp_path.name]
 
 
 def test_what_other_machines_and_living_jobs_write_is_left_alone(tmp_path):

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from experiments.errors import UserError
 from experiments.measures import RowFacts
+from experiments.ranges import check_range
 
 
 @dataclass
@@ -18,8 +18,7 @@ class Fixed:
     rule: str = "fixed"
 
     def __post_init__(self) -> None:
-        if bad := [k for k in self.keys if k < 1]:
-            raise UserError(f"windows.fixed has {bad[0]}: give numbers of keys >= 1")
+        check_range("windows.fixed", self.keys, least=1)
 
     def coordinates(self, length: int) -> list[tuple[float, float]]:
         """Return (k0, 1) per window."""

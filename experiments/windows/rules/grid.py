@@ -6,8 +6,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from experiments.errors import UserError
 from experiments.measures import RowFacts
+from experiments.ranges import check_range
+
+# As many as the longest context may have within all windows that can be counted.
+MOST_PER_OCTAVE = 2048
 
 
 @dataclass
@@ -18,8 +21,7 @@ class Grid:
     rule: str = "grid"
 
     def __post_init__(self) -> None:
-        if self.per_octave < 0:
-            raise UserError(f"windows.grid_per_octave={self.per_octave}: give a number of windows >= 0")
+        check_range("windows.grid_per_octave", self.per_octave, least=0, most=MOST_PER_OCTAVE)
 
     def coordinates(self, length: int) -> list[tuple[float, float]]:
         """Return (k, 1) per distinct k <= length; the same k at every length, so that curves can be compared."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from experiments.errors import UserError
 from experiments.measures import RowFacts
+from experiments.ranges import check_range
 
 
 @dataclass
@@ -18,8 +18,7 @@ class Linear:
     rule: str = "linear"
 
     def __post_init__(self) -> None:
-        if bad := [beta for beta in self.fractions if not 0 < beta <= 1]:
-            raise UserError(f"windows.fractions has beta = {bad[0]}: a share of the keys lies in (0, 1]")
+        check_range("windows.fractions", self.fractions, above=0, most=1, symbol="beta")
 
     def coordinates(self, length: int) -> list[tuple[float, float]]:
         """Return (beta, 1) per window."""

@@ -7,8 +7,8 @@ from itertools import product
 
 from torch import Tensor
 
-from experiments.errors import UserError
 from experiments.measures import RowFacts
+from experiments.ranges import check_range
 
 
 @dataclass
@@ -20,8 +20,8 @@ class Log:
     rule: str = "log"
 
     def __post_init__(self) -> None:
-        if bad := [x for x in (*self.powers, *self.factors) if x <= 0]:
-            raise UserError(f"windows.log_powers or windows.log_factors has {bad[0]}: give numbers > 0")
+        check_range("windows.log_powers", self.powers, above=0, symbol="b")
+        check_range("windows.log_factors", self.factors, above=0, symbol="a")
 
     def coordinates(self, length: int) -> list[tuple[float, float]]:
         """Return (b, a) per window."""

@@ -7,8 +7,8 @@ from itertools import product
 
 from torch import Tensor
 
-from experiments.errors import UserError
 from experiments.measures import RowFacts
+from experiments.ranges import check_range
 
 
 @dataclass
@@ -20,10 +20,8 @@ class Power:
     rule: str = "power"
 
     def __post_init__(self) -> None:
-        if bad := [c for c in self.exponents if not 0 < c < 1]:
-            raise UserError(f"windows.exponents has C = {bad[0]}: an exponent lies between 0 and 1, both excluded")
-        if bad := [alpha for alpha in self.scales if alpha <= 0]:
-            raise UserError(f"windows.scales has alpha = {bad[0]}: give numbers > 0")
+        check_range("windows.exponents", self.exponents, above=0, below=1, symbol="C")
+        check_range("windows.scales", self.scales, above=0, symbol="alpha")
 
     def coordinates(self, length: int) -> list[tuple[float, float]]:
         """Return (C, alpha) per window."""

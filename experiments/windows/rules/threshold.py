@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from experiments.errors import UserError
 from experiments.measures import RowFacts
+from experiments.ranges import check_range
 
 
 @dataclass
@@ -19,8 +19,7 @@ class Threshold:
     rule: str = "threshold"
 
     def __post_init__(self) -> None:
-        if bad := [eps for eps in self.epsilons if not 0 < eps < 1]:
-            raise UserError(f"windows.thresholds has eps = {bad[0]}: a probability lies between 0 and 1, both excluded")
+        check_range("windows.thresholds", self.epsilons, above=0, below=1, symbol="eps")
 
     def coordinates(self, length: int) -> list[tuple[float, float]]:
         """Return (eps, 1) per window."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from experiments.errors import UserError
 from experiments.measures import RowFacts
+from experiments.ranges import check_range
 
 
 @dataclass
@@ -19,8 +19,7 @@ class TopP:
     rule: str = "top_p"
 
     def __post_init__(self) -> None:
-        if bad := [eta for eta in self.etas if not 0 < eta < 1]:
-            raise UserError(f"windows.top_p has eta = {bad[0]}: a dropped mass lies between 0 and 1, both excluded")
+        check_range("windows.top_p", self.etas, above=0, below=1, symbol="eta")
 
     def coordinates(self, length: int) -> list[tuple[float, float]]:
         """Return (eta, 1) per window."""

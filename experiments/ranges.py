@@ -1,0 +1,50 @@
+"""Numbers of a configuration: within their range, or refused by the name of their key."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from experiments.errors import UserError
+
+MOST_KEYS = 2**31 - 1  # an index of a key has 32 bits in the kernels
+MOST_LOGIT = 1e6  # float32 has no digits after the point beyond it, and softmax no second key
+
+
+def check_range(
+    key: str,
+    numbers: float | Sequence[float] | None,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+    symbol: str = "",
+) -> None:
+    """Raise UserError unless every number is finite and within its bounds; null has none.
+
+    Parameters
+    ----------
+    key
+        What the user sets, such as `windows.exponents`.
+    least, most, above, below
+        Bounds, the first two included.
+    symbol
+        What theory.md calls one of the numbers.
+    """
+    if numbers is None:
+        return
+    one = isinstance(numbers, int | float)
+    for number in [numbers] if isinstance(numbers, int | float) else numbers:
+        inside = (
+            math.isfinite(number)
+            and (least is None or number >= least)
+            and (above is None or number > above)
+            and (most is None or number <= most)
+            and (below is None or number < below)
+        )
+        if not inside:
+            bounds = {">": above, ">=": least, "<": below, "<=": most}
+            wanted = " and ".join(f"{sign} {bound:.10g}" for sign, bound in bounds.items() if bound is not None)
+            given = f"{key}={number}" if one else f"{key} has {symbol + ' = ' if symbol else ''}{number}"
+            raise UserError(f"{given}: give {'a number' if one else 'numbers'} {wanted or 'that is finite'}")
