@@ -1,6 +1,6 @@
 """What a model's configuration says of its shape before any weight is loaded: parameters, heads, and what rows see.
 
-Shape letters: L layers, N rows of a context, the i-th with i + 1 keys before it and its own.
+Shape letters: N context lengths.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import nn
 from experiments.errors import UserError
 from experiments.models.library import transformers_quietly
 
+SLIDING, CHUNKED = "sliding_attention", "chunked_attention"
 NEEDED = ("num_hidden_layers", "num_attention_heads", "hidden_size", "vocab_size")
 
 
@@ -73,19 +74,28 @@ def head_dim(config: Any) -> int:
     return getattr(layer, "head_dim", None) or layer.hidden_size // layer.num_attention_heads
 
 
-def keys_seen(config: Any, n_N: np.ndarray) -> np.ndarray:
-    """Return how many of its n keys a row sees in each layer [L, N]: a sliding window or a chunk hides the rest."""
-    layers = config.num_hidden_layers
-    window, chunk = getattr(config, "sliding_window", None), getattr(config, "attention_chunk_size", None)
+def keys_seen(config: Any, n_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return how many of n keys rows see in each kind of layer [kinds, N], and the heads of all its layers [kinds].
+
+    A sliding window or a chunk hides the rest.
+    """
     kinds = getattr(config, "layer_types", None)
-    if not kinds:
-        slides = bool(window) and getattr(config, "use_sliding_window", True)
-        kinds = ["sliding_attention" if slides else "full_attention"] * layers
-    seen = {
-        "sliding_attention": np.minimum(n_N, window or np.inf),
-        "chunked_attention": (n_N - 1) % chunk + 1 if chunk else n_N,
-    }
-    return np.stack([seen.get(kind, n_N) for kind in kinds])
+    seen: dict[tuple[str, int | None, int | None], int] = {}
+    for index, (layer, heads) in enumerate(zip(config.per_layer_config, heads_of_layers(config), strict=True)):
+        window, chunk = getattr(layer, "sliding_window", None), getattr(layer, "attention_chunk_size", None)
+        slides = bool(window) and getattr(layer, "use_sliding_window", True)
+        kind = kinds[index] if kinds else SLIDING if slides else "full_attention"
+        seen[kind, window, chunk] = seen.get((kind, window, chunk), 0) + heads
+    n_KN = [_seen(n_N, *kind) for kind in seen]
+    return np.stack(n_KN), np.array(list(seen.values()), float)
+
+
+def _seen(n_N: np.ndarray, kind: str, window: int | None, chunk: int | None) -> np.ndarray:
+    if kind == SLIDING and window:
+        return np.minimum(n_N, window)
+    if kind == CHUNKED and chunk:
+        return (n_N - 1) % chunk + 1
+    return n_N
 
 
 class _Key:

@@ -170,7 +170,7 @@ def checked_windows(source: Any, windows: Any, runner: str) -> Windows:
     if not hasattr(source, "documents"):
         raise UserError(f"source={source.name}: runner={runner} needs a language model, e.g. source=smollm2")
     source.batches()
-    return windows.at(max(source.lengths))
+    return windows.at(max(source.lengths), source.seen_keys)
 
 
 def check_oracle(selector: Selector, runner: str) -> None:

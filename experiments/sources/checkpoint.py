@@ -184,8 +184,8 @@ class Checkpoint:
         """Return the tokens of the text samples [samples, N], N the largest length."""
         return self._token_samples(seed)
 
-    def seen_keys(self, n_N: np.ndarray) -> np.ndarray:
-        """Return how many of its n keys a row sees in each layer [layers, N]."""
+    def seen_keys(self, n_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return how many of n keys rows see in each kind of layer [kinds, N], and the heads of each kind [kinds]."""
         from experiments.models.shape import keys_seen
 
         return keys_seen(self._checked_config(), n_N)

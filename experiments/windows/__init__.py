@@ -5,9 +5,11 @@ Shape letters: R rows, W windows.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +17,15 @@ from experiments.errors import UserError
 from experiments.measures import RowFacts
 
 MOST_WINDOWS = 65_535  # the kernels count what lies between windows in 16 bits
+
+
+Visible = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""Maps context lengths n [N] to the keys that rows see of them [kinds, N], and the heads of each kind [kinds]."""
+
+
+def every_key(n_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return that the rows of all heads see all n keys; see `Visible`."""
+    return n_N[None], np.ones(1)
 
 
 class Rule(Protocol):

@@ -7,7 +7,7 @@ from typing import Any
 
 from experiments.errors import UserError
 from experiments.ranges import check_range
-from experiments.windows import Windows
+from experiments.windows import Visible, Windows, every_key
 from experiments.windows.head_laws import check_model, head_laws, laws_hash, read_budget
 
 
@@ -39,7 +39,7 @@ class Budget:
         """Raise UserError if the file is of another model."""
         check_model(read_budget(self.file), self.file, source)
 
-    def at(self, length: int) -> Windows:
+    def at(self, length: int, visible: Visible = every_key) -> Windows:
         """Return the windows for rows of nominal context length `length`.
 
         Raises

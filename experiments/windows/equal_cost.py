@@ -10,7 +10,7 @@ from scipy.optimize import brentq
 
 from experiments.errors import UserError
 from experiments.ranges import MOST_KEYS, check_range
-from experiments.windows import Rule, Windows
+from experiments.windows import Rule, Visible, Windows, every_key
 from experiments.windows.head_laws import check_model, head_laws, head_sizes, laws_hash, read_budget
 from experiments.windows.rules.fixed import Fixed
 from experiments.windows.rules.linear import Linear
@@ -24,9 +24,10 @@ from experiments.windows.rules.top_p import TopP
 class EqualCost:
     """Fixed, logarithmic, power and linear windows at each budget, and two rules that look at the row beside them.
 
-    A budget is the mean number of keys that a row keeps, over rows that see 1, 2, ..., N keys: what a causal model
-    reads of N tokens. Each shape's factor is solved for, so that all rules cost the same. What a rule that looks at
-    the row costs is known only afterwards; its curve of loss against cost is then read off at the same cost.
+    A budget is the mean number of keys that a row keeps, over contexts of 1, 2, ..., N keys and all heads: what a
+    causal model reads of N tokens. A layer that does not see the whole context keeps at most what it sees. Each shape's
+    factor is solved for, so that all rules cost the same. What a rule that looks at the row costs is known only
+    afterwards; its curve of loss against cost is then read off at the same cost.
 
     Attributes
     ----------
@@ -67,8 +68,8 @@ class EqualCost:
         if self.file is not None:
             check_model(read_budget(self.file), self.file, source)
 
-    def at(self, length: int) -> Windows:
-        """Return the windows for rows that see up to `length` keys.
+    def at(self, length: int, visible: Visible = every_key) -> Windows:
+        """Return the windows for rows that see up to `length` keys, of which some layers may see fewer.
 
         Raises
         ------
@@ -76,30 +77,35 @@ class EqualCost:
             If a budget is not below what dense rows read.
         """
         n_N = np.arange(1, length + 1, dtype=float)
-        if bad := [budget for budget in self.budgets if not 1 <= budget < n_N.mean()]:
+        n_KN, heads_K = visible(n_N)
+        dense = float(np.average(n_KN.mean(1), weights=heads_K))
+        if bad := [budget for budget in self.budgets if not 1 <= budget < dense]:
             raise UserError(
-                f"windows.budgets has {bad[0]}: give numbers of keys from 1 to {n_N.mean():.0f}, what dense rows of "
+                f"windows.budgets has {bad[0]}: give numbers of keys from 1 to {dense:.0f}, what dense rows of "
                 f"{length} tokens read on average"
             )
         content = None if self.file is None else read_budget(self.file)
         exponents = [*self.exponents] if content is None else [*self.exponents, content["pooled"]["C"]]
         rules: list[Rule] = [TopP(self.top_p), Threshold(self.thresholds)]
         for budget in self.budgets:
-            rules.append(Fixed([round(_factor(np.ones_like(n_N), n_N, budget))]))
-            rules += [Log([b], [_factor(np.log(n_N) ** b, n_N, budget)]) for b in self.log_powers]
-            rules += [Power([c], [_factor(n_N**c, n_N, budget)]) for c in exponents]
-            rules.append(Linear([_factor(n_N, n_N, budget)]))
+            rules.append(Fixed([round(_factor(np.ones_like(n_KN), n_KN, heads_K, budget))]))
+            rules += [Log([b], [_factor(np.log(n_KN) ** b, n_KN, heads_K, budget)]) for b in self.log_powers]
+            rules += [Power([c], [_factor(n_KN**c, n_KN, heads_K, budget)]) for c in exponents]
+            rules.append(Linear([_factor(n_KN, n_KN, heads_K, budget)]))
             if content is not None:
-                grown, level = head_laws(content, []).mean_sizes(n_N), head_sizes(content, [], n_N).mean_sizes(n_N)
-                rules.append(head_laws(content, [_factor(grown, n_N, budget)]))
-                rules.append(head_sizes(content, [_factor(level, n_N, budget)], n_N))
+                grown, level = head_laws(content, []), head_sizes(content, [], n_N)
+                n_HN = grown.visible(n_N)
+                one_H = np.ones(len(n_HN))
+                rules.append(head_laws(content, [_factor(grown.mean_sizes(n_N), n_HN, one_H, budget)]))
+                rules.append(head_sizes(content, [_factor(level.mean_sizes(n_N), n_HN, one_H, budget)], n_N))
         return Windows(rules, [rule.coordinates(length) for rule in rules])
 
 
-def _factor(shape_N: np.ndarray, n_N: np.ndarray, budget: float) -> float:
-    """Return the factor f for which f shape(n), held within [1, n], is `budget` on average; [N] or [heads, N]."""
+def _factor(shape_KN: np.ndarray, n_KN: np.ndarray, heads_K: np.ndarray, budget: float) -> float:
+    """Return the factor f for which f shape(n), held within [1, n], is `budget` on average over rows and heads."""
 
     def excess(log_factor: float) -> float:
-        return float(np.clip(np.exp(log_factor) * shape_N, 1.0, n_N).mean() - budget)
+        kept_K = np.clip(np.exp(log_factor) * shape_KN, 1.0, n_KN).mean(1)
+        return float(np.average(kept_K, weights=heads_K) - budget)
 
     return float(np.exp(brentq(excess, -40.0, 40.0, xtol=1e-9)))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from experiments.errors import UserError
-from experiments.windows import Windows
+from experiments.windows import Visible, Windows, every_key
 
 
 @dataclass
@@ -28,7 +28,7 @@ class Standard:
     grid_per_octave: int
     rules: dict[str, Any] = field(default_factory=dict)
 
-    def at(self, length: int) -> Windows:
+    def at(self, length: int, visible: Visible = every_key) -> Windows:
         """Return the windows of all rules for rows of nominal context length `length`."""
         rules = list(self.rules.values())
         windows = Windows(rules, [rule.coordinates(length) for rule in rules])

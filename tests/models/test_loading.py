@@ -277,15 +277,17 @@ def test_what_rows_see_follows_from_the_kind_of_their_layer():
     sliding = transformers.Gemma3TextConfig(
         num_hidden_layers=2, sliding_window=4, layer_types=["sliding_attention", "full_attention"]
     )
-    assert keys_seen(sliding, n_N).tolist() == [[1, 4, 4, 4], [1, 4, 5, 9]]
+    n_KN, heads_K = keys_seen(sliding, n_N)
+    assert n_KN.tolist() == [[1, 4, 4, 4], [1, 4, 5, 9]]
+    assert heads_K.tolist() == [sliding.num_attention_heads] * 2
     chunked = transformers.Llama4TextConfig(
         num_hidden_layers=2, attention_chunk_size=4, layer_types=["chunked_attention", "full_attention"]
     )
-    assert keys_seen(chunked, n_N).tolist() == [[1, 4, 1, 1], [1, 4, 5, 9]]
+    assert keys_seen(chunked, n_N)[0].tolist() == [[1, 4, 1, 1], [1, 4, 5, 9]]
     mistral = transformers.MistralConfig(num_hidden_layers=1, sliding_window=4)
-    assert keys_seen(mistral, n_N).tolist() == [[1, 4, 4, 4]]
+    assert keys_seen(mistral, n_N)[0].tolist() == [[1, 4, 4, 4]]
     qwen = transformers.Qwen2Config(num_hidden_layers=1, sliding_window=4, use_sliding_window=False)
-    assert keys_seen(qwen, n_N).tolist() == [[1, 4, 5, 9]]
+    assert keys_seen(qwen, n_N)[0].tolist() == [[1, 4, 5, 9]]
 
 
 # ---- GGUF ----
