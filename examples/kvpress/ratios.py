@@ -25,12 +25,18 @@ def layer_ratios(budget: Mapping[str, Any], length: int) -> list[float]:
     Raises
     ------
     UserError
-        If the budget does not hold for prompts of this length.
+        If the budget does not hold for prompts of this length, or a layer sees only a part of them: kvpress cuts, and
+        `decode` reads, the cache as if every layer saw all of it.
     """
     if length > budget["supported_length"]:
         raise UserError(
             f"--length {length}: the budget of {budget['label']} holds up to {budget['supported_length']} tokens; "
             "measure longer contexts, or give a shorter prompt"
+        )
+    if partly := sorted({line["layer"] for line in budget["heads"] if line.get("sees", length) < length}):
+        raise UserError(
+            f"--length {length}: layer {partly[0]} of {budget['label']} does not see the whole prompt, which kvpress does "
+            "not heed; give a shorter prompt, or a model without sliding-window layers"
         )
     shares = defaultdict(list)
     for line in budget["heads"]:

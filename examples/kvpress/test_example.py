@@ -49,6 +49,13 @@ def test_a_prompt_longer_than_the_budget_supports_is_refused():
         layer_ratios(BUDGET, 401)
 
 
+def test_a_layer_that_does_not_see_the_whole_prompt_is_refused():
+    heads = [line | ({"sees": 150} if line["layer"] == 1 else {}) for line in BUDGET["heads"]]
+    assert layer_ratios(BUDGET | {"heads": heads}, 100) == layer_ratios(BUDGET, 100)
+    with pytest.raises(UserError, match="layer 1 of tiny"):
+        layer_ratios(BUDGET | {"heads": heads}, 200)
+
+
 def test_a_budget_of_some_layers_is_refused():
     with pytest.raises(UserError, match="some layers"):
         layer_ratios(BUDGET | {"heads": BUDGET["heads"][2:]}, 100)
