@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -166,18 +167,18 @@ def numeric_keys(config, prefix=""):
             yield name, False, owner
 
 
-def inputs(base):
-    """Return the overrides of one base: each numeric field that no base before it has, set to each odd value."""
+@cache
+def inputs():
+    """Return the overrides of each base: every numeric field that no base before it has, set to each odd value."""
     register()
-    known = set()
+    known, chosen = set(), {}
     with initialize_config_dir(version_base="1.3", config_dir=CONF):
-        for name, overrides in BASES.items():
+        for base, overrides in BASES.items():
             found = list(numeric_keys(compose("config", overrides=overrides)))
             new = [(key, many) for key, many, owner in found if (owner, key.split(".")[-1]) not in known]
-            if name == base:
-                return [f"{key}={value}" for key, many in new for value in (LISTS if many else NUMBERS)]
+            chosen[base] = [f"{key}={value}" for key, many in new for value in (LISTS if many else NUMBERS)]
             known |= {(owner, key.split(".")[-1]) for key, _, owner in found}
-    raise KeyError(base)
+    return chosen
 
 
 @pytest.fixture(scope="module")
@@ -258,17 +259,17 @@ def try_in_process(base, chosen, tiny, folder, monkeypatch, capsys):
 @pytest.mark.long
 @pytest.mark.parametrize("base", BASES)
 def test_every_number_is_measured_rightly_or_refused(base, tiny, tmp_path, monkeypatch, capsys):
-    try_in_process(base, inputs(base), tiny, tmp_path, monkeypatch, capsys)
+    try_in_process(base, inputs()[base], tiny, tmp_path, monkeypatch, capsys)
 
 
 @pytest.mark.parametrize("base", ["rows", "selector snap_kv", "checkpoint", "retrieval"])
 def test_numbers_are_measured_rightly_or_refused(base, tiny, tmp_path, monkeypatch, capsys):
-    chosen = inputs(base)
+    chosen = inputs()[base]
     try_in_process(base, chosen[:: max(len(chosen) // 15, 1)], tiny, tmp_path, monkeypatch, capsys)
 
 
 def test_the_inputs_are_many_and_name_every_numeric_key():
-    chosen = list(itertools.chain(*map(inputs, BASES)))
+    chosen = list(itertools.chain(*inputs().values()))
     keys = {override.split("=")[0] for override in chosen}
     assert len(chosen) > 500
     assert {"seed", "threads", "memory_gb", "source.s", "windows.exponents", "runner.sharpen"} <= keys
