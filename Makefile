@@ -12,7 +12,7 @@ PAPER := quick heads extrapolation collapse sufficiency log_window phase adaptiv
 WITHIN := language retrieval prefill
 BUDGET := outputs/budgets/smollm2.json
 
-.PHONY: run paper quotes test examples soak check bench format clean
+.PHONY: run paper quotes test test-all examples soak check bench format clean clean-outputs
 
 run: $(VENV)/.installed
 	$(BIN)/python run.py experiment=quick
@@ -28,8 +28,13 @@ paper: $(VENV)/.installed $(VENV)/.models
 quotes: $(VENV)/.installed
 	$(BIN)/python -m analysis.quotes --outputs outputs
 
+# What every change must pass, within 12 minutes on two cores.
 test: $(VENV)/.installed $(VENV)/.models $(VENV)/.extras
 	$(BIN)/python -m pytest
+
+# The same and what takes longer: killed jobs of every launcher, and inputs by the hundred.
+test-all: $(VENV)/.installed $(VENV)/.models $(VENV)/.extras
+	$(BIN)/python -m pytest -m "not soak"
 
 # kvpress needs an older transformers than the project, so what needs kvpress has an environment of its own.
 examples: $(KVPRESS)/.installed
@@ -51,8 +56,14 @@ format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Environments and caches; records took hours, and stay.
 clean:
-	rm -rf $(VENV) $(KVPRESS) outputs/*
+	rm -rf $(VENV) $(KVPRESS) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Every record, figure and report.
+clean-outputs:
+	rm -rf outputs/*
 
 # The checkpoint comes without its dependencies: it only carries a file, and they would compile llama.cpp.
 $(VENV)/.installed: pyproject.toml constraints.txt

@@ -4,9 +4,7 @@ import os
 from pathlib import Path
 
 from experiments.numba_cache import choose_cache
-from experiments.workers import end_with_driver
 
-end_with_driver()
 choose_cache(Path(__file__).parent / "measures")
 # Before torch loads OpenMP: threads that wait should sleep, not spin. Two jobs that share the cores then take as long
 # as one after the other; with spinning threads they took five times as long.

@@ -36,7 +36,7 @@ from experiments.progress import OUTCOME, Watch, interruptible, read_json, write
 from experiments.records.folder import lives
 from experiments.schema import Job, register, to_job
 from experiments.terminal import terminal
-from experiments.workers import announce_driver, end_with_parent
+from experiments.workers import bind_joblib, end_with_parent
 
 CONF = str(Path(__file__).resolve().parents[1] / "conf")
 # Lines of Hydra's messages that do not help: its own names for things, and advice that the schema would refuse.
@@ -94,6 +94,8 @@ class WatchLaunch(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Watch a sweep; Hydra composes all its jobs before it launches the first, so they are counted there."""
         composed = compose_once.install(keep=config.hydra.launcher._target_.endswith(".BasicLauncher"))
+        if "joblib" in config.hydra.launcher._target_:
+            bind_joblib()
         self._watch(Launch(Path(config.hydra.sweep.dir), f"**/{OUTCOME}", lambda: composed.jobs))
 
     def _watch(self, launch: Launch) -> None:
@@ -106,7 +108,6 @@ def main() -> int:
     """Run the command line and return the exit status: 0 only if every job succeeded."""
     global _driver
     _driver = os.getpid()
-    announce_driver()
     register()
     # Our launcher presets bear the names that their plugins use for the schema; Hydra announces a change to come.
     warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")

@@ -1,4 +1,4 @@
-"""Workers of joblib end with the process that started them, from their first import on.
+"""Workers of joblib end with the process that started them, from their first moment on.
 
 A worker whose driver was killed would else wait minutes for work, or go on measuring, and hold its memory.
 """
@@ -6,18 +6,21 @@ A worker whose driver was killed would else wait minutes for work, or go on meas
 from __future__ import annotations
 
 import ctypes
-import multiprocessing
 import os
 import signal
 import sys
+from functools import partial
 
-DRIVER = "NC_SPARSE_DRIVER"  # environment variable: the process that launches jobs
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
-def announce_driver() -> None:
-    """Tell the workers that this process will start whom they belong to."""
-    os.environ[DRIVER] = str(os.getpid())
+def bind_joblib() -> None:
+    """Let the workers that joblib will start end with this process."""
+    from joblib import register_parallel_backend
+    from joblib.parallel import BACKENDS
+
+    initializer = partial(_end_with_driver, os.getpid())  # runs before a worker waits for its first job
+    register_parallel_backend("loky", partial(BACKENDS["loky"], initializer=initializer))
 
 
 def end_with_parent() -> None:
@@ -26,10 +29,7 @@ def end_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def end_with_driver() -> None:
-    """In a worker of joblib: end with the driver, at once if it has ended already."""
-    driver = os.environ.get(DRIVER)
-    if driver and multiprocessing.current_process().name.startswith("LokyProcess"):
-        end_with_parent()
-        if os.getppid() != int(driver):  # it ended before the line above could see it
-            os._exit(1)
+def _end_with_driver(driver: int) -> None:
+    end_with_parent()
+    if os.getppid() != driver:  # it ended before the line above could see it
+        os._exit(1)

@@ -1,16 +1,30 @@
 """Whatever is typed or lies in the way: one line and a status, never a traceback."""
 
+import faulthandler
+import itertools
 import json
 import shutil
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+from hydra import compose, initialize_config_dir
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from omegaconf import DictConfig, FloatNode, IntegerNode, ListConfig
 
 import analysis
 from experiments.errors import UserError
-from experiments.launch import main
+from experiments.launch import CONF, main
 from experiments.records.folder import finished
+from experiments.schema import register
+from tests.models import small
+
+ROOT = Path(__file__).resolve().parents[1]
 
 TINY = ["source.lengths=[16,32]", "source.rows=2", "source.samples=1", "tracking=disabled"]
 KEYS = (
@@ -116,3 +130,173 @@ def test_a_damaged_record_is_never_read_as_good(recorded, tmp_path_factory, name
             analysis.load(outputs)
         assert len(str(refused.value).splitlines()) == 1
     shutil.rmtree(outputs)
+
+
+# What a number is set to: no number, out of every range, the last one of some, of the wrong type, or twice.
+NUMBERS = (
+    *("nan", "inf", "-inf", "-1", "0", "-0.0", "1", "3", "1.5", "1e-300", "1e300", "1" + "0" * 30, "2147483647"),
+    *("9223372036854775807", "9223372036854775808", "'x'", "true", "null"),
+)
+LISTS = ("[]", "null", "3", "'x'", "[0.5,0.5]", "[3,3]", *(f"[{number}]" for number in NUMBERS))
+CHECKPOINT = ["source=checkpoint", "source.lengths=[24,48]", "source.rows=2", "source.samples=1"]
+WITHIN = ["windows.exponents=[0.5]", "windows.fixed=[4]", "windows.grid_per_octave=0"]
+SETS = ("several", "indexed", "universal")  # of selectors that are there by themselves
+SELECTORS = sorted({path.stem for path in (ROOT / "conf" / "selector").glob("*.yaml")} - set(SETS))
+BASES = {
+    "rows": [],
+    **{f"selector {name}": [f"selector={name}"] for name in SELECTORS},
+    "equal cost": ["windows=equal_cost", "windows.budgets=[3]"],
+    "checkpoint": CHECKPOINT,
+    "language": [*CHECKPOINT, *WITHIN, "runner=language", "runner.phase=decode", "runner.decode_tokens=4"],
+    "retrieval": [*CHECKPOINT, *WITHIN, "runner=retrieval", "runner.depths=[0.5]", "source.lengths=[100]"],
+    "decoding": [*CHECKPOINT, *WITHIN, "runner=decoding", "runner.repeats=1"],
+}
+
+
+def numeric_keys(config, prefix=""):
+    """Yield each key whose type is a number or a list of numbers, whether a list, and the class that has the field."""
+    owner = str(config._metadata.object_type)
+    for key in config:
+        node, name = config._get_node(key), f"{prefix}{key}"
+        if isinstance(node, DictConfig) and not node._is_none() and not node._is_interpolation():
+            yield from numeric_keys(node, f"{name}.")
+        elif isinstance(node, ListConfig):
+            if node._metadata.element_type in (int, float) and not node._is_interpolation():
+                yield name, True, owner
+        elif isinstance(node, FloatNode | IntegerNode):
+            yield name, False, owner
+
+
+@cache
+def inputs():
+    """Return the overrides of each base: every numeric field that no base before it has, set to each odd value."""
+    register()
+    known, chosen = set(), {}
+    with initialize_config_dir(version_base="1.3", config_dir=CONF):
+        for base, overrides in BASES.items():
+            found = list(numeric_keys(compose("config", overrides=overrides)))
+            new = [(key, many) for key, many, owner in found if (owner, key.split(".")[-1]) not in known]
+            chosen[base] = [f"{key}={value}" for key, many in new for value in (LISTS if many else NUMBERS)]
+            known |= {(owner, key.split(".")[-1]) for key, _, owner in found}
+    return chosen
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """Return the overrides that name a tiny random model and its text."""
+    folder = small.save("llama", tmp_path_factory.mktemp("tiny") / "llama")
+    (folder.parent / "text.txt").write_text(small.text())
+    return [f"source.model={folder}", f"source.text={folder.parent / 'text.txt'}"]
+
+
+def arguments(base, override, tiny, outputs):
+    model = tiny if "source=checkpoint" in BASES[base] else TINY[:3]
+    return [*model, "tracking=disabled", "threads=1", *BASES[base], f"outputs={outputs}", override]
+
+
+def check_ended_well(arguments, status, errors, outputs):
+    """One line and no record, or a record that says what is possible."""
+    folders = list((outputs / "runs").glob("*"))
+    if status != 0:
+        assert status == 1, arguments
+        assert len(errors) == 1, (arguments, errors)
+        assert errors[0].startswith("error: ")
+        assert "details in" not in errors[0], (arguments, errors)
+        assert folders == []
+        return
+    assert errors == [], arguments
+    (folder,) = folders
+    assert finished(folder), arguments
+    for path in folder.glob("*.parquet"):
+        check_table(path.stem, pd.read_parquet(path), arguments)
+
+
+def check_table(name, table, arguments):
+    assert len(table), (name, arguments)
+    dense = table["rule"] == "dense" if "rule" in table else np.zeros(len(table), bool)
+    numbers = table.select_dtypes("number")
+    for column in numbers:
+        checked = numbers.loc[~dense, column] if column in ("parameter", "scale") else numbers[column]
+        if column != "index_seconds":  # the oracle has no index
+            assert np.isfinite(checked).all(), (name, column, arguments)
+    place = [
+        column
+        for column in ("layer", "head", "sample", "variant", "phase", "length", "selector", "rule", "parameter")
+        if column in table
+    ] + [column for column in ("scale", "depth", "position") if column in table and name != "rows"]
+    if name != "rows":
+        assert not table.duplicated(place).any(), (name, arguments)
+    for column in (column for column in table if column.startswith("k_min")):
+        assert ((table[column] >= 1) & (table[column] <= table["n"])).all(), (column, arguments)
+    if name == "windows":
+        assert ((table["k"] >= 1) & (table["k"] <= table["length"])).all(), arguments
+        for column in ("dropped_mass", "tv"):
+            assert table[column].between(0, 1 + 1e-12).all(), (column, arguments)
+        fixed = table[(table["rule"] == "fixed")]
+        assert (fixed["k"] == np.minimum(fixed["parameter"], fixed["length"])).all() or "checkpoint" in str(arguments)
+
+
+def try_in_process(base, chosen, tiny, folder, monkeypatch, capsys):
+    wrong = []
+    for number, override in enumerate(chosen):
+        outputs = folder / str(number)
+        command = arguments(base, override, tiny, outputs)
+        monkeypatch.setattr("sys.argv", ["run.py", *command])
+        capsys.readouterr()
+        faulthandler.dump_traceback_later(120, exit=True, file=sys.__stderr__)  # no input may hang
+        try:
+            status = main()
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+        try:
+            check_ended_well(command, status, capsys.readouterr().err.strip().splitlines(), outputs)
+        except AssertionError as error:
+            wrong.append(f"{override}: {' '.join(str(error).split())[:300]}")
+        shutil.rmtree(outputs, ignore_errors=True)
+    assert wrong == []
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("base", BASES)
+def test_every_number_is_measured_rightly_or_refused(base, tiny, tmp_path, monkeypatch, capsys):
+    try_in_process(base, inputs()[base], tiny, tmp_path, monkeypatch, capsys)
+
+
+@pytest.mark.parametrize("base", ["rows", "selector snap_kv", "checkpoint", "retrieval"])
+def test_numbers_are_measured_rightly_or_refused(base, tiny, tmp_path, monkeypatch, capsys):
+    chosen = inputs()[base]
+    try_in_process(base, chosen[:: max(len(chosen) // 15, 1)], tiny, tmp_path, monkeypatch, capsys)
+
+
+def test_the_inputs_are_many_and_name_every_numeric_key():
+    chosen = list(itertools.chain(*inputs().values()))
+    keys = {override.split("=")[0] for override in chosen}
+    assert len(chosen) > 500
+    assert {"seed", "threads", "memory_gb", "source.s", "windows.exponents", "runner.sharpen"} <= keys
+    assert {"selector.page", "selector.kernel", "runner.repeats", "windows.budgets", "source.layers"} <= keys
+
+
+ALONE = [
+    *[("rows", f"source.sigma={value}") for value in ("nan", "1e300", "1e6", "0")],
+    *[("rows", f"threads={value}") for value in ("1000000", "nan", "8")],
+    *[("rows", f"memory_gb={value}") for value in ("nan", "inf", "1e300", "1e-3")],
+    *[("rows", f"windows.{key}") for key in ("scales=[1e300]", "log_factors=[1e300]", "grid_per_octave=1000000000")],
+    *[("rows", f"source.{key}") for key in ("lengths=[8000000000]", "rows=2147483647", "head_dim=1024")],
+    *[("rows", f"runner.{key}") for key in ("score_power=1e300", "score_power=1e6", "matrix_size=2147483647")],
+    *[("checkpoint", f"source.{key}") for key in ("layers=[]", "heads=[0,0]")],
+    *[("language", key) for key in ("runner.layers=[]", "runner.decode_tokens=2147483647")],
+]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("base", "override"), ALONE)
+def test_a_process_of_its_own_ends_well(base, override, tiny, tmp_path):
+    command = arguments(base, override, tiny, tmp_path)
+    ended = subprocess.run(
+        [sys.executable, "-X", "faulthandler", "run.py", *command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    check_ended_well(command, ended.returncode, ended.stderr.strip().splitlines(), tmp_path)

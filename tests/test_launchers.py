@@ -1,12 +1,14 @@
 """Every launcher runs a real sweep: the records are those of the plain one, and a killed job is reported."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import psutil
 import pytest
 
 from experiments import launch
@@ -111,6 +113,7 @@ def kill_one(process, outputs):
             continue
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("launcher", [needs(name) for name in ("joblib", "submitit_local", "submitit_slurm", "ray")])
 def test_a_killed_job_is_named_and_the_same_command_completes_the_sweep(launcher, request, tmp_path):
     env = request.getfixturevalue("cluster") if launcher == "submitit_slurm" else None
@@ -119,7 +122,9 @@ def test_a_killed_job_is_named_and_the_same_command_completes_the_sweep(launcher
     killed = kill_one(process, tmp_path)
     errors = process.communicate(timeout=300)[1]
     assert process.returncode == 1
-    assert "ended without a word" in errors
+    assert "ended without a word" in errors, errors
+    assert "still running" not in errors
+    assert re.search(r"\b[1-4] of 4 jobs failed", errors), errors
     assert f"  {killed}  # {tmp_path}" in errors
     finished = {folder.name: (folder / "manifest.json").read_bytes() for folder in (tmp_path / "runs").glob("[!.]*")}
     again = sweep(launcher, tmp_path, *arguments, env=env)
@@ -128,6 +133,18 @@ def test_a_killed_job_is_named_and_the_same_command_completes_the_sweep(launcher
     assert f"{4 - len(finished)} jobs measured, {len(finished)} found measured" in output
     assert all((tmp_path / "runs" / name / "manifest.json").read_bytes() == text for name, text in finished.items())
     assert len(tables(tmp_path)) == 4
+
+
+@pytest.mark.parametrize("launcher", [needs("joblib")])
+def test_workers_end_with_a_driver_that_is_killed_before_they_have_work(launcher, tmp_path):
+    process = sweep(launcher, tmp_path, *LONG, "tracking=disabled")
+    driver, workers = psutil.Process(process.pid), []
+    while len(workers) < 2 and process.poll() is None:
+        workers = [child for child in driver.children() if "LokyProcess" in " ".join(child.cmdline())]
+    process.kill()
+    process.communicate()
+    assert len(workers) == 2
+    assert psutil.wait_procs(workers, timeout=60)[1] == []
 
 
 @pytest.mark.parametrize("name", ["joblib", "submitit_local", "submitit_slurm", "ray"])

@@ -19,6 +19,8 @@ from experiments.windows.rules.power import Power
 from experiments.windows.rules.threshold import Threshold
 from experiments.windows.rules.top_p import TopP
 
+MOST_LOG_POWER = 100  # beyond it no factor that a float holds gives every budget
+
 
 @dataclass
 class EqualCost:
@@ -54,7 +56,7 @@ class EqualCost:
     def __post_init__(self) -> None:
         check_range("windows.budgets", self.budgets, least=1, most=MOST_KEYS)
         check_range("windows.exponents", self.exponents, above=0, below=1, symbol="C")
-        check_range("windows.log_powers", self.log_powers, above=0, symbol="b")
+        check_range("windows.log_powers", self.log_powers, above=0, most=MOST_LOG_POWER, symbol="b")
         check_range("windows.top_p", self.top_p, above=0, below=1, symbol="eta")
         check_range("windows.thresholds", self.thresholds, above=0, below=1, symbol="eps")
 

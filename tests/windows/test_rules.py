@@ -7,6 +7,15 @@ import torch
 
 from experiments.errors import UserError
 from experiments.measures.exact import ExactRows
+from experiments.windows import MOST_WINDOWS, Windows
+from experiments.windows.budget import Budget
+from experiments.windows.equal_cost import EqualCost
+from experiments.windows.rules.fixed import Fixed
+from experiments.windows.rules.linear import Linear
+from experiments.windows.rules.log import Log
+from experiments.windows.rules.power import Power
+from experiments.windows.rules.threshold import Threshold
+from experiments.windows.rules.top_p import TopP
 from tests import brute_force
 
 
@@ -82,11 +91,70 @@ def test_the_grid_is_geometric_and_ends_at_the_length(windows):
         ("windows.top_p=[1.0]", "eta"),
         ("windows.thresholds=[0]", "eps"),
         ("windows.grid_per_octave=-1", "grid_per_octave"),
+        ("windows.grid_per_octave=1000000000", "grid_per_octave"),
+        ("windows.scales=[nan]", "windows.scales has nan"),
+        ("windows.log_powers=[inf]", "windows.log_powers has inf"),
+        ("windows.exponents=[0.5,0.5]", "windows.exponents has 0.5 twice"),
+        ("windows.fixed=[16,16]", "windows.fixed has 16 twice"),
     ],
 )
 def test_values_out_of_range_are_refused_by_name(job, override, word):
     with pytest.raises(UserError, match=word):
         job(override)
+
+
+@pytest.mark.parametrize(
+    ("rule", "override"),
+    [
+        ("power", "windows.scales=[1e300]"),
+        ("log", "windows.log_factors=[1e300]"),
+        ("log", "windows.log_powers=[1e4]"),
+        ("fixed", "windows.fixed=[9223372036854775807]"),
+    ],
+)
+def test_a_window_that_overflows_keeps_every_key(windows, rule, override):
+    _, k_RW, _ = windows(100, [100, 20], override, rule=rule)
+    assert (k_RW == torch.tensor([[100], [20]])).all()
+
+
+def test_a_number_of_keys_that_is_no_number_is_refused():
+    class Odd:
+        rule = "odd"
+
+        def sizes(self, exact, parameter_W, scale_W):
+            return exact.n_R[:, None] * float("nan") * parameter_W
+
+    exact = ExactRows.from_logits(torch.zeros(2, 4))
+    with pytest.raises(UserError, match="no number"):
+        Windows([Odd()], [[(1.0, 1.0)]]).keys(exact)
+
+
+def test_more_windows_than_can_be_counted_and_two_of_one_name_are_refused():
+    rule = Fixed(keys=[1])
+    Windows([rule], [[(float(k), 1.0) for k in range(MOST_WINDOWS)]])
+    with pytest.raises(UserError, match="at most 65535"):
+        Windows([rule], [[(float(k), 1.0) for k in range(MOST_WINDOWS + 1)]])
+    with pytest.raises(UserError, match="fixed 3 x 1 is there twice"):
+        Windows([rule, rule], [[(2.0, 1.0), (3.0, 1.0)], [(3.0, 1.0)]])
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -1.0, 0.0])
+def test_every_rule_refuses_what_is_no_number_even_from_python(number):
+    for part in (
+        lambda: Power([number], [1.0]),
+        lambda: Power([0.5], [number]),
+        lambda: Log([number], [1.0]),
+        lambda: Log([1.0], [number]),
+        lambda: Linear([number]),
+        lambda: TopP([number]),
+        lambda: Threshold([number]),
+        lambda: Fixed([number]),
+        lambda: Budget("budget.json", [number]),
+        lambda: EqualCost([number], [0.5]),
+        lambda: EqualCost([4], [number]),
+    ):
+        with pytest.raises(UserError, match="windows"):
+            part()
 
 
 def test_no_windows_at_all_is_refused(job):
