@@ -3,9 +3,13 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import gguf
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import transformers
@@ -21,6 +25,7 @@ from experiments.sources.checkpoint import Checkpoint
 from tests.models import small
 
 CPU = torch.device("cpu")
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -154,6 +159,13 @@ def test_a_pipe_in_a_checkpoint_is_refused_at_once(folder):
         locate(str(folder)).sha256()
 
 
+def test_a_name_that_is_no_utf8_is_hashed(folder):
+    before = locate(str(folder)).sha256()
+    with open(os.fsencode(folder / "caf") + b"\xe9.txt", "w") as file:
+        file.write("x")
+    assert locate(str(folder)).sha256() != before
+
+
 def test_a_hub_id_may_name_a_revision(monkeypatch, folder):
     calls = []
 
@@ -203,16 +215,10 @@ def test_a_spoilt_checkpoint_is_refused_or_measured_as_it_was(tmp_path, name, ho
     (tmp_path / "whole").mkdir()
     whole = small.save("llama", tmp_path / "whole")
     expected = rows_of(whole, text)
+    (tmp_path / "other").mkdir()
     spoilt = tmp_path / "spoilt"
     shutil.copytree(whole, spoilt)
-    if how == "gone":
-        (spoilt / name).unlink()
-    elif how == "swapped":
-        (tmp_path / "other").mkdir()
-        other = small.save("gpt2", tmp_path / "other")
-        (spoilt / name).write_bytes((other / name).read_bytes())
-    else:
-        (spoilt / name).write_bytes(damages(whole / name)[how])
+    spoil(spoilt, name, how, small.save("gpt2", tmp_path / "other"))
     found, refusal = [], None
     try:
         found = rows_of(spoilt, text)
@@ -223,6 +229,44 @@ def test_a_spoilt_checkpoint_is_refused_or_measured_as_it_was(tmp_path, name, ho
         assert "spoilt" in refusal
     else:
         assert all(torch.equal(a.logits(), b.logits()) for a, b in zip(found, expected, strict=True))
+
+
+def spoil(folder, name, how, other):
+    """Spoil one file of a checkpoint; `other` is another model's folder."""
+    if how == "gone":
+        (folder / name).unlink()
+    elif how == "swapped":
+        (folder / name).write_bytes((other / name).read_bytes())
+    else:
+        (folder / name).write_bytes(damages(folder / name)[how])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("name", "how"), SPOILT[::2])
+def test_a_spoilt_checkpoint_ends_the_command_in_one_line(tmp_path, name, how):
+    """The same from the command line, in a process of its own: no signal, no traceback, no other number."""
+    text = tmp_path / "text.txt"
+    text.write_text(small.text(200))
+    for folder, family in (("whole", "llama"), ("other", "gpt2"), ("spoilt", "llama")):
+        (tmp_path / folder).mkdir()
+        small.save(family, tmp_path / folder)
+    spoil(tmp_path / "spoilt", name, how, tmp_path / "other")
+    entropies = []
+    for folder in ("spoilt", "whole"):
+        settings = [f"source.model={tmp_path / folder}", f"source.text={text}", f"outputs={tmp_path / ('o' + folder)}"]
+        few = ["source.lengths=[8,20]", "source.rows=2", "source.samples=1", "windows.grid_per_octave=0"]
+        command = [sys.executable, "run.py", "source=checkpoint", *settings, *few, "tracking=disabled"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode in (0, 1), done.stderr
+        assert "Traceback" not in done.stdout + done.stderr
+        if done.returncode:
+            assert folder == "spoilt"
+            assert len([line for line in done.stderr.splitlines() if line.startswith("error:")]) == 1
+            assert not list((tmp_path / "ospoilt").glob("runs/*/manifest.json"))
+            return
+        record = next((tmp_path / f"o{folder}").glob("runs/*/rows.parquet"))
+        entropies.append(pd.read_parquet(record)["entropy"].to_numpy())
+    np.testing.assert_array_equal(*entropies)
 
 
 def test_only_as_much_of_a_text_is_tokenised_as_is_used(folder, tmp_path, monkeypatch):
