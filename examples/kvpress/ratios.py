@@ -35,8 +35,8 @@ def layer_ratios(budget: Mapping[str, Any], length: int) -> list[float]:
         )
     if partly := sorted({line["layer"] for line in budget["heads"] if line.get("sees", length) < length}):
         raise UserError(
-            f"--length {length}: layer {partly[0]} of {budget['label']} does not see the whole prompt, which kvpress does "
-            "not heed; give a shorter prompt, or a model without sliding-window layers"
+            f"--length {length}: layer {partly[0]} of {budget['label']} does not see the whole prompt, which kvpress "
+            "does not heed; give a shorter prompt, or a model without sliding-window layers"
         )
     shares = defaultdict(list)
     for line in budget["heads"]:
