@@ -229,14 +229,15 @@ def _read_run(folder: Path) -> Run | None:
             _regular(path)
     except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, AttributeError, RecursionError) as problem:
         raise _unreadable(path, problem) from problem
-    whole, damage = inspect(folder)
-    if whole is None:
-        raise _unreadable(folder, ValueError(damage))
     if manifest["run_id"] != folder.name:
         raise UserError(
             f"{folder}: its record is of run {str(manifest['run_id'])[:40]!r}; move the folder out of {folder.parent}, "
             "or give it back its name"
         )
+    if manifest.get("schema") == SCHEMA_VERSION:  # of another schema it is left out
+        whole, damage = inspect(folder)
+        if whole is None:
+            raise _unreadable(folder, ValueError(damage))
     return Run(folder, config, manifest, hashlib.sha256(raw).hexdigest(), str(manifest["label"]))
 
 

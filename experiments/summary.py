@@ -71,16 +71,14 @@ def sentence(rows: pd.DataFrame) -> str | None:
     rows = plain(rows)
     if rows["length"].nunique() < 2:
         return None
-    slopes = _slopes(rows)
-    if not slopes:
+    found = slopes(rows)
+    if not found:
         return f"Rows see about {rows['n'].max():.0f} keys at every length, so there is no growth to speak of."
-    low, middle, high = np.quantile(slopes, [0.1, 0.5, 0.9])
-    spread = f" (10% of heads below n^{low:.2f}, 10% above n^{high:.2f})" if len(slopes) > 1 else ""
+    low, middle, high = np.quantile(found, [0.1, 0.5, 0.9])
+    spread = f" (10% of heads below n^{low:.2f}, 10% above n^{high:.2f})" if len(found) > 1 else ""
     rough = "" if rows["length"].nunique() > 3 else " A rough slope: few lengths."
     heads = rows.groupby(["layer", "head"]).ngroups
-    still = (
-        f" {heads - len(slopes)} of {heads} heads see no more keys at longer contexts." if len(slopes) < heads else ""
-    )
+    still = f" {heads - len(found)} of {heads} heads see no more keys at longer contexts." if len(found) < heads else ""
     return (
         f"The window of most probable keys for a dropped mass of {TOLERANCE:g} grows like n^{middle:.2f} between "
         f"{rows['length'].min()} and {rows['length'].max()} keys{spread}.{rough}{still}"
@@ -96,7 +94,7 @@ def findings(rows: pd.DataFrame, windows: pd.DataFrame) -> dict[str, float | Non
     rows = plain(rows)
     length = rows["length"].max()
     longest = rows[rows["length"] == length]
-    slopes = _slopes(rows)
+    found = slopes(rows)
     windows = plain(windows)
     root = windows[
         (windows["length"] == length)
@@ -107,7 +105,7 @@ def findings(rows: pd.DataFrame, windows: pd.DataFrame) -> dict[str, float | Non
     return {
         "length": int(length),
         "keys": float(longest.groupby(["layer", "head"])[f"k_min_{TOLERANCE}"].mean().median()),
-        "growth": float(np.median(slopes)) if slopes else None,
+        "growth": float(np.median(found)) if found else None,
         "dropped": float(root.groupby(["layer", "head"])["dropped_mass"].mean().median()) if len(root) else None,
     }
 
@@ -133,14 +131,17 @@ def sweep_table(jobs: list[dict[str, Any]]) -> Table:
     return result
 
 
-def _slopes(rows: pd.DataFrame) -> list[float]:
-    """Return each head's plain log-log slope of mean k_min; fits with intervals are the analysis's business."""
+def slopes(rows: pd.DataFrame, column: str = f"k_min_{TOLERANCE}") -> list[float]:
+    """Return the plain log-log slope of mean k_min against n of each head whose rows see more keys at longer contexts.
+
+    Fits with intervals are the analysis's business.
+    """
     grouped = rows.groupby(["layer", "head", "length"])
-    means = grouped[["n", f"k_min_{TOLERANCE}"]].mean().assign(most=grouped["n"].max()).reset_index()
+    means = grouped[["n", column]].mean().assign(most=grouped["n"].max()).reset_index()
     # beyond a sliding window the same n comes again, which is no further point
     means = means.drop_duplicates(["layer", "head", "most"])
     return [
-        float(np.polyfit(np.log(head["n"]), np.log(head[f"k_min_{TOLERANCE}"]), 1)[0])
+        float(np.polyfit(np.log(head["n"]), np.log(head[column]), 1)[0])
         for _, head in means.groupby(["layer", "head"])
         if head["n"].max() > MIN_SPAN * head["n"].min()
     ]

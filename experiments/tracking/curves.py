@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from experiments.summary import plain
+from experiments.summary import plain, slopes
 
 GROWING = ("fixed", "log", "power", "linear")  # rules whose windows are curves over length
 LOSS_BINS = 16  # points of a loss curve, each the mean over a stretch of positions
@@ -40,16 +40,20 @@ def means_of_windows(table: pd.DataFrame, measures: list[str]) -> pd.DataFrame:
     return wide.set_axis(["/".join(pair) for pair in wide.columns], axis=1)
 
 
-def exponents(curves: pd.DataFrame) -> pd.DataFrame:
-    """Return, for each curve of keys needed, its slope in log-log over length and its last value.
+def exponents(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return, for each dropped mass, the exponent of the keys needed and how many they are at the longest context.
 
-    A least-squares slope of the means, for the eye; `python -m analysis` fits laws with intervals.
+    The exponent is the median over heads of their plain slopes in log-log over the keys that they see, NaN if none
+    sees more at longer contexts; it is for the eye, `python -m analysis` fits laws with intervals. The keys are the
+    mean over heads and samples.
     """
+    rows = plain(rows)
+    longest = rows[rows["length"] == rows["length"].max()]
     found = []
-    for name in (name for name in curves if str(name).startswith("k_min_")):
-        known = curves[name].dropna()
-        slope = np.polyfit(np.log(known.index), np.log(known), 1)[0] if len(known) > 1 else np.nan
-        found.append({"dropped_mass": float(str(name)[6:]), "exponent": slope, "k_longest": known.iloc[-1]})
+    for name in (name for name in map(str, rows) if name.startswith("k_min_")):
+        of_heads = slopes(rows, name)
+        exponent = float(np.median(of_heads)) if of_heads else np.nan
+        found.append({"dropped_mass": float(name[6:]), "exponent": exponent, "k_longest": longest[name].mean()})
     return pd.DataFrame(found)
 
 

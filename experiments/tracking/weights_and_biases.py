@@ -67,7 +67,9 @@ class WeightsAndBiases:
             for length, values in curves.iterrows():
                 run.log({"length": int(str(length)), **values.dropna().to_dict()})
             run.log({"curves": wandb.Table(dataframe=curves.reset_index())})
-            if len(needed := exponents(curves)):
+            rows = record / "rows.parquet"
+            needed = exponents(pd.read_parquet(rows)) if rows.exists() else pd.DataFrame()
+            if len(needed):
                 run.log({"exponents": wandb.Table(dataframe=needed)})
             if lines := _power_curves(curves):
                 chart = wandb.plot.line_series(

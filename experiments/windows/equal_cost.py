@@ -87,7 +87,9 @@ class EqualCost:
                 f"{length} tokens read on average"
             )
         content = None if self.file is None else read_budget(self.file)
-        exponents = [*self.exponents] if content is None else [*self.exponents, content["pooled"]["C"]]
+        # a typical C of 0 or 1 is the fixed or the linear window, which are there
+        typical = [] if content is None or content["pooled"]["C"] in (0, 1) else [content["pooled"]["C"]]
+        exponents = [*self.exponents, *(c for c in typical if c not in self.exponents)]
         rules: list[Rule] = [TopP(self.top_p), Threshold(self.thresholds)]
         for budget in self.budgets:
             rules.append(Fixed([round(_factor(np.ones_like(n_KN), n_KN, heads_K, budget))]))

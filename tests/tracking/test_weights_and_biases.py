@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
 import wandb
@@ -78,7 +79,7 @@ def test_summary_tables_metrics_and_artifact_are_those_of_the_record(tracked):
     assert said["length"] == 128
     for name, value in curves.loc[128].dropna().items():
         assert said[name] == pytest.approx(value, rel=1e-12)
-    needed = exponents(curves)
+    needed = exponents(pd.read_parquet(folder / "rows.parquet"))
     pd.testing.assert_frame_equal(table(run, "exponents"), needed)
     assert said["exponent/0.1"] == pytest.approx(needed.set_index("dropped_mass")["exponent"][0.1])
     pd.testing.assert_frame_equal(table(run, "curves"), curves.reset_index(), check_dtype=False)
@@ -90,9 +91,15 @@ def test_summary_tables_metrics_and_artifact_are_those_of_the_record(tracked):
 
 
 def test_a_slope_of_a_known_power_comes_back():
-    lengths = pd.Index([64, 256, 1024], name="length")
-    needed = exponents(pd.DataFrame({"k_min_0.1": 3 * lengths.to_numpy() ** 0.6}, index=lengths))
+    """Of keys that the head sees: a sliding head beside it, whose n stands still, has none and changes nothing."""
+    length = np.array([64, 256, 1024])
+    growing = pd.DataFrame({"layer": 0, "n": length, "length": length, "k_min_0.1": 3 * length**0.6})
+    sliding = pd.DataFrame({"layer": 1, "n": 32, "length": length, "k_min_0.1": [9.0, 10.0, 12.0]})
+    rows = pd.concat([growing, sliding]).assign(head=0, variant="plain")
+    needed = exponents(rows)
     assert needed["exponent"].tolist() == pytest.approx([0.6])
+    assert needed["k_longest"].tolist() == pytest.approx([(3 * 1024**0.6 + 12) / 2])
+    assert exponents(rows[rows["layer"] == 1])["exponent"].isna().all()
 
 
 def test_losses_become_curves_whose_points_are_their_means():
