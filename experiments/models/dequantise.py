@@ -21,6 +21,7 @@ from typing import Any
 import platformdirs
 import torch
 
+from experiments.durable import sync
 from experiments.errors import UserError
 from experiments.models.library import check_loaded, reading, transformers_quietly
 from experiments.models.locate import Checkpoint, hash_of_files
@@ -73,9 +74,9 @@ def dequantised(checkpoint: Checkpoint) -> Path:
             _convert(checkpoint, partial)
             (partial / HASHES).write_text(json.dumps(hash_of_files(partial), indent=1))
             for path in (*partial.iterdir(), partial):
-                _sync(path)
+                sync(path)
             partial.rename(copy)
-            _sync(copy.parent)
+            sync(copy.parent)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     return copy
@@ -102,14 +103,6 @@ def _only_converter(folder: Path) -> Iterator[None]:
             f"{folder}: the dequantised model cannot be written ({error.strerror or error}); free space, or set "
             f"{CACHE_VARIABLE} to another folder"
         ) from error
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _convert(checkpoint: Checkpoint, folder: Path) -> None:
