@@ -122,6 +122,10 @@ class Attention:
         return any(bool((later_RN & visible_RN).any()) for visible_RN in seen if visible_RN is not None)
 
 
+class _ObserverError(Exception):
+    """What an observer has raised within a forward pass, which is not the model's fault; its cause says what."""
+
+
 @contextmanager
 def intercept(model: Any, attend: Callable[[Attention], Tensor | None]) -> Iterator[None]:
     """Hand each attention layer of a forward pass of `model` inside the context to `attend`.
@@ -157,18 +161,20 @@ def intercept(model: Any, attend: Callable[[Attention], Tensor | None]) -> Itera
             attention_mask = attention_mask.expand(-1, -1, query.shape[2], -1)
         declared = extra.get("is_causal")
         causal = getattr(module, "is_causal", True) if declared is None else declared
-        output_HNV = attend(
-            Attention(
-                model=_name(model),
-                layer=layer,
-                query_HND=query[0],
-                key_GND=key[0],
-                value_GNV=value[0],
-                scale=query.shape[-1] ** -0.5 if scaling is None else float(scaling),
-                causal=bool(causal) and attention_mask is None,
-                mask=None if attention_mask is None else attention_mask[0],
-            )
+        attention = Attention(
+            model=_name(model),
+            layer=layer,
+            query_HND=query[0],
+            key_GND=key[0],
+            value_GNV=value[0],
+            scale=query.shape[-1] ** -0.5 if scaling is None else float(scaling),
+            causal=bool(causal) and attention_mask is None,
+            mask=None if attention_mask is None else attention_mask[0],
         )
+        try:
+            output_HNV = attend(attention)
+        except Exception as error:
+            raise _ObserverError from error
         if output_HNV is not None:
             return output_HNV.transpose(0, 1)[None].to(query.dtype).contiguous(), None
         return sdpa_attention_forward(
@@ -318,6 +324,8 @@ def run(model: Any, token_N: Tensor, *, use_cache: bool = False, **options: Any)
             output = body(model)(input_ids=token_N[None].to(model.device), use_cache=use_cache, **options)
         output.last_hidden_state  # noqa: B018  what has none is no model of tokens
         return output
+    except _ObserverError as error:
+        raise error.__cause__ or error from None
     except (UserError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # models fail in many ways on what they are not made for

@@ -115,7 +115,7 @@ def test_predictions_from_the_logit_scale_leave_them_out_too(rows):
 
 def test_the_terminal_says_how_many_heads_stand_still():
     rows = model_rows()
-    assert sorted(np.round(terminal._slopes(rows), 4)) == [0.4, 0.5, 0.6]
+    assert sorted(np.round(terminal.slopes(rows), 4)) == [0.4, 0.5, 0.6]
     assert "4 of 7 heads see no more keys" in terminal.sentence(rows)
 
 

@@ -14,7 +14,7 @@ from experiments.models.language_model import open_language_model
 from experiments.models.load import encode, encode_pair, load_config, load_model, load_tokenizer
 from experiments.models.locate import locate
 from experiments.models.positions import by_regime, check_one_regime
-from experiments.models.probe import check_watchable, forward, intercept
+from experiments.models.probe import check_watchable, forward, intercept, watch
 from experiments.records.folder import Record
 from experiments.runners.retrieval import ANSWER, QUESTION
 from experiments.sources import MatrixRequest
@@ -316,3 +316,16 @@ def test_the_door_gives_a_model_that_was_tried(tmp_path):
     source = Checkpoint(model=str(folder), lengths=[20], rows=2, samples=1)
     model = open_language_model(source, CPU, TOKENS, [[20]], "language", cached=True)
     assert type(model) is type(load_model(locate(str(folder)), torch.float32, CPU, "AutoModelForCausalLM"))
+
+
+def test_what_fails_while_a_pass_is_watched_is_not_the_models_fault():
+    """A full disk, met by what records the rows, stays what it is; what the model itself cannot do is its own."""
+    model = X.AutoModel.from_config(X.LlamaConfig(**SIZES)).eval()
+
+    def fails(attention):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"), watch(model, fails):
+        forward(model, TOKENS)
+    with pytest.raises(UserError, match="LlamaModel: does not run on 1 tokens"):
+        forward(model, torch.tensor([10**6]))
