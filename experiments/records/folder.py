@@ -18,8 +18,8 @@ import json
 import os
 import platform
 import re
+import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -152,10 +152,12 @@ def new_record(folder: Path, *, replace: bool = False) -> Iterator[Record]:
     UserError
         If the folder cannot be written.
     """
-    partial: Path | None = None
+    # named before it is made, so that a Ctrl-C at any moment finds what to remove
+    partial = folder.with_name(f"{PARTIAL}{folder.name}-{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}")
+    lock: int | None = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        partial, lock = _draft(folder)
+        lock = _make_draft(partial)
         yield Record(partial)
         for path in partial.iterdir():
             sync(path)
@@ -168,25 +170,24 @@ def new_record(folder: Path, *, replace: bool = False) -> Iterator[Record]:
         reason = error.strerror or str(error)
         raise UserError(f"{folder}: cannot be written ({reason}); free space or choose another outputs=") from error
     finally:
-        if partial is not None:
-            shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
+        if lock is not None:
             os.close(lock)
 
 
-def _draft(folder: Path) -> tuple[Path, int]:
-    """Make a draft of a run's folder; return it and the open file whose lock says that somebody writes it."""
+def _make_draft(partial: Path) -> int:
+    """Make the draft of a run's folder; return the open file whose lock says that somebody writes it."""
     while True:
-        prefix = f"{PARTIAL}{folder.name}-{platform.node()}-{os.getpid()}-"
-        partial = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
+        partial.mkdir(exist_ok=True)
         try:
-            partial.chmod(0o755)  # mkdtemp makes it private; results are for everyone who may read outputs/
+            partial.chmod(0o755)  # whatever the umask: results are for everyone who may read outputs/
             lock = os.open(partial / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         except FileNotFoundError:  # another job took it for one left behind, before it had a lock
             continue
         with contextlib.suppress(OSError):  # a disk without locks: nobody can take the draft for one left behind
             fcntl.flock(lock, fcntl.LOCK_EX)
         if (partial / LOCK).exists():
-            return partial, lock
+            return lock
         os.close(lock)
 
 
