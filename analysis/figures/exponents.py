@@ -25,17 +25,20 @@ def draw(evidence: Evidence, config: DictConfig) -> Drawing:
         raise NothingToDraw("no real model has been measured")
     if heads["C"].isna().all():
         raise NothingToDraw(f"no head could be fitted: {heads['reason'].iloc[0]}")
-    labels = labels_in_order(evidence.rows)
+    fitted = set(heads.loc[heads["C"].notna(), "label"])
+    labels = [label for label in labels_in_order(evidence.rows) if label in fitted]
     figure, axes = style.panels(len(labels), 2, config.height, gap=0.62, right=0.42)
     for (chart, sorted_plot), label in zip(axes, labels, strict=True):
         of_label = heads[heads["label"] == label]
         _map(figure, chart, of_label)
         style.title(chart, label, style.PAGE / 2 - 0.6)
         _caterpillar(sorted_plot, of_label, pooled[pooled["label"] == label].iloc[0])
-        fitted = int(of_label["C"].notna().sum())
-        count = f"{fitted} of {len(of_label)}" if fitted < len(of_label) else str(fitted)
+        lawful = int(of_label["C"].notna().sum())
+        count = f"{lawful} of {len(of_label)}" if lawful < len(of_label) else str(lawful)
         sorted_plot.set_title(rf"{count} heads, sorted ($\eta$ = {config.eta:g})")
-    style.footer(figure, style.counts(evidence.rows))
+    without = heads[~heads["label"].isin(fitted)].drop_duplicates("label")
+    reasons = (f" No head of {line.label} could be fitted: {line.reason}." for line in without.itertuples())
+    style.footer(figure, style.counts(evidence.rows) + "".join(reasons))
     table = heads[[column for column in COLUMNS if column in heads]]
     return Drawing(figure, table.sort_values(["label", "layer", "head"], ignore_index=True))
 

@@ -187,3 +187,16 @@ def test_no_verdict_counts_a_head_that_does_not_grow(records):
     assert set(of_heads["lines"]) == {1}
     page = (records / "report" / "index.html").read_text()
     assert "A row (of one head; 3 more see no longer rows) keeps" in page
+
+
+def test_a_model_without_any_law_stands_beside_one_that_has_some(tmp_path, capsys):
+    """A model of sliding-window layers alone fails no figure; its heads are in the table, with their reason."""
+    write_run(tmp_path, "r", "Gemma", model_rows(), source="checkpoint", model="gemma")
+    alone = model_rows(places=tuple(SLIDING))
+    write_run(tmp_path, "s", "Sliding", alone, source="checkpoint", model="sliding")
+    assert main(["--outputs", str(tmp_path), "--only", "exponents", "heads", "models"]) == 0
+    assert "failed" not in capsys.readouterr().out
+    table = pd.read_csv(tmp_path / "tables" / "exponents.csv").query("label == 'Sliding'")
+    assert len(table) == len(SLIDING)
+    assert table["C"].isna().all()
+    assert table["reason"].str.contains("n does not grow").all()
