@@ -13,7 +13,6 @@ from experiments.errors import UserError
 from experiments.models.dequantise import dequantised
 from experiments.models.library import check_loaded, reading, transformers_quietly
 from experiments.models.locate import Checkpoint
-from experiments.sources.text import read_start
 
 AUTO = "AutoModel"
 
@@ -102,28 +101,7 @@ def _readable_folder(checkpoint: Checkpoint) -> Path:
     return dequantised(checkpoint) if checkpoint.gguf else checkpoint.folder
 
 
-CHARACTERS_PER_TOKEN = 8  # read at first; twice as many until they are enough
-CUT = 64  # tokens at the end of a text that is cut off there, which more of it may change
 ANCHOR = "a"  # text before a piece: no tokenizer at hand merges a letter with the white space after it
-
-
-def first_tokens(checkpoint: Checkpoint, text: str | None, count: int) -> torch.Tensor:
-    """Return the token ids of a text, at least the first `count` if it has so many; no more of it is read than needed.
-
-    Parameters
-    ----------
-    text
-        As `experiments.sources.text.read_start` takes it.
-    """
-    characters = CHARACTERS_PER_TOKEN * (count + CUT)
-    while True:
-        start = read_start(text, characters)
-        token_T = tokenize(checkpoint, start)
-        if len(start) < characters:
-            return token_T
-        if len(token_T) >= count + CUT:
-            return token_T[:-CUT]
-        characters *= 2
 
 
 @lru_cache(maxsize=4)

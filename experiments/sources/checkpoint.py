@@ -26,7 +26,7 @@ from experiments.models.locate import locate
 from experiments.rows import Rows
 from experiments.sources import Batch, MatrixRequest
 from experiments.sources.sampling import causal_positions, check_causal_rows, check_sampling
-from experiments.sources.text import corpus_suffix, text_bytes, text_hash
+from experiments.sources.text import corpus_suffix, read_start, text_bytes, text_hash
 
 if TYPE_CHECKING:
     from experiments.models.probe import Attention
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 PLAIN, NO_SINK, TRUNCATED = VARIANTS = ("plain", "no_sink", "truncated_context")
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 TRIAL_TOKENS = 12
+CHARACTERS_PER_TOKEN = 8  # read at first; twice as many until they are enough
+CUT = 64  # tokens at the end of a text that is cut off there, which more of it may change
 FLOPS_PER_SECOND = 8e10  # of a forward pass on two cores; only an estimate's scale
 
 
@@ -218,7 +220,7 @@ class Checkpoint:
         A shuffle permutes each sample within itself: it holds the tokens that the plain sample holds, and what is gone
         is their order alone.
         """
-        from experiments.models.load import first_tokens, load_config
+        from experiments.models.load import load_config
 
         longest = max(self.lengths)
         token_T = first_tokens(self.located, self.text, self.samples * longest)
@@ -252,6 +254,27 @@ class Checkpoint:
         layers = range(len(counts)) if self.layers is None else sorted(set(self.layers))
         chosen = {layer: range(counts[layer]) for layer in layers}
         return {layer: [h for h in heads if self.heads is None or h in self.heads] for layer, heads in chosen.items()}
+
+
+def first_tokens(checkpoint: Located, text: str | None, count: int) -> Tensor:
+    """Return the token ids of a text, at least the first `count` if it has so many; no more of it is read than needed.
+
+    Parameters
+    ----------
+    text
+        As `experiments.sources.text.read_start` takes it.
+    """
+    from experiments.models.load import tokenize
+
+    characters = CHARACTERS_PER_TOKEN * (count + CUT)
+    while True:
+        start = read_start(text, characters)
+        token_T = tokenize(checkpoint, start)
+        if len(start) < characters:
+            return token_T
+        if len(token_T) >= count + CUT:
+            return token_T[:-CUT]
+        characters *= 2
 
 
 def _rows_of(attention: Attention, head: int, sample: int, length: int, position_R: Tensor, causal: bool) -> Rows:

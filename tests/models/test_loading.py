@@ -17,11 +17,11 @@ from safetensors.torch import load_file, save_file
 
 from experiments.errors import UserError
 from experiments.models import dequantise
-from experiments.models.load import first_tokens, load_config, load_model, tokenize
+from experiments.models.load import load_config, load_model, tokenize
 from experiments.models.locate import locate
 from experiments.models.shape import check_config, heads_of_layers, keys_seen, longest_context, parameters
 from experiments.sources import MatrixRequest
-from experiments.sources.checkpoint import Checkpoint
+from experiments.sources.checkpoint import Checkpoint, first_tokens
 from tests.models import small
 
 CPU = torch.device("cpu")
