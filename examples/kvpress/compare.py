@@ -21,9 +21,10 @@ from torch import Tensor
 from examples.kvpress.decode import keys_kept, losses_on, pressed_cache
 from examples.kvpress.ratios import layer_ratios, scale_to
 from experiments.errors import UserError
-from experiments.models.load import context_length, load_model, tokenize
+from experiments.models.load import load_config, load_model
 from experiments.models.locate import locate
-from experiments.sources.text import read_text
+from experiments.models.shape import longest_context
+from experiments.sources.checkpoint import first_tokens
 from experiments.windows.head_laws import read_budget
 
 
@@ -63,9 +64,9 @@ def compare(asked: argparse.Namespace) -> None:
     # which many heads park their attention, over neighbours that are then kept before it.
     fewest = asked.observed + SnapKVPress.kernel_size
     wanted = [scale_to(ratios, 1 - factor * (1 - fmean(ratios)), asked.length, fewest) for factor in asked.factors]
-    text = tokenize(checkpoint, read_text(asked.text))
     size = asked.length + asked.tokens + 1
-    if (longest := context_length(checkpoint)) and size > longest:
+    text = first_tokens(checkpoint, asked.text, asked.samples * size)
+    if (longest := longest_context(load_config(checkpoint))) and size > longest:
         raise UserError(f"--length {asked.length} and --tokens {asked.tokens}: the model reads up to {longest} tokens")
     if len(text) < asked.samples * size:
         raise UserError(f"the text has {len(text)} tokens, but {asked.samples} samples need {asked.samples * size}")

@@ -11,7 +11,7 @@ from experiments.ranges import check_range
 
 NEVER = float("inf")  # the place of a key that a pattern does not have
 TIE = 1e-9
-LEAST_SHARE, MOST_SHARE = 1e-3, 1e3  # turns far apart would be lost beside the ties
+LEAST_SHARE, MOST_SHARE = 1e-9, 1e3  # turns far apart would be lost beside the ties
 
 
 def interleave(patterns: Sequence[tuple[float, Tensor]], visible_RN: Tensor) -> Tensor:
