@@ -1,0 +1,41 @@
+"""rows.parquet: exact attention rows, whatever the window."""
+
+from experiments.tables import Column, Table
+from experiments.tables.place import HEAD, LAYER, LENGTH, SAMPLE, VARIANT
+
+ETAS = (0.5, 0.2, 0.1, 0.05, 0.01)
+EPSILONS = (0.1, 0.01, 0.001)
+
+
+def k_min(eta: float) -> str:
+    """Return the name of the column of the smallest window that drops at most a mass of `eta`."""
+    return f"k_min_{eta:g}"
+
+
+ROWS = Table(
+    name="rows",
+    line="one sampled row of exact attention, independent of any window",
+    owner="approximation",
+    keys=(
+        LAYER,
+        HEAD,
+        SAMPLE,
+        VARIANT,
+        LENGTH,
+        Column("position", "int64", "place of the query in its sequence, from 0"),
+    ),
+    values=(
+        Column("n", "int64", "keys that the row sees", "keys"),
+        Column("logit_mean", "float64", "mean of the scaled, masked logits", "nats"),
+        Column("logit_std", "float64", "their population deviation", "nats"),
+        Column("logit_max", "float64", "largest logit", "nats"),
+        Column("logsumexp", "float64", "ln sum exp(logit)", "nats"),
+        Column("entropy", "float64", "-sum p ln p", "nats"),
+        Column("participation", "float64", "1 / sum p^2, the effective number of entries", "keys"),
+        Column("p_max", "float64", "largest probability"),
+        Column("sink_mass", "float64", "probability of key 0"),
+        *(Column(k_min(eta), "int64", f"smallest k with dropped mass <= {eta:g}", "keys") for eta in ETAS),
+        *(Column(f"count_{eps:g}", "int64", f"entries with p > {eps:g}", "keys") for eps in EPSILONS),
+        Column("output_norm", "float64", "Euclidean norm of the exact output"),
+    ),
+)
