@@ -29,9 +29,10 @@ from rich.text import Text
 from scipy import stats
 from scipy.optimize import brentq
 
-from analysis import bootstrap, save, settings
-from analysis.growth import alike, distinct
-from analysis.load import complete_runs, fullest_design, load_runs
+from analysis import save, settings
+from analysis.records.load import complete_runs, fullest_design, load_runs
+from analysis.statistics import bootstrap
+from analysis.statistics.growth import alike, distinct
 from experiments.errors import UserError
 from experiments.windows.head_laws import FORMAT, read_budget
 

@@ -1,6 +1,6 @@
 import numpy as np
 
-from analysis import bootstrap
+from analysis.statistics import bootstrap
 
 
 def test_weights_are_reproducible_and_belong_to_their_name():

@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import choices, settings
-from analysis.load import fullest_design, load
+from analysis import settings
+from analysis.statistics import choices
+from analysis.records.load import fullest_design, load
 
 
 @pytest.fixture(scope="module")

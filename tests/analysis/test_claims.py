@@ -2,7 +2,8 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
-from analysis import claims, settings
+from analysis import settings
+from analysis.publishing import claims
 
 
 def judged(tmp_path, lines, current=("rates",), **entry):

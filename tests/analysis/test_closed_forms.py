@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from analysis import closed_forms as cf
+from analysis.statistics import closed_forms as cf
 
 C = np.array([0.2, 0.4, 0.6, 0.8, 0.9])
 # theory.md section 3: n, s, measured dropped mass and [G1] at each C, [G3] at eps = 1e-3

@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 import wandb
 
-from analysis import dashboard, ledger, save
-from analysis.dashboard import main
-from analysis.load import complete_runs
+from analysis import save
+from analysis.publishing import dashboard, ledger
+from analysis.publishing.dashboard import main
+from analysis.records.load import complete_runs
 from tests.analysis.synthetic import law, write_run
 from tests.tracking.test_weights_and_biases import read_back
 

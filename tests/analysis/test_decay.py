@@ -2,8 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import fit
-from analysis.decay import decay_rates
+from analysis.statistics import fit
+from analysis.statistics.decay import decay_rates
 
 SETTINGS = fit.Settings(etas=(0.1,), seed=0, resamples=300, confidence=0.95, min_lengths=3, at_one=0.5, at_n=0.1)
 

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis import fit
-from analysis.cost_curves import hermite, read, slopes
-from analysis.equal_cost import Contest, choose, contest, mix_weights, scale_for
+from analysis.statistics import fit
+from analysis.statistics.cost_curves import hermite, read, slopes
+from analysis.statistics.equal_cost import Contest, choose, contest, mix_weights, scale_for
 
 SETTINGS = fit.Settings(etas=(0.1,), seed=0, resamples=50, confidence=0.95, min_lengths=3, at_one=0.5, at_n=0.1)
 LENGTHS = (128, 256, 512, 1024)

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 import analysis
-from analysis import fit
-from analysis.extrapolate import extrapolate, summary
+from analysis.statistics import fit
+from analysis.statistics.extrapolate import extrapolate, summary
 from tests.analysis.synthetic import crossed, law, write_run
 
 SETTINGS = fit.Settings(etas=(0.1,), seed=0, resamples=200, confidence=0.95, min_lengths=3, at_one=0.5, at_n=0.1)

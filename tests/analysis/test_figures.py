@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from analysis import figures, settings
-from analysis.gather import gather
-from analysis.load import complete_runs, load_runs
+from analysis.records.evidence import gather
+from analysis.records.load import complete_runs, load_runs
 from analysis.tables import Fits
 
 

@@ -5,13 +5,13 @@ import pandas as pd
 import pytest
 
 import analysis
-from analysis import choices, fit, heads
+from analysis.statistics import choices, fit, heads
 from analysis.__main__ import main
-from analysis.cost_curves import read
-from analysis.decay import decay_rates
-from analysis.equal_cost import Contest, contest
-from analysis.extrapolate import extrapolate, summary
-from analysis.growth import alike, distinct
+from analysis.statistics.cost_curves import read
+from analysis.statistics.decay import decay_rates
+from analysis.statistics.equal_cost import Contest, contest
+from analysis.statistics.extrapolate import extrapolate, summary
+from analysis.statistics.growth import alike, distinct
 from experiments import summary as terminal
 from tests.analysis.synthetic import ETAS, gaussian, write_run
 

@@ -2,7 +2,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import closed_forms, heads, load, settings
+from analysis import settings
+from analysis.records import load
+from analysis.statistics import closed_forms, heads
 from tests.analysis import synthetic
 
 ETA = 0.1

@@ -3,7 +3,7 @@ import pytest
 from scipy.optimize import least_squares
 from statsmodels.tools.eval_measures import aicc
 
-from analysis.laws import LAWS, information
+from analysis.statistics.laws import LAWS, information
 
 LAW = {law.name: law for law in LAWS}
 N = np.array([512.0, 1024, 2048, 4096, 8192])

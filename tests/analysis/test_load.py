@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import analysis
-from analysis.load import complete_runs, fullest_design, labels_in_order, load_task
+from analysis.records.load import complete_runs, fullest_design, labels_in_order, load_task
 from experiments.errors import UserError
 from experiments.records.folder import seal
 from tests.analysis.synthetic import law, write_run

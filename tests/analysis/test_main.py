@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
-from analysis import figures, ledger, settings
+from analysis import figures, settings
+from analysis.publishing import ledger
 from analysis.__main__ import main
 from experiments.errors import UserError
 from experiments.records.folder import seal

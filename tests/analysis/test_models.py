@@ -6,8 +6,8 @@ import pytest
 import analysis
 from analysis import settings, tables
 from analysis.figures import models
-from analysis.gather import gather
-from analysis.load import complete_runs
+from analysis.records.evidence import gather
+from analysis.records.load import complete_runs
 from tests.analysis.synthetic import crossed, write_run
 
 LONG, SHORT = (512, 1024, 2048, 4096, 8192, 16384), (512, 1024, 2048, 4096, 8192)

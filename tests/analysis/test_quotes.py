@@ -3,7 +3,8 @@ from functools import partial
 import pandas as pd
 import pytest
 
-from analysis import quotes, save
+from analysis import save
+from analysis.publishing import quotes
 from experiments.errors import UserError
 
 

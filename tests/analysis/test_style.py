@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from analysis import families, style
+from analysis.figures.page import families, style
 
 
 @pytest.mark.parametrize("scale", ["linear", "log"])

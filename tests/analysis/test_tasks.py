@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import tasks
+from analysis.statistics import tasks
 
 LENGTHS = [512, 1024]
 
