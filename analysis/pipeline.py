@@ -6,21 +6,16 @@ from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
-import matplotlib as mpl
-import matplotlib.style
-import pandas as pd
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
 from analysis import save, settings, stamp
-from analysis.figures import NothingToDraw
+from analysis.figures import STYLE, NothingToDraw, drawn
 from analysis.outcome import Outcome
 from analysis.records.evidence import Records, gather
 from analysis.stamp import Stamp
 from analysis.studies import NothingMeasured, provenance
 from experiments.errors import UserError
-
-STYLE = Path(__file__).parent / "figures" / "page" / "paper.mplstyle"
 
 
 def run_study(name: str, records: Records, outputs: Path, force: bool) -> Outcome:
@@ -74,9 +69,11 @@ def draw_figure(name: str, outputs: Path, studies: Mapping[str, Outcome], force:
         return Outcome(name, "fresh", "", config, made)
 
     def make() -> None:
-        figure = drawn(name, config, lambda table: save.read_csv(outputs / "tables", table))
-        _remove([path])
-        save.write_figure(figure, folder, name)
+        def write(figure: Figure) -> None:
+            _remove([path])
+            save.write_figure(figure, folder, name)
+
+        drawn(name, config, lambda table: save.read_csv(outputs / "tables", table), write)
         made.write(path, results)
 
     log = folder / f"{name}.log"
@@ -90,23 +87,6 @@ def check_figure(name: str, outputs: Path, studies: Mapping[str, Outcome]) -> Ou
     current = all(studies[study].current for study in provenance.owners(config.reads))
     made = _figure_stamp(name, config, outputs) if current else None
     return _as_it_lies(name, config, made, before, figure_files(name, outputs))
-
-
-def drawn(name: str, config: DictConfig, read: Callable[[str], pd.DataFrame]) -> Figure:
-    """Draw a figure of the tables, and of those the lines, that its yaml names.
-
-    Raises
-    ------
-    NothingToDraw : if they hold nothing of what the yaml shows.
-    """
-    lines = config.get("lines", {})
-    tables = {table: read(table) for table in config.reads}
-    tables |= {table: tables[table].query(condition) for table, condition in lines.items()}
-    module = import_module(f"analysis.figures.{name}")
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        mpl.style.use(STYLE)
-        return module.draw(tables, config)
 
 
 def figure_files(name: str, outputs: Path) -> list[Path]:
@@ -135,8 +115,8 @@ def _attempt(
     except Exception as error:  # records can be of a kind that nobody thought of; the other results are not to suffer
         _remove(lost)
         save.write_text(log, traceback.format_exc())
-        reason = f"{type(error).__name__}: {error} (details in {log})"
-        return replace(wanted, status="failed", reason=reason, stamp=None)
+        words = f"{type(error).__name__}: {error} (details in {log})"
+        return replace(wanted, status="failed", reason=words, stamp=None)
     return wanted
 
 

@@ -70,7 +70,7 @@ def read_csv(folder: Path, name: str) -> pd.DataFrame:
     UserError : if it is not the table that was written.
     """
     try:
-        return pd.read_csv(folder / f"{name}.csv", float_precision="round_trip")
+        return pd.read_csv(folder / f"{name}.csv")
     except (ValueError, OSError) as error:
         raise UserError(
             f"{folder / name}.csv: cannot be read; run python -m analysis --force to make it anew"

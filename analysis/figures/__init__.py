@@ -4,6 +4,45 @@ A script defines `draw(tables, config) -> Figure`, of the tables that its yaml `
 they hold nothing of what the yaml shows. What several figures share is in `analysis.figures.page`.
 """
 
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+import matplotlib as mpl
+import matplotlib.style
+import pandas as pd
+from matplotlib.figure import Figure
+from omegaconf import DictConfig
+
+STYLE = Path(__file__).parent / "page" / "paper.mplstyle"
+
 
 class NothingToDraw(Exception):
     """The tables hold nothing of what the figure shows; the message says in one line what is missing."""
+
+
+def drawn(name: str, config: DictConfig, read: Callable[[str], pd.DataFrame], save: Callable[[Figure], None]) -> None:
+    """Draw and save a figure of the tables, and of those the lines, that its yaml names.
+
+    Parameters
+    ----------
+    name, config : of the figure.
+    read : returns a table by name.
+    save : writes the figure, under the style in which it was drawn.
+
+    Raises
+    ------
+    NothingToDraw : if the tables hold nothing of what the yaml shows.
+    """
+    tables = {table: shown_lines(table, read(table), config) for table in config.reads}
+    module = import_module(f"analysis.figures.{name}")
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.style.use(STYLE)
+        save(module.draw(tables, config))
+
+
+def shown_lines(name: str, table: pd.DataFrame, config: DictConfig) -> pd.DataFrame:
+    """Return the lines of a table that a figure reads: those of the condition in its yaml, else all."""
+    condition = config.get("lines", {}).get(name)
+    return table.query(condition) if condition else table

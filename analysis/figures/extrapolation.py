@@ -56,7 +56,7 @@ def _panel(axes: Axes, table: pd.DataFrame, shares: list[float], config: DictCon
             crowd = len(heads) >= CROWD
             if crowd:
                 above = y - 0.08
-                ends = np.clip(heads["error"].quantile([0.05, 0.25, 0.5, 0.75, 0.95]), -reach, reach)
+                ends = heads["error"].quantile([0.05, 0.25, 0.5, 0.75, 0.95]).clip(-reach, reach)
                 axes.hlines(above, ends.iloc[0], ends.iloc[4], color=shade, lw=0.7)
                 axes.hlines(above, ends.iloc[1], ends.iloc[3], color=shade, lw=3.6, alpha=0.55)
                 axes.plot(ends.iloc[2], above, "|", color=shade, ms=6, mew=1.4)

@@ -15,7 +15,7 @@ from analysis.figures.page.names import KINDS, kind_of
 
 BLACK, GREY = (0.0, 0.0, 0.0, 1.0), (0.55, 0.55, 0.55, 1.0)
 MARKERS = "osv^D"
-DASHES = ("-", "--", ":", "-.", (0, (5, 1)))
+DASHES = ("-", "--", ":", "-.", "-")
 Look = tuple[style.Colour, str, str]
 
 

@@ -102,7 +102,7 @@ def sources(lines: pd.DataFrame) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame : per label: `kind`, `role`, `s`, `sigma`, and the numbers of `rows`, `samples`, `heads`, `seeds` and `runs`.
+    DataFrame : per label: `kind`, `role`, `s`, `sigma`, numbers of `rows`, `samples`, `heads`, `seeds` and `runs`.
     """
     if "rows" in lines:
         lines = lines.drop_duplicates(["label", "design", "seed", *PLACE])

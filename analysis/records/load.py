@@ -301,7 +301,9 @@ def _table(runs: list[Run], table: Table, needed: tuple[str, ...]) -> pd.DataFra
     # draws the same keys in every run of a design.
     same = described.groupby(["design", "seed"])["run"].transform("first")
     origin = same.where(described["kind"] == "gaussian", described["text_hash"])
-    joined["cluster"] = (origin.astype(str).take(which).array + ":" + joined["sample"].astype(str)).astype("category")
+    joined["cluster"] = (
+        origin.astype(str).take(which).reset_index(drop=True) + ":" + joined["sample"].astype(str)
+    ).astype("category")
     if same.is_unique:
         return joined
     return joined.drop_duplicates(["design", "seed", "cluster", *keys], ignore_index=True)

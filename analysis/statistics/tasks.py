@@ -29,11 +29,16 @@ def fullest_design(table: pd.DataFrame) -> pd.DataFrame:
     one = ["label", "phase", "design", "seed"]
     sizes = (
         table.assign(window=table.groupby(["rule", "parameter", "scale"], dropna=False, observed=True).ngroup())
+        .astype({"design": str, "run": str})
         .groupby(one, observed=True)
-        .agg(samples=("sample", "nunique"), lengths=("length", "nunique"), windows=("window", "nunique"))
+        .agg(
+            samples=("sample", "nunique"),
+            lengths=("length", "nunique"),
+            windows=("window", "nunique"),
+            run=("run", "max"),
+        )
         .reset_index()
-        .astype({"design": str})
-        .sort_values(["samples", "lengths", "windows", "design", "seed"], ascending=False)
+        .sort_values(["samples", "lengths", "windows", "run"], ascending=False)
     )
     best = sizes.drop_duplicates(["label", "phase"])[one]
     kept = pd.MultiIndex.from_frame(table[one].astype({"design": str})).isin(pd.MultiIndex.from_frame(best))
@@ -72,9 +77,9 @@ def families(table: pd.DataFrame) -> pd.Series:
 
 def over_samples(lines: pd.DataFrame, by: list[str], confidence: float) -> pd.DataFrame:
     """Return the mean difference and its Student interval over samples, per group of `by`."""
-    means = lines.groupby(by, observed=True, sort=False)["difference"].agg(["mean", "sem", "count"]).reset_index()
+    means = lines.groupby(by, observed=True, sort=False)["difference"].agg(["mean", "std", "count"]).reset_index()
     keys = lines.groupby(by, observed=True, sort=False)["keys"].mean().reset_index(drop=True)
-    reach = student_reach(means["sem"], means["count"], confidence)
+    reach = student_reach(means["std"] / np.sqrt(means["count"]), means["count"], confidence)
     table = means[by].assign(keys=keys, difference=means["mean"], samples=means["count"])
     return table.assign(low=means["mean"] - reach, high=means["mean"] + reach)
 

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from analysis import save
+from analysis.figures import shown_lines
 from analysis.outcome import Outcome
 from analysis.publishing.report.summary import Fits, head_fits, law_shares, pooled_fits, sentences
 from analysis.records.load import Run
@@ -117,8 +118,7 @@ def _figure(outcome: Outcome, outputs: Path, studies: Sequence[Outcome], runs: d
     records = [run for study in studies if study.name in owners and study.stamp for run in study.stamp.inputs]
     tables, folder = list(outcome.config.reads), outputs / "tables"
     table = save.read_csv(folder, tables[0]) if (folder / f"{tables[0]}.csv").exists() else pd.DataFrame()
-    if condition := outcome.config.get("lines", {}).get(tables[0]):
-        table = table.query(condition) if len(table) else table
+    table = shown_lines(tables[0], table, outcome.config) if len(table) else table
     return {
         "name": outcome.name,
         "config": outcome.config,
