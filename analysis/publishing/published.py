@@ -23,7 +23,7 @@ from experiments.errors import UserError
 ROOT = Path(__file__).resolve().parents[2]
 TABLES, PICTURES, PAGE = (ROOT / "docs" / name for name in ("tables", "figures", "figures.md"))
 MOST_BYTES, MOST_BYTES_IN_ALL = 1_000_000, 15_000_000  # of a published table, and of all of them
-DIGITS = "%.7g"  # of a published number
+DIGITS = "%.10g"  # of a published number
 DPI, COLOURS = 110, 64  # of the small pictures in docs/figures
 FIGURES = re.compile(r"(<!-- figures -->\n).*?(<!-- end -->)", re.DOTALL)
 

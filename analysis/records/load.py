@@ -299,14 +299,14 @@ def _table(runs: list[Run], table: Table, needed: tuple[str, ...]) -> pd.DataFra
         joined[column] = stored.take(which).array
     # Another seed draws other Gaussian keys, but reads the same document again: that is no new evidence. The same seed
     # draws the same keys in every run of a design.
-    same = described.groupby(["design", "seed"])["run"].transform("first")
+    same = described.groupby(["label", "design", "seed"])["run"].transform("first")
     origin = same.where(described["kind"] == "gaussian", described["text_hash"])
     joined["cluster"] = (
         origin.astype(str).take(which).reset_index(drop=True) + ":" + joined["sample"].astype(str)
     ).astype("category")
     if same.is_unique:
         return joined
-    return joined.drop_duplicates(["design", "seed", "cluster", *keys], ignore_index=True)
+    return joined.drop_duplicates(["label", "design", "seed", "cluster", *keys], ignore_index=True)
 
 
 def describe_all(runs: Sequence[Run]) -> pd.DataFrame:

@@ -71,7 +71,9 @@ def with_times(table: pd.DataFrame, steps: pd.DataFrame) -> pd.DataFrame:
     place = ["label", "selector", "length", "k"]
     if not set(seconds) <= set(steps):  # none, or timed before selectors were
         return table.assign(**dict.fromkeys([*ms, "ms"], np.nan))
-    steps = steps[steps["rule"] == "fixed"].astype({"label": str, "selector": str, "k": table["k"].dtype})
+    steps = steps[(steps["rule"] == "fixed") & steps["index_seconds"].notna()].astype(
+        {"label": str, "selector": str, "k": table["k"].dtype}
+    )
     means = 1e3 * steps.groupby(place)[seconds].mean().set_axis(ms, axis=1)
     joined = table.merge(means.reset_index(), on=place, how="left")
     return joined.assign(ms=joined["select_ms"] + joined["attend_ms"])

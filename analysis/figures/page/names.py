@@ -1,5 +1,7 @@
 """How laws, windows and methods are written and drawn in every figure."""
 
+from analysis.figures.page.style import count_text
+
 LAWS = {"constant": "$a$", "log": r"$\ln n$", "power": "$n^C$", "linear": "$n$", "power_log": r"$n^C\ln n$"}
 FORMULAS = {
     "constant": "$a$",
@@ -42,4 +44,4 @@ def window_text(rule: str, parameter: float, scale: float) -> str:
         return rf"{factor}$\ln n$" if parameter == 1 else rf"{factor}$(\ln n)^{{{parameter:g}}}$"
     if rule == "linear":
         return rf"{parameter:g} $n$"
-    return f"{parameter:g}"
+    return count_text(parameter)

@@ -1,13 +1,13 @@
-"""The figure that compares models and texts, and which records the other figures leave to it."""
+"""The study that compares models and texts, and which records the other studies leave to it."""
 
 import numpy as np
 import pytest
 
-import analysis
-from analysis import settings, tables
-from analysis.figures import models
-from analysis.records.evidence import gather
+from analysis import settings
+from analysis.figures.page.shown import sources_shown
+from analysis.records.evidence import Records, gather
 from analysis.records.load import complete_runs
+from analysis.studies import exponents, models
 from tests.analysis.synthetic import crossed, write_run
 
 LONG, SHORT = (512, 1024, 2048, 4096, 8192, 16384), (512, 1024, 2048, 4096, 8192)
@@ -21,21 +21,25 @@ def write(outputs, name, label, exponent, lengths=SHORT, **keys):
 
 @pytest.fixture
 def evidence(tmp_path):
-    def of(figure="models"):
-        runs = complete_runs(tmp_path)
-        rows, windows = analysis.load(tmp_path)
-        fits = tables.fits(rows, runs, tmp_path / "tables", settings.analysis(), force=True)
-        return gather(settings.figure(figure), rows, windows, fits, runs)[0]
+    return lambda name="models": gather(settings.study(name), Records(complete_runs(tmp_path)))
 
-    return of
+
+def study(evidence):
+    how = settings.fits(settings.analysis())
+    return models.study(evidence(), settings.study("models"), how)["models"]
+
+
+def shown_exponents(evidence):
+    how = settings.fits(settings.analysis())
+    tables = exponents.study(evidence("exponents"), settings.study("exponents"), how)
+    return set(sources_shown(tables["fits_sources"], settings.figure("exponents"))["label"])
 
 
 def test_each_text_has_its_line_and_the_same_lengths(tmp_path, evidence):
     write(tmp_path, "prose", "Tiny", 0.3, LONG)
     write(tmp_path, "code", "Tiny, source code", 0.4, text="python:code")
     write(tmp_path, "mixed", "Tiny, shuffled tokens", 0.5, shuffle=True)
-    drawing = models.draw(evidence(), settings.figure("models"))
-    table = drawing.table
+    table = study(evidence)
     assert set(table["longest"]) == {8192}
     exponents = table[table["quantity"] == "exponent C"].set_index("label")
     expected = {"Tiny": 0.3, "Tiny, source code": 0.4, "Tiny, shuffled tokens": 0.5}
@@ -50,22 +54,23 @@ def test_each_text_has_its_line_and_the_same_lengths(tmp_path, evidence):
     assert (errors["pooled"].abs() < 0.15).all()
 
 
-def test_other_figures_leave_comparisons_out_beside_a_main_text(tmp_path, evidence):
+def test_other_studies_leave_comparisons_out_beside_a_main_text(tmp_path, evidence):
     write(tmp_path, "prose", "Tiny", 0.5)
     write(tmp_path, "own", "Tiny, diary", 0.5, text="my/diary.txt")
     write(tmp_path, "code", "Tiny, source code", 0.4, text="python:code")
     write(tmp_path, "mixed", "Tiny, shuffled tokens", 0.5, shuffle=True)
-    assert set(evidence("exponents").rows["label"]) == {"Tiny", "Tiny, diary"}
+    assert set(evidence("heads").rows["label"]) == {"Tiny", "Tiny, diary"}
+    assert shown_exponents(evidence) == {"Tiny", "Tiny, diary"}
     assert evidence("models").rows["label"].nunique() == 4
 
 
 def test_a_model_that_has_read_only_code_is_in_every_figure(tmp_path, evidence):
     write(tmp_path, "code", "Tiny, source code", 0.4, text="python:code")
-    assert set(evidence("exponents").rows["label"]) == {"Tiny, source code"}
+    assert set(evidence("heads").rows["label"]) == shown_exponents(evidence) == {"Tiny, source code"}
 
 
 def test_models_without_common_lengths_keep_their_own(tmp_path, evidence):
     write(tmp_path, "prose", "Tiny", 0.5, (100, 200, 400, 800, 1600))
     write(tmp_path, "code", "Tiny, source code", 0.5, text="python:code")
-    table = models.draw(evidence(), settings.figure("models")).table
+    table = study(evidence)
     assert set(table["longest"]) == {1600, 8192}

@@ -8,7 +8,9 @@ import analysis
 from analysis.statistics import fit
 from tests.analysis.synthetic import crossed, law, write_run
 
-SETTINGS = fit.Settings(etas=(0.1,), seed=0, resamples=400, confidence=0.95, min_lengths=3, at_one=0.5, at_n=0.1)
+SETTINGS = fit.Settings(
+    etas=(0.1,), seed=0, resamples=400, confidence=0.95, min_lengths=3, at_one=0.5, at_n=0.1, clear_lead=2.0
+)
 
 
 @pytest.fixture

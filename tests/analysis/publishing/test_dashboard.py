@@ -7,10 +7,12 @@ import pandas as pd
 import pytest
 import wandb
 
-from analysis import save
+from analysis import save, settings
 from analysis.publishing import dashboard, ledger
 from analysis.publishing.dashboard import main
+from analysis.records.evidence import Records
 from analysis.records.load import complete_runs
+from analysis.studies import provenance
 from tests.analysis.synthetic import law, write_run
 from tests.tracking.test_weights_and_biases import read_back
 
@@ -37,9 +39,12 @@ def outputs(tmp_path):
     Image.new("RGB", (4, 4)).save(tmp_path / "figures" / "regimes.png")
     write_run(tmp_path, "r1", "G", law(np.sqrt, clusters=1), s=0.5)
     fits = pd.DataFrame({"label": ["G"], "C": [0.61803398875]})
-    for name in dashboard.TABLES:
+    records, config = Records(complete_runs(tmp_path)), settings.study("exponents")
+    for name in (*config.tables, "claims"):
         save.write_csv(fits if name == "fits_pooled" else fits.iloc[:0], tmp_path / "tables", name)
-    ledger.write(tmp_path / "tables", dashboard.TABLES, complete_runs(tmp_path))
+    made = provenance.stamp_of("exponents", config, records)
+    made.write(provenance.stamp_path("exponents", tmp_path), provenance.files(config, tmp_path))
+    ledger.write(tmp_path / "tables", ledger.current_tables(tmp_path, records))
     return tmp_path
 
 

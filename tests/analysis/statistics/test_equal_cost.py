@@ -8,7 +8,9 @@ from analysis.statistics import fit
 from analysis.statistics.cost_curves import hermite, read, slopes
 from analysis.statistics.equal_cost import Contest, choose, contest, mix_weights, scale_for
 
-SETTINGS = fit.Settings(etas=(0.1,), seed=0, resamples=50, confidence=0.95, min_lengths=3, at_one=0.5, at_n=0.1)
+SETTINGS = fit.Settings(
+    etas=(0.1,), seed=0, resamples=50, confidence=0.95, min_lengths=3, at_one=0.5, at_n=0.1, clear_lead=2.0
+)
 LENGTHS = (128, 256, 512, 1024)
 EXPONENTS = tuple(np.linspace(0, 1, 51))
 HOW = Contest((16.0, 48.0), {"log-uniform": 1.0, "mostly short": 2.0}, EXPONENTS, 3.0, 0.5)

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 import analysis
-from analysis.statistics import choices, fit, heads
 from analysis.__main__ import main
+from analysis.statistics import choices, fit, heads
 from analysis.statistics.cost_curves import read
 from analysis.statistics.decay import decay_rates
 from analysis.statistics.equal_cost import Contest, contest
@@ -15,7 +15,9 @@ from analysis.statistics.growth import alike, distinct
 from experiments import summary as terminal
 from tests.analysis.synthetic import ETAS, gaussian, write_run
 
-SETTINGS = fit.Settings(etas=(0.1,), seed=0, resamples=100, confidence=0.95, min_lengths=3, at_one=0.5, at_n=0.1)
+SETTINGS = fit.Settings(
+    etas=(0.1,), seed=0, resamples=100, confidence=0.95, min_lengths=3, at_one=0.5, at_n=0.1, clear_lead=2.0
+)
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192)
 FULL = {(2, 0): (2.0, 0.6), (2, 1): (3.0, 0.4)}  # layer and head: a and C of a n^C
 SLIDING = {(0, 0): 30.0, (0, 1): 60.0, (1, 0): 90.0, (1, 1): 20.0}  # as many keys at any length
@@ -196,7 +198,8 @@ def test_a_model_without_any_law_stands_beside_one_that_has_some(tmp_path, capsy
     write_run(tmp_path, "s", "Sliding", alone, source="checkpoint", model="sliding")
     assert main(["--outputs", str(tmp_path), "--only", "exponents", "heads", "models"]) == 0
     assert "failed" not in capsys.readouterr().out
-    table = pd.read_csv(tmp_path / "tables" / "exponents.csv").query("label == 'Sliding'")
+    table = pd.read_csv(tmp_path / "tables" / "fits.csv")
+    table = table.query("label == 'Sliding' and law == 'power' and eta == 0.1 and variant == 'plain'")
     assert len(table) == len(SLIDING)
     assert table["C"].isna().all()
     assert table["reason"].str.contains("n does not grow").all()

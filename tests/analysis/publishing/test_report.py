@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from analysis import figures
+from analysis import settings
 from analysis.__main__ import main
 from experiments.records.folder import seal
 
@@ -34,7 +34,7 @@ def test_the_page_stands_alone(text):
     assert page.tags.count("script") == 1
     shown = [image for image in page.images if "src" in image]  # one more waits in the dialog
     assert all(image["src"].startswith("data:image/") and image["alt"] for image in shown)
-    assert len(shown) == len(figures.names())
+    assert len(shown) == len(settings.figures())
     assert 'http-equiv="Content-Security-Policy" content="default-src \'none\'' in text
     assert "url(" not in text.split("</style>")[0]
 
@@ -55,7 +55,7 @@ def test_it_says_what_was_found_for_each_label(text):
 
 
 def test_it_gives_the_provenance_of_each_figure(text):
-    for name in figures.names():
+    for name in settings.figures():
         assert f"python -m analysis --only {name} --force" in text
     assert "python run.py source=smollm2 seed=0" in text
 

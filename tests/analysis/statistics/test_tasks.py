@@ -85,7 +85,9 @@ def test_the_cost_of_one_percent_is_interpolated():
     assert tasks.cost_within(curves, most=1.0)["at_most"].all()
 
 
-def test_the_fullest_run_speaks_for_its_label_and_phase():
-    small = losses().query("sample == 0").assign(run="trial")
-    both = pd.concat([small, losses()])
-    assert set(tasks.fullest_runs(both)["run"]) == {"r"}
+def test_the_fullest_design_speaks_for_its_label_and_phase():
+    facts = {"seed": 0, "design": "whole"}
+    small = losses().query("sample == 0").assign(run="trial", seed=0, design="trial")
+    more = losses().query("parameter == 0.5").assign(run="more", **facts)
+    every = pd.concat([small, losses().assign(**facts), more])
+    assert set(tasks.fullest_design(every)["run"]) == {"r", "more"}

@@ -71,4 +71,4 @@ def test_only_the_quoted_lines_are_kept(tables, tmp_path):
 def test_the_texts_say_what_the_tables_say(name):
     text = (quotes.ROOT / name).read_text(encoding="utf-8")
     assert quotes.NUMBER.search(text) or quotes.VERDICTS.search(text)
-    assert quotes.quoted(text, quotes.ROOT / "docs" / "tables") == text
+    assert quotes.quoted(text, quotes.QUOTES) == text

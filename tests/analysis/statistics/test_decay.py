@@ -5,7 +5,9 @@ import pytest
 from analysis.statistics import fit
 from analysis.statistics.decay import decay_rates
 
-SETTINGS = fit.Settings(etas=(0.1,), seed=0, resamples=300, confidence=0.95, min_lengths=3, at_one=0.5, at_n=0.1)
+SETTINGS = fit.Settings(
+    etas=(0.1,), seed=0, resamples=300, confidence=0.95, min_lengths=3, at_one=0.5, at_n=0.1, clear_lead=2.0
+)
 
 
 def windows(rates, clusters=12, noise=0.1, lengths=(512, 1024, 2048, 4096), label="Model", seed=0):

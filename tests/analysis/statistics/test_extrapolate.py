@@ -6,7 +6,9 @@ from analysis.statistics import fit
 from analysis.statistics.extrapolate import extrapolate, summary
 from tests.analysis.synthetic import crossed, law, write_run
 
-SETTINGS = fit.Settings(etas=(0.1,), seed=0, resamples=200, confidence=0.95, min_lengths=3, at_one=0.5, at_n=0.1)
+SETTINGS = fit.Settings(
+    etas=(0.1,), seed=0, resamples=200, confidence=0.95, min_lengths=3, at_one=0.5, at_n=0.1, clear_lead=2.0
+)
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192)
 
 

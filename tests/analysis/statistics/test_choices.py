@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from analysis import settings
-from analysis.statistics import choices
 from analysis.records.load import fullest_design, load
+from analysis.statistics import choices
 
 
 @pytest.fixture(scope="module")
