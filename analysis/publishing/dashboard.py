@@ -20,7 +20,7 @@ from experiments.errors import UserError
 from experiments.tracking.weights_and_biases import start
 
 VIEW = "How many keys does attention need?"
-TABLES = ("claims", "fits_pooled", "laws")
+TABLES = ("fits_pooled", "laws", "claims")
 NEEDED = [f"k_min_{eta:g}" for eta in (0.5, 0.2, 0.1, 0.05, 0.01)]
 EXPONENTS = [f"power_{c / 10:g}" for c in range(1, 10)]
 

@@ -37,10 +37,12 @@ def reader(outputs: Path) -> Callable[[str], pd.DataFrame]:
 
     Raises
     ------
-    UserError : if there are no complete runs; when a table is read, if it is not of the present records, settings and
-        code, or not the one that was written.
+    UserError : if no analysis has finished there, or there are no complete runs; when a table is read, if it is not of
+        the present records, settings and code, or not the one that was written.
     """
     folder, again = outputs / "tables", f"run python -m analysis --outputs {outputs} first"
+    if stamp.read(provenance.stamp_path(VERDICTS, outputs)) is None:
+        raise UserError(f"no tables in {folder} that an analysis has finished: {again}")
     records = Records(complete_runs(outputs))
     current = current_tables(outputs, records)
 

@@ -158,7 +158,7 @@ def load_runs(runs: Sequence[Run]) -> tuple[pd.DataFrame, pd.DataFrame]:
     measured = [run for run in runs if run.config["runner"]["name"] == "approximation"]
     rows = _table(measured, ROWS, ("n", "logit_std", *map(k_min, ETAS)))
     windows = _table(measured, WINDOWS, ("rows", "k", "dropped_mass"))
-    by = ["run", *PLACE]
+    by = ["label", "design", "seed", *PLACE]  # the run that a line was kept of may be another one
     most = rows.groupby(by, observed=True, sort=False)["n"].max()
     windows["n"] = most.reindex(pd.MultiIndex.from_frame(windows[by])).to_numpy(np.float64)
     if (lacking := windows["n"].isna()).any():

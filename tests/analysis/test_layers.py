@@ -58,7 +58,7 @@ def test_figures_read_no_record_and_fit_nothing(path):
     assert set(used) <= DRAWN
 
 
-def test_a_study_draws_on_no_other(path=ROOT / "analysis" / "studies"):
-    for script in path.glob("[!_]*.py"):
+def test_a_study_draws_on_no_other():
+    for script in (ROOT / "analysis" / "studies").glob("[!_]*.py"):
         shared = {"analysis.studies", "analysis.studies.provenance"}
         assert {module for module in imports(script) if layer(module) == "studies"} <= shared

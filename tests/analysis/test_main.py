@@ -273,7 +273,7 @@ def test_tables_of_other_records_are_not_quoted(outputs):
         ledger.reader(outputs)("claims")
     (outputs / "tables" / "claims.json").write_text("[" * 100_000)
     with pytest.raises(UserError, match="run python -m analysis"):
-        ledger.reader(outputs)("claims")
+        ledger.reader(outputs)
 
 
 def test_markup_in_labels_paths_and_reasons_is_plain_text(tmp_path, capsys):

@@ -5,12 +5,13 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 import analysis
 from analysis.records.load import complete_runs, fullest_design, labels_in_order, load_task
 from experiments.errors import UserError
 from experiments.records.folder import seal
-from tests.analysis.synthetic import law, write_run
+from tests.analysis.synthetic import gaussian, law, write_run
 
 
 def test_joins_the_configuration_to_both_tables(tmp_path):
@@ -44,13 +45,61 @@ def test_a_document_read_again_is_no_new_cluster(tmp_path):
     assert analysis.load(tmp_path)[0]["cluster"].nunique() == 3
 
 
+def extended(tmp_path, **first):
+    """Write a run of four draws, and one of the first two with other windows; return its rows and windows."""
+    rows, windows = gaussian((64, 128, 256), 3, 4, s=0.5)
+    early, other = rows[rows["sample"] < 2], windows[windows["sample"] < 2]
+    fixed = other["rule"] == "fixed"
+    other = pd.concat([other[fixed], other[fixed].assign(parameter=7.0, k=7.0)])
+    write_run(tmp_path, "a", "G", rows, windows, s=0.5)
+    folder = write_run(tmp_path, "b", "G", early, other, s=0.5, **first)
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["windows"] = {"fixed": [64, 7]}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    seal(folder, json.loads((folder / "manifest.json").read_text()))
+    return rows, windows
+
+
+def test_runs_that_differ_only_in_windows_or_samples_are_one_evidence(tmp_path):
+    rows, windows = extended(tmp_path)
+    found_rows, found_windows = (fullest_design(table) for table in analysis.load(tmp_path))
+    pd.testing.assert_frame_equal(found_rows[rows.columns], rows, check_dtype=False, check_categorical=False)
+    assert found_rows["cluster"].nunique() == 4
+    parameters = found_windows[found_windows["rule"] == "fixed"].groupby("parameter")["cluster"].nunique()
+    assert parameters.to_dict() == {7.0: 2, 64.0: 4, 256.0: 4}
+    assert len(found_windows) == len(windows) + 2 * 3
+
+
+@pytest.mark.parametrize("other", [{"seed": 1}, {"head_dim": 32}])
+def test_runs_of_another_seed_or_source_are_not_the_same_lines(tmp_path, other):
+    rows, _ = extended(tmp_path, **other)
+    loaded = analysis.load(tmp_path)[0]
+    assert len(loaded) == len(rows) * 1.5
+    assert loaded["design"].nunique() == (1 if "seed" in other else 2)
+    assert loaded["cluster"].nunique() == 6
+
+
+def test_windows_of_budget_files_stay_apart(tmp_path):
+    """Two files name their windows alike, whatever their laws."""
+    for name, file in (("a", "one.json"), ("b", "two.json")):
+        rows, windows = gaussian((64, 128, 256), 3, 2, s=0.5)
+        folder = write_run(tmp_path, name, "G", rows, windows.assign(rule="budget"), s=0.5)
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        config["windows"] = {"file": file}
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        seal(folder, json.loads((folder / "manifest.json").read_text()))
+    assert analysis.load(tmp_path)[1]["design"].nunique() == 2
+
+
 def test_the_fullest_design_stands_for_a_label(tmp_path):
     write_run(tmp_path, "short", "G", law(np.sqrt, lengths=(128, 256), clusters=9), s=0.5)
     write_run(tmp_path, "long", "G", law(np.sqrt, lengths=(128, 512), clusters=2), s=0.5)
     write_run(tmp_path, "more", "G", law(np.sqrt, lengths=(128, 512), clusters=3), s=0.5)
     write_run(tmp_path, "trial", "G", law(np.sqrt, lengths=(8192,), clusters=20), s=0.5)
     write_run(tmp_path, "else", "H", law(np.sqrt, lengths=(64,), clusters=2), s=0.6)
-    assert set(fullest_design(analysis.load(tmp_path)[0])["run"]) == {"more", "else"}
+    fullest = fullest_design(analysis.load(tmp_path)[0])
+    assert set(fullest["run"]) == {"long", "more", "else"}  # the first two differ only in samples
+    assert fullest.groupby("label", observed=True)["cluster"].nunique().to_dict() == {"G": 3, "H": 2}
 
 
 def test_labels_read_from_small_s_to_real_models(tmp_path):
@@ -125,9 +174,9 @@ def of_model(outputs, name, label, model_hash, **keys):
 
 def labels(outputs):
     rows, windows = analysis.load(outputs)
-    found = rows.groupby("run", observed=True)["label"].first().astype(str).to_dict()
-    assert windows.groupby("run", observed=True)["label"].first().astype(str).to_dict() == found
-    return found
+    of_rows = rows.groupby("run", observed=True)["label"].first().astype(str).to_dict()
+    assert windows.groupby("run", observed=True)["label"].first().astype(str).to_dict() == of_rows
+    return of_rows
 
 
 def test_two_models_of_one_name_are_told_apart_by_their_folders(tmp_path):
@@ -144,7 +193,9 @@ def test_two_models_of_one_name_are_told_apart_by_their_folders(tmp_path):
         "other": "Other",
     }
     of_model(tmp_path, "moved", "checkpoint-500", "b", model="z/runC/checkpoint-500")  # the same model elsewhere
-    assert labels(tmp_path)["moved"] == labels(tmp_path)["b"]
+    of_runs = {run.id: run.label for run in complete_runs(tmp_path)}
+    assert of_runs["moved"] == of_runs["b"]
+    assert "moved" not in labels(tmp_path)  # the same lines again
 
 
 def test_where_the_paths_do_not_differ_the_hash_does(tmp_path):
