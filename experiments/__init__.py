@@ -5,7 +5,7 @@ from pathlib import Path
 
 from experiments.numba_cache import choose_cache
 
-choose_cache(Path(__file__).parent / "measures")
+choose_cache(Path(__file__).parent / "kernels")
 # Before torch loads OpenMP: threads that wait should sleep, not spin. Two jobs that share the cores then take as long
 # as one after the other; with spinning threads they took five times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -55,9 +55,9 @@ def execute(
     machine = Machine.from_settings(job.device, job.memory_gb, job.threads)
     outputs = Path(job.outputs)
     job.source.batches()  # refuses here what cannot be measured, before anything large is loaded
-    if hasattr(job.windows, "check_source"):
-        job.windows.check_source(job.source)
-    check_fits(job, machine)
+    job.windows.check_source(job.source)
+    job.runner.check(job.source, job.selector, job.windows)
+    check_fits(job.source, job.windows, machine)
     hashes = job.source.hashes()
     identifier = run_id(job)
     folder = run_folder(outputs, identifier)
@@ -88,8 +88,8 @@ def execute(
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }
 
-    with new_record(folder, replace=job.force) as record:
-        groups = job.runner.groups(job.source, job.windows)
+    with new_record(folder, job.runner.tables, replace=job.force) as record:
+        groups = job.runner.groups(job.source, job.selector, job.windows)
         if not console.is_terminal:
             console.print(f"Measuring {job.source.label}: {groups} groups")
         advance = Progress(folder_of_job, job.source.label, groups).advance
@@ -105,7 +105,8 @@ def execute(
 
 def _track(job: Job, folder: Path, outputs: Path) -> None:
     try:
-        job.tracking.log(folder, group=job.experiment or job.source.name, outputs=outputs)
+        group = job.experiment or job.source.name
+        job.tracking.log(folder, job.runner.curves(folder), group=group, outputs=outputs)
     except Exception as error:  # whatever a tracker does, the record is already safe
         log.warning("tracking failed, the record is kept: %s", error)
 
@@ -113,7 +114,7 @@ def _track(job: Job, folder: Path, outputs: Path) -> None:
 def _say_plan(
     job: Job, machine: Machine, identifier: str, before: dict[str, Any] | None, console: Console
 ) -> dict[str, Any]:
-    what = job.runner.plan(job, machine)
+    what = job.runner.plan(job.source, job.selector, job.windows, machine)
     seconds = 0.0 if before else what.seconds
     console.print(
         f"{job.source.label} ({identifier}): "

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from experiments.machine import Machine
-from experiments.measures.block import measure_rows
+from experiments.measures.compute import Compute
+from experiments.measures.measure import measure_rows
 from experiments.measures.memory import rows_per_block
 from experiments.rows import Rows
-from experiments.schema import Job
-from experiments.selectors import each
-from experiments.sources import Batch
+from experiments.selectors import Selector
+from experiments.sources import Batch, Source
+from experiments.windows import WindowSet
 
 # Parquet bytes per row of rows.parquet and of windows.parquet, measured on finished records.
 ROW_BYTES, WINDOW_BYTES = 100, 80
@@ -32,7 +34,7 @@ class Plan:
     disk_bytes: float
 
 
-def check_fits(job: Job, machine: Machine) -> None:
+def check_fits(source: Source, windows: WindowSet, machine: Machine) -> None:
     """Refuse a job whose longest context cannot be measured in the memory that it may use, before any is taken.
 
     Raises
@@ -40,13 +42,15 @@ def check_fits(job: Job, machine: Machine) -> None:
     UserError
         If the source refuses the request, windows are too many, or not even one row fits in memory.
     """
-    longest = max(job.source.batches(), key=lambda batch: batch.keys)
-    windows, resident = len(job.windows.at(longest.keys)), job.source.resident_bytes()
-    rows_per_block(1, longest.keys, windows, longest.head_dim, machine.memory_bytes, resident)
+    longest = max(source.batches(), key=lambda batch: batch.keys)
+    count, resident = len(windows.at(longest.keys)), source.resident_bytes()
+    rows_per_block(1, longest.keys, count, longest.head_dim, machine.memory_bytes, resident)
 
 
-def plan_of_rows(job: Job, machine: Machine) -> Plan:
-    """Return the plan of a job that measures rows.
+def plan_of_rows(
+    source: Source, selectors: Sequence[Selector], windows: WindowSet, machine: Machine, windowed: Sequence[Batch]
+) -> Plan:
+    """Return the plan of a job that measures rows, and within windows those of some batches.
 
     Seconds come from a short calibration of the measures on this machine, and from the source's own estimate of its
     drawing or forward passes.
@@ -56,25 +60,25 @@ def plan_of_rows(job: Job, machine: Machine) -> Plan:
     UserError
         If the source refuses the request, or not even one row fits in memory.
     """
-    batches: list[Batch] = job.source.batches()
-    counts = {batch.keys: len(job.windows.at(batch.keys)) for batch in batches}
-    resident = job.source.resident_bytes()
+    batches = source.batches()
+    counts = {batch.keys: len(windows.at(batch.keys)) for batch in batches}
+    resident = source.resident_bytes()
     for batch in batches:
         rows_per_block(batch.rows, batch.keys, counts[batch.keys], batch.head_dim, machine.memory_bytes, resident)
-    per_entry = _seconds_per_entry(job, machine, batches[0].head_dim)
+    per_entry = _seconds_per_entry(selectors, windows, machine, batches[0].head_dim)
     entries = sum(batch.count * batch.rows * batch.keys for batch in batches)
     rows = sum(batch.count * batch.rows for batch in batches)
-    groups = sum(batch.count * counts[batch.keys] for batch in batches if job.runner.windowed(batch.variant))
+    lines = sum(batch.count * counts[batch.keys] for batch in windowed) * len(selectors)
     return Plan(
         rows=rows,
         windows=max(counts.values()),
-        seconds=job.source.seconds() + entries * per_entry,
+        seconds=source.seconds() + entries * per_entry,
         memory_bytes=PROCESS_BYTES + min(machine.memory_bytes, resident + max(b.rows * b.keys for b in batches) * 120),
-        disk_bytes=rows * ROW_BYTES + groups * WINDOW_BYTES * len(each(job.selector)),
+        disk_bytes=rows * ROW_BYTES + lines * WINDOW_BYTES,
     )
 
 
-def _seconds_per_entry(job: Job, machine: Machine, head_dim: int) -> float:
+def _seconds_per_entry(selectors: Sequence[Selector], windows: WindowSet, machine: Machine, head_dim: int) -> float:
     generator = torch.Generator().manual_seed(0)
     key_ND = torch.randn(CALIBRATION_KEYS, head_dim, generator=generator).to(machine.device)
     rows = Rows(
@@ -90,8 +94,13 @@ def _seconds_per_entry(job: Job, machine: Machine, head_dim: int) -> float:
         scale=head_dim**-0.5,
         earlier=lambda start, stop: key_ND[None, start:stop] @ key_ND[:stop].T,
     )
-    windows, selectors = job.windows.at(CALIBRATION_KEYS), each(job.selector)
-    measure_rows(rows, selectors, windows, len(rows))
-    start = time.perf_counter()
-    measure_rows(rows, selectors, windows, len(rows))
-    return (time.perf_counter() - start) / (CALIBRATION_ROWS * CALIBRATION_KEYS)
+    requested, compute = windows.at(CALIBRATION_KEYS), Compute()
+
+    def once() -> float:
+        start = time.perf_counter()
+        methods = [selector.prepare(rows.cache()) for selector in selectors]
+        measure_rows(rows, methods, requested, len(rows), compute)
+        return time.perf_counter() - start
+
+    once()
+    return once() / (CALIBRATION_ROWS * CALIBRATION_KEYS)

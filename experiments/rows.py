@@ -6,16 +6,13 @@ V value dimension, W windows, S segments of a ranked row.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from experiments.cache import Block, Cache, Earlier, log_of_power
 from experiments.errors import UserError
-
-Earlier = Callable[[int, int], Tensor]
-"""Maps positions start, stop to the scaled, masked dot products [H, stop - start, stop] of the queries there."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +32,13 @@ class Rows:
     visible_RN
         True where the query may see the key; None if every query sees every key.
     earlier
-        What was asked before these rows: the queries at any positions, of all H query heads that share these keys
-        (GQA), against the keys up to there. None where no row comes before another.
+        What was asked before these rows, by all query heads that share these keys (GQA); None where no row comes before
+        another.
     power
         None for softmax; p for attention in proportion to |scale q.k|^p, for which sets of keys are known that serve
         all queries (arXiv 2410.05462).
+    kv_head
+        The KV head of these keys; None where no other query head shares them.
     """
 
     layer: int
@@ -55,6 +54,7 @@ class Rows:
     visible_RN: Tensor | None = None
     earlier: Earlier | None = None
     power: float | None = None
+    kv_head: int | None = None
 
     def __len__(self) -> int:
         """Return the number of rows R."""
@@ -89,29 +89,35 @@ class Rows:
         check_finite(query_RD, key_ND, f"layer {self.layer}, head {self.head}")
         logits_RN = torch.mm(query_RD, key_ND.T, out=out)
         if self.power is not None:
-            logits_RN = _log_of_power(logits_RN, self.power)
+            logits_RN = log_of_power(logits_RN, self.power)
         if self.visible_RN is not None:
             logits_RN.masked_fill_(~self.visible_RN, -torch.inf)
         return logits_RN
 
-    def earlier_rows(self, start: int, stop: int) -> Tensor:
-        """Return the attention [H, stop - start, stop] of the rows at positions start..stop-1, all heads of the group.
+    def cache(self) -> Cache:
+        """Return the keys and values with all that a method may prepare from."""
+        return Cache(
+            key_GND=self.key_ND[None],
+            value_GNV=self.value_NV[None],
+            common_N=self.visible().all(0),
+            prompt=int(self.position_R.min()),
+            earlier=None if self.earlier is None else [self.earlier],
+            power=self.power,
+        )
 
-        Raises
-        ------
-        UserError
-            If no row comes before another, as in an encoder.
-        """
-        if self.earlier is None:
-            raise UserError(
-                "a selector that goes by earlier rows needs a causal source, and an encoder has none: choose another "
-                "source, or leave the selector out of a set with ~selector.parts.NAME"
-            )
-        logits_HRN = self.earlier(start, stop)
-        if self.power is not None:
-            hidden_HRN = torch.isneginf(logits_HRN)
-            logits_HRN = _log_of_power(logits_HRN, self.power).masked_fill_(hidden_HRN, -torch.inf)
-        return torch.softmax(logits_HRN, dim=-1)
+    def questions(self) -> Block:
+        """Return the rows as a method is asked about them."""
+        return Block(
+            query_RD=self.query_RD,
+            position_R=self.position_R,
+            keys=self.keys,
+            visible=self.visible,
+            head_R=torch.full_like(self.position_R, self.head),
+            layer=self.layer,
+            sample=self.sample,
+            scale=self.scale,
+            power=self.power,
+        )
 
     def visible(self) -> Tensor:
         """Return which keys each query sees [R, N]."""
@@ -136,8 +142,3 @@ def check_rows(highest_R: Tensor) -> None:
         bad = float(highest_R[~highest_R.isfinite()][0])
         what = "a row sees no key" if bad == -torch.inf else f"a row has the logit {bad}"
         raise UserError(f"{what}: no softmax is defined; give source.dtype=float32, or another checkpoint")
-
-
-def _log_of_power(product: Tensor, power: float) -> Tensor:
-    # a product of 0 has no logarithm, and its weight of 0 is the one of the least number that has
-    return power * product.abs().clamp_(min=torch.finfo(product.dtype).tiny).log_()

@@ -1,7 +1,8 @@
-"""Everything that is measured about a row, for all windows at once.
+"""Everything that is measured about a row, for all windows at once: pure functions of the exact row and the answer.
 
-`exact.py` and `sparse.py` are the reference: plain torch, any device, any order of keys. `quick.py` with `kernels.py`
-gives the same numbers on a CPU without sorting, where the most probable keys are kept. `block.py` chooses.
+`measure.py` measures what methods answer, and `output.py` is what they put out in a model. `exact.py`, `subset.py`,
+`estimate.py` and `top_k.py` are plain torch, for any device and any order of keys. `compute.py` chooses between them
+and the kernels, which give the same numbers.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from torch import Tensor
 
 
 class RowFacts(Protocol):
-    """What is known of a block of exact rows, whichever path found it."""
+    """What a window rule may ask about a block of exact rows."""
 
     @property
     def n_R(self) -> Tensor:
@@ -25,4 +26,16 @@ class RowFacts(Protocol):
 
     def count_above(self, epsilon: float) -> Tensor:
         """Return #{j: p_j > epsilon} per row [R] int64."""
+        ...
+
+
+class RankedRows(RowFacts, Protocol):
+    """A block of exact rows, whichever path ranked it."""
+
+    def statistics(self) -> dict[str, Tensor]:
+        """Return the window-free columns of rows.parquet, each [R]."""
+        ...
+
+    def measure_top_k(self, value_NV: Tensor, k_RW: Tensor) -> dict[str, Tensor]:
+        """Measure the rows that keep their k most probable keys, for every window at once."""
         ...

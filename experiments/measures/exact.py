@@ -10,7 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from experiments.measures.subset import measure_subset
 from experiments.rows import check_rows
+from experiments.tables.rows import EPSILONS, ETAS, k_min
 
 # A key this far below the row's largest logit, in nats, is measured as if it were exactly this far: e^-340 and its
 # square are still float64 numbers, so that even a selector that keeps only such keys has a row to renormalise.
@@ -20,9 +22,6 @@ FLOAT32_GAP = 80.0
 
 # "At most eta" means <= eta (1 + 1e-6): a row whose dropped mass is eta up to rounding meets eta (theory.md section 1).
 ETA_SLACK = 1e-6
-
-K_MIN_ETAS = (0.5, 0.2, 0.1, 0.05, 0.01)
-COUNT_EPSILONS = (0.1, 0.01, 0.001)
 
 
 @dataclass(frozen=True)
@@ -83,11 +82,12 @@ class ExactRows:
         )
 
     def probabilities(self, order_RN: Tensor) -> Tensor:
-        """Return the probabilities in another order of the keys, such as a selector's."""
-        if order_RN is self.order_RN:
-            return self.probability_RN
-        in_key_order_RN = torch.empty_like(self.probability_RN).scatter_(1, self.order_RN, self.probability_RN)
-        return in_key_order_RN.gather(1, order_RN)
+        """Return the probabilities in another order of the keys, such as a method's."""
+        return self.in_key_order().gather(1, order_RN)
+
+    def in_key_order(self) -> Tensor:
+        """Return the probabilities [R, N] in key order."""
+        return torch.empty_like(self.probability_RN).scatter_(1, self.order_RN, self.probability_RN)
 
     def k_min(self, eta: float) -> Tensor:
         """Return the smallest k >= 1 whose k most probable keys leave a dropped mass <= eta, per row [R] int64."""
@@ -116,6 +116,10 @@ class ExactRows:
             "participation": 1 / self.probability_RN.square().sum(-1),
             "p_max": self.probability_RN[:, 0],
             "sink_mass": sink_R,
-            **{f"k_min_{eta}": self.k_min(eta) for eta in K_MIN_ETAS},
-            **{f"count_{eps}": self.count_above(eps) for eps in COUNT_EPSILONS},
+            **{k_min(eta): self.k_min(eta) for eta in ETAS},
+            **{f"count_{eps:g}": self.count_above(eps) for eps in EPSILONS},
         }
+
+    def measure_top_k(self, value_NV: Tensor, k_RW: Tensor) -> dict[str, Tensor]:
+        """Measure the rows that keep their k most probable keys, for every window at once."""
+        return measure_subset(self.order_RN, self.probability_RN, value_NV, k_RW)

@@ -1,25 +1,15 @@
-"""Attention over the k most probable keys alone, row by row, without sorting rows.
-
-`top_k_attention` is what a model runs with; it takes the compiled path for float32 on a CPU and plain torch elsewhere,
-which is its reference.
+"""Attention over the k most probable keys alone, in plain torch.
 
 Shape letters: R rows, N keys, V value dimension.
 """
 
 from __future__ import annotations
 
-import numba
-import numpy as np
 import torch
 from torch import Tensor
 
-# Bins of equal width in the logit, below the row's largest one; what is more than 32 nats below shares the last.
-_BINS = 2049
-_BINS_PER_NAT = np.float32(64.0)
-_MANY = 0.25  # share of the keys above which one dense product is quicker than adding kept values up
 
-
-def top_k_attention(logits_RN: Tensor, value_NV: Tensor, k_R: Tensor, first_RN: Tensor | None = None) -> Tensor:
+def top_k_output(logits_RN: Tensor, value_NV: Tensor, k_R: Tensor) -> Tensor:
     """Return the outputs [R, V] of rows that attend to their `k_R` most probable keys, renormalised.
 
     Parameters
@@ -28,121 +18,13 @@ def top_k_attention(logits_RN: Tensor, value_NV: Tensor, k_R: Tensor, first_RN: 
         Scaled logits, -inf where a key is not visible.
     k_R
         Keys kept, at least 1 and at most those visible; ties go to the lower key index.
-    first_RN
-        Visible keys that are kept before all others, even if they are more than `k_R`; None for none.
     """
-    if first_RN is not None:
-        # Ranked by other logits than they are weighed by: those kept first stand a nat above the largest.
-        ranked_RN = torch.where(first_RN, logits_RN.amax(-1, keepdim=True) + 1.0, logits_RN)
-        kept_RN = _keep(ranked_RN, k_R.maximum(first_RN.sum(-1)))
-        return torch.softmax(logits_RN.masked_fill(~kept_RN, -torch.inf), dim=-1) @ value_NV.to(logits_RN.dtype)
-    if logits_RN.device.type != "cpu" or logits_RN.dtype != torch.float32:
-        return _by_sorting(logits_RN, value_NV, k_R)
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
-    if int(k_R.max()) > _MANY * logits_RN.shape[1]:
-        kept_RN = logits_RN.clone()
-        _drop(kept_RN.numpy(), k_R.numpy())
-        return torch.softmax(kept_RN, dim=-1) @ value_NV.float()
-    output_RV = np.empty((logits_RN.shape[0], value_NV.shape[1]), np.float32)
-    value = value_NV.float().contiguous().numpy()
-    _attend(logits_RN.numpy(), k_R.numpy(), value, (0,) * value.shape[1], output_RV)
-    return torch.from_numpy(output_RV)
-
-
-def _by_sorting(logits_RN: Tensor, value_NV: Tensor, k_R: Tensor) -> Tensor:
-    kept_RN = _keep(logits_RN, k_R)
+    kept_RN = top_k_mask(logits_RN, k_R)
     return torch.softmax(logits_RN.masked_fill(~kept_RN, -torch.inf), dim=-1) @ value_NV.to(logits_RN.dtype)
 
 
-def _keep(logits_RN: Tensor, k_R: Tensor) -> Tensor:
+def top_k_mask(logits_RN: Tensor, k_R: Tensor) -> Tensor:
     """Return which keys are among the k largest of their row [R, N]."""
-    if logits_RN.device.type == "cpu" and logits_RN.dtype == torch.float32:
-        left_RN = logits_RN.clone()
-        _drop(left_RN.numpy(), k_R.numpy())
-        return left_RN > -torch.inf
     order_RN = logits_RN.sort(dim=-1, descending=True, stable=True).indices
     rank_N = torch.arange(logits_RN.shape[1], device=logits_RN.device)
     return torch.zeros_like(logits_RN, dtype=torch.bool).scatter_(1, order_RN, rank_N < k_R[:, None])
-
-
-@numba.njit(cache=True, fastmath={"nnan", "nsz"})
-def _highest(logits_N):
-    """Return the largest logit; written to be vectorised, which a maximum that heeds NaN is not."""
-    highest = np.float32(-np.inf)
-    for j in range(logits_N.shape[0]):
-        highest = max(highest, logits_N[j])
-    return highest
-
-
-@numba.njit(cache=True, error_model="numpy")
-def _bins_of(logits_N, highest, bin_N):
-    """Fill in the bin number of each key; written to be vectorised."""
-    for j in range(logits_N.shape[0]):
-        bin_N[j] = np.int16(min((highest - logits_N[j]) * _BINS_PER_NAT, np.float32(_BINS - 1)))
-
-
-@numba.njit(cache=True, error_model="numpy")
-def _boundary(logits_N, highest, k, bin_N, count_B):
-    """Return the bin in which the k-th key lies, and the sorted keys of that bin that are kept."""
-    _bins_of(logits_N, highest, bin_N)
-    count_B[:] = 0
-    for j in range(logits_N.shape[0]):
-        count_B[bin_N[j]] += 1
-    above, b = 0, 0
-    while above + count_B[b] < k:
-        above += count_B[b]
-        b += 1
-    inside = np.empty(count_B[b], np.int64)
-    filled = 0
-    for j in range(logits_N.shape[0]):
-        if bin_N[j] == b:
-            inside[filled] = j
-            filled += 1
-    if k - above < filled:
-        gap = np.empty(filled, np.float32)
-        for i in range(filled):
-            gap[i] = highest - logits_N[inside[i]]
-        inside = inside[np.argsort(gap, kind="mergesort")]  # stable: ties stay in the order of their indices
-    return b, inside[: k - above]
-
-
-@numba.njit(parallel=True, cache=True, error_model="numpy")
-def _drop(logits_RN, k_R):
-    """Set every logit but the k largest of each row to -inf."""
-    keys = logits_RN.shape[1]
-    for r in numba.prange(logits_RN.shape[0]):
-        bin_N = np.empty(keys, np.int16)
-        count_B = np.empty(_BINS, np.int32)
-        b, kept = _boundary(logits_RN[r], _highest(logits_RN[r]), k_R[r], bin_N, count_B)
-        for j in kept:
-            bin_N[j] = -1
-        for j in range(keys):
-            if bin_N[j] >= b:
-                logits_RN[r, j] = -np.inf
-
-
-@numba.njit(parallel=True, cache=True, error_model="numpy", fastmath={"contract"})
-def _attend(logits_RN, k_R, value_NV, lanes, output_RV):
-    """Add up the values of the kept keys alone; `lanes` is a tuple of V zeros, a constant length to the compiler."""
-    keys, width = logits_RN.shape[1], len(lanes)
-    for r in numba.prange(logits_RN.shape[0]):
-        bin_N = np.empty(keys, np.int16)
-        count_B = np.empty(_BINS, np.int32)
-        highest = _highest(logits_RN[r])
-        b, inside = _boundary(logits_RN[r], highest, k_R[r], bin_N, count_B)
-        kept = np.empty(k_R[r], np.int64)
-        filled = len(inside)
-        kept[:filled] = inside
-        for j in range(keys):
-            if bin_N[j] < b:
-                kept[filled] = j
-                filled += 1
-        sum_V = np.zeros(width, np.float32)
-        total = np.float32(0.0)
-        for j in kept:
-            w = np.exp(logits_RN[r, j] - highest)
-            total += w
-            for v in range(width):
-                sum_V[v] += w * value_NV[j, v]
-        for v in range(width):
-            output_RV[r, v] = sum_V[v] / total

@@ -1,11 +1,11 @@
-"""Run a model within one window of a set, or densely, and count the keys that its rows keep.
+"""Run a model by a method within one window of a set, or densely, and count the keys that its rows keep.
 
 Shape letters: R rows, N positions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,8 +14,11 @@ import torch
 from torch import Tensor
 
 from experiments.measures import RowFacts
+from experiments.measures.compute import Compute
+from experiments.models.attend import attend_by
+from experiments.models.earlier import EarlierQueries
 from experiments.models.probe import Attention, watch
-from experiments.models.sparse_forward import attend_to_top_k
+from experiments.selectors import Selector
 from experiments.windows import Windows
 
 
@@ -40,20 +43,21 @@ class Kept:
 @contextmanager
 def within(
     model: Any,
+    selector: Selector,
     windows: Windows,
     index: int,
     tokens: int,
-    *,
-    layers: Collection[int] | None = None,
-    keep_first: int = 0,
-    keep_recent: int = 0,
+    compute: Compute,
+    **options: Any,
 ) -> Iterator[Kept]:
-    """Let the rows of a model attend within window number `index`; see `attend_to_top_k`.
+    """Let the rows of a model attend by a method within window number `index`.
 
     Parameters
     ----------
     tokens
         The longest context that is read inside.
+    options
+        As of `attend_by`.
     """
     kept, window = Kept(tokens), windows.only(index)
     of_head: dict[tuple[int, int], Windows] = {}
@@ -65,16 +69,18 @@ def within(
         kept.add(position_R, k_R)
         return k_R
 
-    with attend_to_top_k(model, keys_kept, layers=layers, keep_first=keep_first, keep_recent=keep_recent):
+    with attend_by(model, selector, keys_kept, compute, **options):
         yield kept
 
 
 @contextmanager
-def densely(model: Any, tokens: int) -> Iterator[Kept]:
-    """Let the rows of a model attend as they do, and count the keys that they see."""
+def densely(model: Any, tokens: int, earlier: EarlierQueries | None = None) -> Iterator[Kept]:
+    """Let the rows of a model attend as they do, and count the keys that they see; `earlier` keeps their queries."""
     kept = Kept(tokens)
 
     def count(attention: Attention) -> None:
+        if earlier is not None:
+            earlier.add(attention)
         heads, queries, keys = len(attention.query_HND), attention.query_HND.shape[1], attention.key_GND.shape[1]
         position_R = attention.first + torch.arange(queries, device=attention.query_HND.device)
         if attention.mask is None:

@@ -20,7 +20,7 @@ import platform
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ from torch import Tensor
 from experiments.durable import sync
 from experiments.errors import UserError
 from experiments.records.identity import SCHEMA_VERSION
+from experiments.tables import PARQUET, Table
+from experiments.tables.attention import ATTENTION
 
 PARTIAL = ".partial-"
 REPLACED = "-replaced"  # what a folder that gives way to a new one is called meanwhile
@@ -103,20 +105,24 @@ def _sha256(path: Path) -> str:
 
 
 class Record:
-    """The files of a run while it is measured: growing tables, of which a runner fills its own, and matrices."""
+    """The files of a run while it is measured: the growing tables of its runner, and matrices."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, tables: Sequence[Table]) -> None:
         self.folder = folder
-        self.rows = _GrowingTable(folder / "rows.parquet")
-        self.windows = _GrowingTable(folder / "windows.parquet")
-        self.losses = _GrowingTable(folder / "losses.parquet")
-        self.retrieval = _GrowingTable(folder / "retrieval.parquet")
-        self.decoding = _GrowingTable(folder / "decoding.parquet")
+        self._growing = {table: GrowingTable(folder / table.file, table) for table in tables if table.suffix == PARQUET}
         self._matrices: dict[str, Tensor] = {}
         self._facts: dict[str, dict[str, object]] = {}
 
-    def add_matrix(self, name: str, matrix: Tensor, facts: dict[str, object]) -> None:
+    def append(self, table: Table, lines: dict[str, np.ndarray]) -> None:
+        """Add lines to a table of the runner's, given as columns of equal length, in any order."""
+        self._growing[table].append(lines)
+
+    def add_matrix(self, table: Table, matrix: Tensor, facts: dict[str, object]) -> None:
         """Keep one attention matrix and what its cells stand for."""
+        if set(facts) != set(table.columns):
+            raise ValueError(f"{table.file}: facts {sorted(facts)}, but {sorted(table.columns)} are declared")
+        layer, head, sample, length = (facts[key.name] for key in table.keys)
+        name = f"layer{layer:02d}.head{head:02d}.sample{sample}.length{length}"
         self._matrices[name] = matrix
         self._facts[name] = facts
 
@@ -128,20 +134,19 @@ class Record:
         UserError
             If no line was written: there is nothing that a record could say.
         """
-        tables = (self.rows, self.windows, self.losses, self.retrieval, self.decoding)
-        for table in tables:
+        for table in self._growing.values():
             table.close()
-        if not any(table.lines for table in tables):
+        if not any(table.lines for table in self._growing.values()):
             raise UserError("nothing was measured, so nothing is recorded: give layers, heads, lengths and samples")
         if self._matrices:
             metadata = {"matrices": json.dumps(self._facts)}
-            save_file(self._matrices, self.folder / "attention.safetensors", metadata=metadata)
+            save_file(self._matrices, self.folder / ATTENTION.file, metadata=metadata)
         (self.folder / "config.yaml").write_text(config_yaml)
         seal(self.folder, manifest())
 
 
 @contextlib.contextmanager
-def new_record(folder: Path, *, replace: bool = False) -> Iterator[Record]:
+def new_record(folder: Path, tables: Sequence[Table], *, replace: bool = False) -> Iterator[Record]:
     """Give a record to write, and put it in place as `folder` once the context ends without an error.
 
     An older folder of the same run is replaced if it is damaged or `replace` is set; otherwise another process was
@@ -158,7 +163,7 @@ def new_record(folder: Path, *, replace: bool = False) -> Iterator[Record]:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock = _make_draft(partial)
-        yield Record(partial)
+        yield Record(partial, tables)
         for path in partial.iterdir():
             sync(path)
         sync(partial)
@@ -263,19 +268,21 @@ def _renamed(source: Path, target: Path) -> bool:
     return True
 
 
-class _GrowingTable:
+class GrowingTable:
     """A parquet file that grows by groups of lines, so that a long run does not hold its table in memory."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, table: Table) -> None:
         self._path = path
+        self._table = table
         self._held: list[dict[str, np.ndarray]] = []
         self._writer: pq.ParquetWriter | None = None
         self.lines = 0
 
-    def append(self, columns: dict[str, np.ndarray]) -> None:
-        """Add lines, given as columns of equal length."""
-        self._held.append(columns)
-        self.lines += len(next(iter(columns.values())))
+    def append(self, lines: dict[str, np.ndarray]) -> None:
+        """Add lines, given as columns of equal length; raise ValueError unless they are those that are declared."""
+        self._table.check(lines)
+        self._held.append(lines)
+        self.lines += len(next(iter(lines.values())))
         if len(self._held) >= GROUPS_HELD:
             self._flush()
 
@@ -288,7 +295,8 @@ class _GrowingTable:
     def _flush(self) -> None:
         if not self._held:
             return
-        table = pa.table({name: np.concatenate([columns[name] for columns in self._held]) for name in self._held[0]})
+        held = {name: np.concatenate([lines[name] for lines in self._held]) for name in self._table.columns}
+        table = pa.table(held)
         if self._writer is None:
             self._writer = pq.ParquetWriter(self._path, table.schema)
         self._writer.write_table(table)

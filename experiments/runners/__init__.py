@@ -1,20 +1,21 @@
-"""What a job does with its source, selector and windows. One file per runner; the class is its own Hydra schema.
-
-A runner has `name: str` and
-
-- `groups(source, windows)`: how often `run` will call `advance`;
-- `plan(job, machine)`: what a job costs;
-- `run(source, selector, windows, machine, seed, record, advance)`: measures, appends to the record, and calls `advance`
-  after each group;
-- `findings(folder, manifest)`: what there is to say of a finished record.
-"""
+"""What a job does with its source, methods and windows. One file per runner; the class is its own Hydra schema."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+import pandas as pd
 from rich.console import RenderableType
+
+from experiments.machine import Machine
+from experiments.tables import Table
+
+if TYPE_CHECKING:  # they know of runners themselves
+    from experiments.plan import Plan
+    from experiments.records.folder import Record
 
 
 @dataclass(frozen=True)
@@ -23,3 +24,43 @@ class Findings:
 
     shown: list[RenderableType]
     facts: dict[str, Any]
+
+
+class Runner(Protocol):
+    """What a job asks of its runner; `tables` are those that it writes."""
+
+    name: str
+    tables: ClassVar[tuple[Table, ...]]
+
+    def check(self, source: Any, selector: Any, windows: Any) -> None:
+        """Raise UserError if the request cannot be run, before anything large is loaded."""
+        ...
+
+    def groups(self, source: Any, selector: Any, windows: Any) -> int:
+        """Return how often `run` will call `advance`."""
+        ...
+
+    def plan(self, source: Any, selector: Any, windows: Any, machine: Machine) -> Plan:
+        """Return what a job costs."""
+        ...
+
+    def run(
+        self,
+        source: Any,
+        selector: Any,
+        windows: Any,
+        machine: Machine,
+        seed: int,
+        record: Record,
+        advance: Callable[[], None],
+    ) -> None:
+        """Measure, append to the record, and call `advance` after each group."""
+        ...
+
+    def findings(self, folder: Path, manifest: dict[str, Any]) -> Findings:
+        """Return what there is to say of a finished record."""
+        ...
+
+    def curves(self, folder: Path) -> pd.DataFrame:
+        """Return what a dashboard draws of a finished record: curves over context length, the index."""
+        ...

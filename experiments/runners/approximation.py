@@ -2,35 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor
 
 from experiments import summary
+from experiments.curves import curves_over_length
 from experiments.errors import UserError
 from experiments.machine import Machine
-from experiments.measures.block import measure_rows
+from experiments.measures.compute import Compute
 from experiments.measures.matrix import attention_matrix
+from experiments.measures.measure import measure_rows
 from experiments.measures.memory import rows_per_block
 from experiments.plan import Plan, plan_of_rows
 from experiments.ranges import MOST_LOGIT, check_range
 from experiments.records.folder import Record
 from experiments.rows import Rows
 from experiments.runners import Findings
-from experiments.schema import Job
-from experiments.selectors import Selector, each
-from experiments.sources import MatrixRequest, Source
+from experiments.selectors import Answering, Selector
+from experiments.selectors.several import each
+from experiments.sources import MatrixRequest
+from experiments.tables import Table as RecordTable
+from experiments.tables.attention import ATTENTION
+from experiments.tables.place import HEAD, LAYER, LENGTH, SAMPLE, VARIANT
+from experiments.tables.rows import ROWS
+from experiments.tables.windows import MEANS, WINDOWS
 from experiments.windows import Windows
-from experiments.windows.standard import Standard
 
-# Means over rows, as windows.parquet names them; the output errors are ratios of RMS and made apart.
-MEANS = ("dropped_mass", "tv", "kl", "linf_truncated", "linf_renormalised", "l2_truncated", "l2_renormalised")
-
+KEYS = (LAYER, HEAD, SAMPLE, VARIANT, LENGTH)
+MATRIX_KEYS = [column.name for column in ATTENTION.keys]
 MOST_CELLS = 8192  # a side of a recorded matrix
 
 
@@ -44,6 +50,7 @@ class Approximation:
     matrix_size: int = 512
     window_variants: list[str] | None = None
     score_power: float | None = None
+    tables: ClassVar[tuple[RecordTable, ...]] = (ROWS, WINDOWS, ATTENTION)
 
     def __post_init__(self) -> None:
         check_range("runner.score_power", self.score_power, above=0, most=MOST_LOGIT)  # null: softmax
@@ -55,21 +62,24 @@ class Approximation:
         """Return every field; for softmax, without the power, as records were named before there was one."""
         return {name: value for name, value in asdict(self).items() if name != "score_power" or value is not None}
 
+    def check(self, source: Any, selector: Any, windows: Any) -> None:
+        """Raise UserError if no measured variant has windows, or matrices are asked for and of no measured head."""
+        self._check_matrices(source)
+        self._check_variants(source)
+
     def run(
         self,
-        source: Source,
-        selector: Selector,
-        windows: Standard,
+        source: Any,
+        selector: Any,
+        windows: Any,
         machine: Machine,
         seed: int,
         record: Record,
         advance: Callable[[], None],
     ) -> None:
         """Measure everything that `source` pushes; call `advance` after each group of rows."""
-        self._check_matrices(source)
-        self._check_variants(source)
-        resident = source.resident_bytes()
-        selectors = each(selector)
+        resident, compute = source.resident_bytes(), Compute()
+        methods = Prepared(each(selector))
 
         def block_size(rows: Rows, count: int) -> int:
             width = rows.value_NV.shape[1]
@@ -79,27 +89,20 @@ class Approximation:
             windowed = self.windowed(rows.variant)
             if self.score_power is not None:
                 rows = replace(rows, power=self.score_power, variant=f"{rows.variant}, |x|^{self.score_power:g}")
-            asked = windows.at(rows.length).of_head(rows.layer, rows.head) if windowed else Windows([], [])
-            statistics, measured = measure_rows(rows, selectors, asked, block_size(rows, len(asked)))
-            record.rows.append(_row_columns(rows, statistics, measured[0]["output"]))
-            for chosen, of_selector in zip(selectors, measured, strict=True):
+            requested = windows.at(rows.length).of_head(rows.layer, rows.head) if windowed else Windows([], [])
+            size = block_size(rows, len(requested))
+            statistics, measured = measure_rows(rows, methods.of(rows), requested, size, compute)
+            record.append(ROWS, _row_columns(rows, statistics, measured[0]["output"]))
+            for method, of_method in zip(methods.selectors, measured, strict=True):
                 if windowed:
-                    record.windows.append(_window_columns(rows, chosen, asked, statistics, of_selector))
+                    record.append(WINDOWS, _window_columns(rows, method, requested, statistics, of_method))
             advance()
 
         def on_matrix(rows: Rows) -> None:
             matrix, query_pool, key_pool = attention_matrix(rows, self.matrix_size, block_size(rows, 1))
-            name = f"layer{rows.layer:02d}.head{rows.head:02d}.sample{rows.sample}.length{rows.length}"
-            facts: dict[str, object] = {
-                "layer": rows.layer,
-                "head": rows.head,
-                "sample": rows.sample,
-                "length": rows.length,
-                "query_pool": query_pool,
-                "key_pool": key_pool,
-                "kind": "full" if query_pool == key_pool == 1 else "pooled",
-            }
-            record.add_matrix(name, matrix, facts)
+            kind = "full" if query_pool == key_pool == 1 else "pooled"
+            facts = {"query_pool": query_pool, "key_pool": key_pool, "kind": kind}
+            record.add_matrix(ATTENTION, matrix, {name: getattr(rows, name) for name in MATRIX_KEYS} | facts)
 
         source.stream(
             on_rows,
@@ -109,18 +112,19 @@ class Approximation:
             record=on_matrix,
         )
 
-    def groups(self, source: Source, windows: Standard) -> int:
+    def groups(self, source: Any, selector: Any, windows: Any) -> int:
         """Return how many groups of rows (head x length x sample) there are."""
         return sum(batch.count for batch in source.batches())
 
-    def plan(self, job: Job, machine: Machine) -> Plan:
+    def plan(self, source: Any, selector: Any, windows: Any, machine: Machine) -> Plan:
         """Return what a job costs."""
-        return plan_of_rows(job, machine)
+        measured = [batch for batch in source.batches() if self.windowed(batch.variant)]
+        return plan_of_rows(source, each(selector), windows, machine, measured)
 
     def findings(self, folder: Path, manifest: dict[str, Any]) -> Findings:
         """Return the summary of the two tables."""
-        rows = pd.read_parquet(folder / "rows.parquet", columns=summary.ROW_COLUMNS)
-        windows = pd.read_parquet(folder / "windows.parquet", columns=summary.WINDOW_COLUMNS)
+        rows = pd.read_parquet(folder / ROWS.file, columns=summary.ROW_COLUMNS)
+        windows = pd.read_parquet(folder / WINDOWS.file, columns=summary.WINDOW_COLUMNS)
         selectors = windows["selector"].unique()
         label = manifest["label"] if selectors[0] == "oracle" else f"{manifest['label']}, keys kept by {selectors[0]}"
         title = f"{label}: {len(rows)} rows in {manifest['seconds']:.0f} s, peak {manifest['peak_rss_mb']:.0f} MB"
@@ -132,11 +136,15 @@ class Approximation:
             shown.append(summary.selectors(windows))
         return Findings([part for part in shown if part], {"label": label, **summary.findings(rows, first)})
 
+    def curves(self, folder: Path) -> pd.DataFrame:
+        """Return the means over heads and samples of k_min and of the errors of each window."""
+        return curves_over_length(pd.read_parquet(folder / ROWS.file), pd.read_parquet(folder / WINDOWS.file))
+
     def windowed(self, variant: str) -> bool:
         """Say whether windows of the rows of a variant are recorded, or the rows alone."""
         return self.window_variants is None or variant in self.window_variants
 
-    def _check_variants(self, source: Source) -> None:
+    def _check_variants(self, source: Any) -> None:
         """Raise UserError if the windows of no measured variant are recorded."""
         measured = sorted({batch.variant for batch in source.batches()})
         if not any(map(self.windowed, measured)):
@@ -145,7 +153,7 @@ class Approximation:
                 f"choose among {', '.join(measured)}, or null for all"
             )
 
-    def _check_matrices(self, source: Source) -> None:
+    def _check_matrices(self, source: Any) -> None:
         """Raise UserError if matrices are asked for and no measured head is among them."""
         if not self.matrix_layers and not self.matrix_heads:
             return
@@ -157,20 +165,36 @@ class Approximation:
             )
 
 
-def _place(rows: Rows) -> dict[str, Any]:
-    return {
-        "layer": rows.layer,
-        "head": rows.head,
-        "sample": rows.sample,
-        "variant": rows.variant,
-        "length": rows.length,
-    }
+class Prepared:
+    """Methods, prepared once for the query heads that share a KV head."""
+
+    def __init__(self, selectors: Sequence[Selector]) -> None:
+        self.selectors = selectors
+        self._kv_head: tuple[int, int, int] | None = None
+        self._held: dict[tuple[str, int], tuple[Tensor, list[Answering]]] = {}
+
+    def of(self, rows: Rows) -> list[Answering]:
+        """Return what answers for rows."""
+        cache = rows.cache()
+        if rows.kv_head is None:  # no other head will ask
+            return [selector.prepare(cache) for selector in self.selectors]
+        if self._kv_head != (rows.sample, rows.layer, rows.kv_head):
+            self._kv_head = (rows.sample, rows.layer, rows.kv_head)
+            self._held.clear()
+        key = (rows.variant, rows.length)
+        if key not in self._held or not torch.equal(self._held[key][0], cache.common_N):
+            self._held[key] = cache.common_N, [selector.prepare(cache) for selector in self.selectors]
+        return self._held[key][1]
+
+
+def _keys(rows: Rows, lines: int) -> dict[str, Any]:
+    return {column.name: np.repeat(getattr(rows, column.name), lines) for column in KEYS}
 
 
 def _row_columns(rows: Rows, statistics: dict[str, Tensor], output_R: Tensor) -> dict[str, Any]:
     columns = {name: values_R.numpy() for name, values_R in statistics.items()}
-    place = {name: np.repeat(value, len(rows)) for name, value in _place(rows).items()}
-    return place | {"position": rows.position_R.cpu().numpy()} | columns | {"output_norm": output_R.sqrt().numpy()}
+    keys = _keys(rows, len(rows)) | {"position": rows.position_R.cpu().numpy()}
+    return keys | columns | {"output_norm": output_R.sqrt().numpy()}
 
 
 def _window_columns(
@@ -178,14 +202,14 @@ def _window_columns(
 ) -> dict[str, Any]:
     output = measured["output"].mean()
     k_RW, n_R1 = measured["k"].double(), statistics["n"].double()[:, None]
-    place = {name: np.repeat(value, len(windows)) for name, value in _place(rows).items()}
-    return place | {
-        "rows": np.repeat(len(rows), len(windows)),
+    return _keys(rows, len(windows)) | {
         "selector": np.repeat(selector.name, len(windows)),
         **{name: np.array(values) for name, values in windows.columns().items()},
+        "rows": np.repeat(len(rows), len(windows)),
         "k": k_RW.mean(0).numpy(),
         "keys_read": selector.keys_read(n_R1, k_RW, rows.key_ND.shape[1]).mean(0).numpy(),
-        **{name: measured[name].mean(0).numpy() for name in MEANS},
-        "output_error_truncated": (measured["output_truncated"].mean(0) / output).sqrt().numpy(),
-        "output_error_renormalised": (measured["output_renormalised"].mean(0) / output).sqrt().numpy(),
+        # over rows that have a value: an estimate may fail, or have none at so small a budget
+        **{column.name: measured[column.name].nanmean(0).numpy() for column in MEANS},
+        "output_error_truncated": (measured["output_truncated"].nanmean(0) / output).sqrt().numpy(),
+        "output_error_renormalised": (measured["output_renormalised"].nanmean(0) / output).sqrt().numpy(),
     }

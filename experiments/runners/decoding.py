@@ -1,8 +1,9 @@
 """The decoding runner: seconds and bytes of one decode step's attention, dense and over the kept keys alone.
 
 Both read the same cache, the keys and values that the model has made of the text. Selecting is timed apart: the oracle
-reads every key to rank them, so what is left to gain with it is the reading of the values; a selector with an index of
-its own searches that instead, and what it took to make the index of a whole cache is timed too.
+reads every key to rank them, so what is left to gain with it is the reading of the values; a method with an index of
+its own searches that instead, one that does not look at the query has found its keys beforehand, and what it took to
+prepare a method for a whole cache is timed too.
 
 Shape letters: H query heads, G KV heads, N keys, D head dimension.
 """
@@ -11,9 +12,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -22,17 +25,25 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from experiments.answers import Answer, Estimate, Kept, Subset
+from experiments.cache import Block
+from experiments.curves import means_of_windows
 from experiments.errors import UserError
 from experiments.machine import Machine
+from experiments.models.phases import DECODE, checked_windows
 from experiments.plan import PROCESS_BYTES, Plan
 from experiments.ranges import check_range
 from experiments.records.folder import Record
 from experiments.runners import Findings
-from experiments.runners.language import DECODE, DENSE, checked_windows, window_name
-from experiments.schema import Job
-from experiments.selectors import Found, Search, Selector, each
-from experiments.sources import Source
-from experiments.windows import Windows
+from experiments.selectors import Answering, Selector
+from experiments.selectors.several import each
+from experiments.tables import Table as RecordTable
+from experiments.tables.decoding import DECODING
+from experiments.tables.place import window_name
+from experiments.windows import DENSE, Windows
+
+if TYPE_CHECKING:
+    from experiments.models.earlier import EarlierQueries
 
 LINE_BYTES = 80
 MOST_REPEATS = 1_000_000
@@ -45,29 +56,40 @@ class Decoding:
 
     repeats: int = 7
     name: str = "decoding"
+    tables: ClassVar[tuple[RecordTable, ...]] = (DECODING,)
 
     def __post_init__(self) -> None:
         check_range("runner.repeats", self.repeats, least=1, most=MOST_REPEATS)
 
-    def groups(self, source: Source, windows: Any) -> int:
+    def check(self, source: Any, selector: Any, windows: Any) -> None:
+        """Raise UserError if the source is no language model, or a window is not one of the context length alone."""
+        asked = checked_windows(source, windows, self.name)
+        for looks, name in ((asked.etas, "top_p"), (asked.epsilons, "thresholds")):
+            if looks:
+                raise UserError(
+                    f"runner=decoding times windows of the context length alone: leave out windows.{name} (give "
+                    f"windows.{name}=[])"
+                )
+
+    def groups(self, source: Any, selector: Any, windows: Any) -> int:
         """Return how often `run` will call `advance`: once per length, window and sample."""
         return source.samples * len(source.lengths) * len(checked_windows(source, windows, self.name))
 
-    def plan(self, job: Job, machine: Machine) -> Plan:
+    def plan(self, source: Any, selector: Any, windows: Any, machine: Machine) -> Plan:
         """Return what a job costs."""
-        groups, timed = self.groups(job.source, job.windows), len(_with_index(job.selector))
+        timed = self.groups(source, selector, windows) * len(each(selector))
         return Plan(
-            rows=groups * timed,
-            windows=len(checked_windows(job.source, job.windows, self.name)),
-            seconds=job.source.seconds() + groups * timed * self.repeats * STEP_SECONDS,
-            memory_bytes=PROCESS_BYTES + job.source.resident_bytes(),
-            disk_bytes=groups * timed * LINE_BYTES,
+            rows=timed,
+            windows=len(checked_windows(source, windows, self.name)),
+            seconds=source.seconds() + timed * self.repeats * STEP_SECONDS,
+            memory_bytes=PROCESS_BYTES + source.resident_bytes(),
+            disk_bytes=timed * LINE_BYTES,
         )
 
     def run(
         self,
         source: Any,
-        selector: Selector,
+        selector: Any,
         windows: Any,
         machine: Machine,
         seed: int,
@@ -79,38 +101,40 @@ class Decoding:
         Raises
         ------
         UserError
-            If the source is no causal language model, a window is not a function of the context length alone, or a
-            selector has no index.
+            If the model is no causal language model.
         """
         from experiments.models.context import Context
+        from experiments.models.earlier import EarlierQueries
         from experiments.models.language_model import open_language_model
+        from experiments.models.windowed import densely
 
-        asked = checked_windows(source, windows, self.name)
-        selectors = _with_index(selector)
+        asked, methods = checked_windows(source, windows, self.name), each(selector)
         documents = source.documents(seed)
         contexts = [[n - m for n in source.lengths for m in (0, 1)]]
         model = open_language_model(source, machine.device, documents[0], contexts, self.name, cached=True)
+        earlier = EarlierQueries() if any(method.traits.looks_back for method in methods) else None
         for sample, token_N in enumerate(documents):
             context = Context(model)
-            context.read(token_N[:-1])
+            with densely(model, len(token_N), earlier) if earlier is not None else nullcontext():
+                context.read(token_N[:-1])
             for length in sorted(source.lengths, reverse=True):
                 context.forget(length - 1)
-                place = {"sample": sample, "phase": DECODE, "length": length, "repeats": self.repeats}
-                indices = [_Indices(chosen) for chosen in selectors]
-                for w in range(len(asked)):
-                    for index in indices:
+                facts = {"sample": sample, "phase": DECODE, "length": length}
+                layers = [Prepared(method, sample, earlier) for method in methods]
+                for w, name in enumerate(asked.names()):
+                    for prepared in layers:
                         steps = [
-                            _decode(model, context, token_N[length - 1 : length], index, asked.only(w))
+                            _decode(model, context, token_N[length - 1 : length], prepared, asked.only(w))
                             for _ in range(1 + self.repeats)
                         ]
-                        facts = place | {"selector": index.selector.name} | window_name(asked, w) | _line(steps)
-                        facts["index_seconds"] = index.seconds["index_seconds"]
-                        record.decoding.append({name: np.array([value]) for name, value in facts.items()})
+                        line = facts | {"selector": prepared.method.name, **name, "repeats": self.repeats}
+                        line |= _line(steps) | {"index_seconds": prepared.seconds["index_seconds"]}
+                        record.append(DECODING, {column: np.array([value]) for column, value in line.items()})
                     advance()
 
     def findings(self, folder: Path, manifest: dict[str, Any]) -> Findings:
         """Return a table of milliseconds per decode step."""
-        steps = pd.read_parquet(folder / "decoding.parquet")
+        steps = pd.read_parquet(folder / DECODING.file)
         title = (
             f"{manifest['label']}, {DECODE}: all layers' attention for one token, ms, median of "
             f"{steps['repeats'].max()};\n"
@@ -133,37 +157,31 @@ class Decoding:
         means = steps.groupby(window, sort=False).mean(numeric_only=True)
         for _, line in means.reset_index().iterrows():
             times = (line["dense_seconds"], line["select_seconds"], line["attend_seconds"])
-            scale = "" if line["scale"] == 1 else f" x {line['scale']:.3g}"
             table.add_row(
                 f"{line['length']:.0f}",
                 *([line["selector"]] if several else []),
-                f"{line['rule']} {line['parameter']:.4g}{scale}",
+                window_name(line["rule"], line["parameter"], line["scale"]),
                 f"{line['k']:.0f}",
                 *(f"{1e3 * seconds:.1f}" for seconds in times),
                 f"{times[0] / (times[1] + times[2]):.1f}",
             )
         return Findings([table], {})
 
-
-def _with_index(selector: Any) -> list[Any]:
-    """Return the selectors to time; raise UserError if one cannot be, for it has no index."""
-    chosen = each(selector)
-    if bad := [part.name for part in chosen if not hasattr(part, "index")]:
-        raise UserError(
-            f"selector={bad[0]}: runner=decoding times selectors that search an index of their own: "
-            "choose oracle, sinks, sliding, quest, sort_lsh or magic_pig, or selector=indexed for all"
+    def curves(self, folder: Path) -> pd.DataFrame:
+        """Return the seconds of a decode step, per window."""
+        return means_of_windows(
+            pd.read_parquet(folder / DECODING.file), ["dense_seconds", "select_seconds", "attend_seconds"]
         )
-    return chosen
 
 
-def _decode(model: Any, context: Any, token_1: Tensor, index: _Indices, window: Windows) -> _Step:
+def _decode(model: Any, context: Any, token_1: Tensor, prepared: Prepared, window: Windows) -> _Step:
     """Decode a token, forget it again and return what it took."""
     from experiments.models.probe import Attention, intercept
 
     step, before = _Step(), len(context)
 
     def attend(attention: Attention) -> Tensor:
-        return step.attend(attention, index, window)
+        return step.attend(attention, prepared, window)
 
     with intercept(model, attend), step.timed("step_seconds"):
         context.read(token_1)
@@ -179,20 +197,51 @@ def _line(steps: list[_Step]) -> dict[str, float]:
     return {"k": first.kept / first.rows, **sizes, **medians}
 
 
-class _Indices:
-    """One selector's index of every layer, made once and timed; the token decoded is the last of its keys."""
+class Prepared:
+    """One method, prepared for every layer's cache, once and timed; the token decoded is the last of its keys."""
 
-    def __init__(self, selector: Any) -> None:
-        self.selector = selector
+    def __init__(self, method: Selector, sample: int, earlier: EarlierQueries | None) -> None:
+        self.method = method
         self.seconds = {"index_seconds": 0.0}
-        self._of_layer: dict[int, Search] = {}
+        self._sample = sample
+        self._earlier = earlier
+        self._of_layer: dict[int, Answering] = {}
+        self._known: dict[tuple[int, int], Kept] = {}
 
-    def of(self, layer: int, key_GND: Tensor) -> Search:
-        """Return the search of a layer among the keys that its last query sees."""
-        if layer not in self._of_layer:
+    def answer(self, attention: Any) -> Answer:
+        """Return the method's answer for a layer's last query, a row of each query head.
+
+        A method that does not look at the query knows the keys before it comes, and that is part of preparing.
+        """
+        from experiments.models.attend import cache_of
+
+        keys, heads = attention.key_GND.shape[1], len(attention.query_HND)
+        device = attention.key_GND.device
+        if attention.layer not in self._of_layer:
+            if self._earlier is not None:
+                self._earlier.add(attention)
             with _Timer(self.seconds, "index_seconds"):
-                self._of_layer[layer] = self.selector.index(key_GND)
-        return self._of_layer[layer]
+                cache = cache_of(attention, list(range(len(attention.key_GND))), self._earlier)
+                self._of_layer[attention.layer] = self.method.prepare(cache)
+        block = Block(
+            query_RD=attention.query_HND[:, 0],
+            position_R=torch.full((heads,), keys - 1, device=device),
+            keys=keys,
+            visible=lambda: torch.ones(heads, keys, dtype=torch.bool, device=device),
+            head_R=torch.arange(heads, device=device),
+            layer=attention.layer,
+            sample=self._sample,
+            scale=attention.scale,
+        )
+        answer = self._of_layer[attention.layer](block)
+        if not isinstance(answer, Subset) or self.method.traits.looks_at_query:
+            return answer
+        return Subset(answer.order, quick_first=partial(self._beforehand, attention.layer, answer))
+
+    def _beforehand(self, layer: int, answer: Subset, k: int) -> Kept:
+        if (layer, k) not in self._known:
+            self._known[layer, k] = answer.first(k)
+        return self._known[layer, k]
 
 
 class _Visible:
@@ -202,42 +251,47 @@ class _Visible:
         self.n_R = torch.tensor([n])
 
     def k_min(self, eta: float) -> Tensor:
-        raise UserError("runner=decoding times windows of the context length alone: leave out windows.top_p")
+        raise AssertionError("windows of the row are refused beforehand")
 
     def count_above(self, epsilon: float) -> Tensor:
-        raise UserError("runner=decoding times windows of the context length alone: leave out windows.thresholds")
+        raise AssertionError("windows of the row are refused beforehand")
 
 
 class _Step:
-    """One decode step: every layer's attention done densely, and over its kept keys, each timed."""
+    """One decode step: every layer's attention done densely, and as a method answers, each timed."""
 
     def __init__(self) -> None:
         self.seconds = dict.fromkeys(("dense_seconds", "select_seconds", "attend_seconds", "step_seconds"), 0.0)
         self.kept = self.rows = self.bytes_dense = self.bytes_selected = self.bytes_attended = 0
 
-    def attend(self, attention: Any, index: _Indices, window: Windows) -> Tensor:
-        """Return the output of the kept keys [H, 1, V]."""
-        query_HD, (key_GND, value_GNV) = attention.query_HND[:, 0], _seen(attention)
+    def attend(self, attention: Any, prepared: Prepared, window: Windows) -> Tensor:
+        """Return the output of the method [H, 1, V]."""
+        attention = _seen(attention)
+        query_HD, key_GND, value_GNV = attention.query_HND[:, 0], attention.key_GND, attention.value_GNV
         heads, groups = len(query_HD), len(key_GND)
         keys, size = key_GND.shape[1], key_GND.element_size()
         width = key_GND.shape[2] + value_GNV.shape[2]
         kept = [int(window.of_head(attention.layer, head).keys(_Visible(keys))[0, 0]) for head in range(heads)]
-        search = index.of(attention.layer, key_GND)
         # The heads that share a KV head ask it together, so that dense attention copies nothing either.
         query_GSD = query_HD.reshape(groups, heads // groups, -1)
         with self.timed("dense_seconds"):
             scaled_dot_product_attention(query_GSD[None], key_GND[None], value_GNV[None], scale=attention.scale)
         with self.timed("select_seconds"):
-            found = search(query_HD, max(kept))
+            answer = prepared.answer(attention)
+            first = None if isinstance(answer, Estimate) else answer.first(max(kept))
         with self.timed("attend_seconds"):
-            output_HV = _over_kept(query_HD, key_GND, value_GNV, found, kept, attention.scale)
+            if first is None:
+                output_HV = _estimated(answer, kept, query_HD)
+            else:
+                output_HV = _over_kept(query_HD, key_GND, value_GNV, first, kept, attention.scale)
         n_H, k_H = torch.full((heads,), float(keys)), torch.tensor(kept, dtype=torch.float64)
-        searched = float((index.selector.keys_read(n_H, k_H, key_GND.shape[2]) - k_H).mean())
+        read = float(prepared.method.keys_read(n_H, k_H, key_GND.shape[2]).mean())
+        attended = float(k_H.mean()) if first is not None else read
         self.rows += heads
         self.kept += sum(kept)
         self.bytes_dense += groups * keys * width * size
-        self.bytes_selected += round(groups * searched * width * size)
-        self.bytes_attended += sum(kept) * width * size
+        self.bytes_selected += round(groups * (read - attended) * width * size)
+        self.bytes_attended += round(heads * attended * width * size)
         return output_HV[:, None]
 
     def timed(self, name: str) -> _Timer:
@@ -245,21 +299,23 @@ class _Step:
         return _Timer(self.seconds, name)
 
 
-def _seen(attention: Any) -> tuple[Tensor, Tensor]:
-    """Return the keys and values of a cache that its last query sees: a sliding layer reads its window alone."""
+def _seen(attention: Any) -> Any:
+    """Return a layer's attention over the keys that its last query sees: a sliding layer reads its window alone."""
     keys = attention.key_GND.shape[1]
     if attention.mask is None:
-        return attention.key_GND, attention.value_GNV
+        return attention
     position_1 = torch.tensor([keys - 1], device=attention.key_GND.device)
     visible_HN = torch.cat([attention.visible(head, position_1, keys) for head in range(len(attention.mask))])
     if not bool((visible_HN == visible_HN[:1]).all()):
         raise UserError(f"{attention.model}: heads of layer {attention.layer} see different keys; they are not timed")
     index_N = visible_HN[0].nonzero()[:, 0]
-    return attention.key_GND[:, index_N], attention.value_GNV[:, index_N]
+    return replace(
+        attention, key_GND=attention.key_GND[:, index_N], value_GNV=attention.value_GNV[:, index_N], mask=None
+    )
 
 
 def _over_kept(
-    query_HD: Tensor, key_GND: Tensor, value_GNV: Tensor, found: Found, kept: list[int], scale: float
+    query_HD: Tensor, key_GND: Tensor, value_GNV: Tensor, first: Kept, kept: list[int], scale: float
 ) -> Tensor:
     """Return softmax(scale q K^T) V over each head's kept keys, gathered from the cache [H, V].
 
@@ -270,14 +326,14 @@ def _over_kept(
     UserError
         If keys are weighed, for they are for one number of them, and heads keep different numbers.
     """
-    heads, most = found.key_HK.shape
+    heads, most = first.key_RK.shape
     groups, keys, _ = key_GND.shape
     device = key_GND.device
     start_H1 = (torch.arange(heads, device=device) // (heads // groups) * keys)[:, None]
-    flat = (start_H1 + found.key_HK).flatten()
+    flat = (start_H1 + first.key_RK).flatten()
     key_HKD = key_GND.reshape(groups * keys, -1).index_select(0, flat).view(1, heads, most, -1)
     value_HKV = value_GNV.reshape(groups * keys, -1).index_select(0, flat).view(1, heads, most, -1)
-    added = None if found.log_weight_HK is None else found.log_weight_HK.to(query_HD.dtype)[None, :, None]
+    added = None if first.log_weight_RK is None else first.log_weight_RK.to(query_HD.dtype)[None, :, None]
     if min(kept) < most:
         if added is not None:
             raise UserError("a selector that weighs its keys needs windows that are alike for all heads")
@@ -285,6 +341,14 @@ def _over_kept(
         added = (torch.arange(most, device=device) < kept_H1)[None, :, None]
     query_HD = query_HD[None, :, None]
     return scaled_dot_product_attention(query_HD, key_HKD, value_HKV, attn_mask=added, scale=scale)[0, :, 0]
+
+
+def _estimated(answer: Answer, kept: list[int], query_HD: Tensor) -> Tensor:
+    """Return the output of an estimate [H, V]."""
+    assert isinstance(answer, Estimate)
+    if answer.output is None:
+        raise UserError("a method without an output of its own is not timed: it would read every value")
+    return answer.output(torch.tensor(kept, device=query_HD.device)).to(query_HD.dtype)
 
 
 class _Timer:

@@ -8,40 +8,40 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 import torch
 from rich.table import Table
 
+from experiments.curves import means_of_windows
 from experiments.errors import UserError
 from experiments.machine import Machine
+from experiments.models.phases import DECODE, PHASES, PREFILL, check_methods, checked_windows
 from experiments.plan import PROCESS_BYTES, Plan
 from experiments.ranges import MOST_KEYS, MOST_LOGIT, check_range
 from experiments.records.folder import Record
 from experiments.runners import Findings
-from experiments.runners.language import (
-    DECODE,
-    DENSE,
-    PHASES,
-    PREFILL,
-    SPARSE_OVER_DENSE,
-    check_oracle,
-    checked_windows,
-    window_name,
-)
-from experiments.schema import Job
-from experiments.selectors import Selector
-from experiments.sources import Source
+from experiments.selectors.several import each
+from experiments.selectors.sharpened import Sharpened
+from experiments.tables import Table as RecordTable
+from experiments.tables.place import by_window
+from experiments.tables.retrieval import RETRIEVAL
+from experiments.windows import DENSE_WINDOW
 
 CITIES = ("Paris", "London", "Berlin", "Madrid", "Rome", "Vienna", "Prague", "Dublin", "Athens", "Oslo", "Cairo")
 NEEDLE = "\nThe pass key of {city} is {number}. Remember it.\n"
 QUESTION = "\nNow recall what you read. The pass key of {city} is"
 ANSWER = " {number}"
 LINE_BYTES = 60
-SHARPENED = "sharpened"  # the control's place in the column `rule`
+SHARPENED = "sharpened"  # what the column `rule` has for the control
+SPARSE_OVER_DENSE = 2.0  # seconds of a pass within windows over those of a plain one
+
+Outcome = tuple[int, float, bool]
+"""Tokens of an answer, its log-probability, and whether it is exact."""
 
 
 @dataclass
@@ -62,6 +62,7 @@ class Retrieval:
     keep_first: int = 0
     keep_recent: int = 0
     name: str = "retrieval"
+    tables: ClassVar[tuple[RecordTable, ...]] = (RETRIEVAL,)
 
     def __post_init__(self) -> None:
         if self.phase not in PHASES:
@@ -73,61 +74,69 @@ class Retrieval:
         check_range("runner.keep_first", self.keep_first, least=0, most=MOST_KEYS)
         check_range("runner.keep_recent", self.keep_recent, least=0, most=MOST_KEYS)
 
-    def groups(self, source: Source, windows: Any) -> int:
-        """Return how often `run` will call `advance`: once per context and window."""
-        ways = 1 + len(self.sharpen) + len(checked_windows(source, windows, self.name))
-        return source.samples * len(source.lengths) * ways
+    def check(self, source: Any, selector: Any, windows: Any) -> None:
+        """Raise UserError if the source is no language model, or a method has no meaning in this phase."""
+        checked_windows(source, windows, self.name)
+        check_methods(selector, self.phase, self.name, self.keep_first + self.keep_recent)
 
-    def plan(self, job: Job, machine: Machine) -> Plan:
+    def groups(self, source: Any, selector: Any, windows: Any) -> int:
+        """Return how often `run` will call `advance`: once per context and way to answer."""
+        return source.samples * len(source.lengths) * (1 + len(self.sharpen) + self._ways(source, selector, windows))
+
+    def _ways(self, source: Any, selector: Any, windows: Any) -> int:
+        """Return how many methods within windows there are."""
+        within = len(checked_windows(source, windows, self.name))
+        return sum(within if method.traits.has_budget else 1 for method in each(selector))
+
+    def plan(self, source: Any, selector: Any, windows: Any, machine: Machine) -> Plan:
         """Return what a job costs; a context is read once, or once per window in the phase `prefill`."""
-        windows = checked_windows(job.source, job.windows, self.name)
-        lengths = np.array(job.source.lengths)
+        ways = self._ways(source, selector, windows)
+        lengths = np.array(source.lengths)
         passes = float((lengths / lengths.max()).sum())
-        within = len(windows) if self.phase == PREFILL else 0.1 * len(windows)
-        lines = job.source.samples * len(lengths) * len(self.depths)
+        within = ways if self.phase == PREFILL else 0.1 * ways
+        lines = source.samples * len(lengths) * len(self.depths)
         return Plan(
             rows=lines,
-            windows=len(windows),
-            seconds=job.source.seconds() * passes * (1 + SPARSE_OVER_DENSE * within),
-            memory_bytes=PROCESS_BYTES + job.source.resident_bytes(),
-            disk_bytes=lines * (1 + len(self.sharpen) + len(windows)) * LINE_BYTES,
+            windows=len(checked_windows(source, windows, self.name)),
+            seconds=source.seconds() * passes * (1 + SPARSE_OVER_DENSE * within),
+            memory_bytes=PROCESS_BYTES + source.resident_bytes(),
+            disk_bytes=lines * (1 + len(self.sharpen) + ways) * LINE_BYTES,
         )
 
     def run(
         self,
         source: Any,
-        selector: Selector,
+        selector: Any,
         windows: Any,
         machine: Machine,
         seed: int,
         record: Record,
         advance: Callable[[], None],
     ) -> None:
-        """Measure the log-probability of every answer, densely and within every window.
+        """Measure the log-probability of every answer, densely and by each method within every window.
 
         Raises
         ------
         UserError
-            If the source is no causal language model, a length has no room for the needles, or the selector is not
-            the oracle.
+            If the model is no causal language model, or a length has no room for the needles.
         """
-        from functools import partial
-
         from experiments.models.context import Context
         from experiments.models.language_model import open_language_model
         from experiments.models.load import encode, encode_pair, load_config
         from experiments.models.positions import check_one_regime
-        from experiments.models.sharpened import sharpened
-        from experiments.models.windowed import densely
-        from experiments.models.windowed import within as within_window
+        from experiments.models.reading import Reading
 
-        asked = checked_windows(source, windows, self.name)
-        check_oracle(selector, self.name)
+        methods = each(selector)
         documents = source.documents(seed)
         contexts = [[length] for length in source.lengths]
         model = open_language_model(source, machine.device, documents[0], contexts, self.name, cached=True)
-        within = partial(within_window, model, asked, keep_first=self.keep_first, keep_recent=self.keep_recent)
-
+        reading = Reading(
+            model,
+            methods,
+            checked_windows(source, windows, self.name),
+            keep_first=self.keep_first,
+            keep_recent=self.keep_recent,
+        )
         for sample, token_N in enumerate(documents):
             for length in source.lengths:
                 rng = np.random.default_rng([seed, sample, length])
@@ -141,38 +150,37 @@ class Retrieval:
                 check_one_regime(load_config(source.located), [room, length], self.name)
                 context_N = _context(token_N.tolist(), needles, self.depths, room, length)
                 dense = Context(model)
-                with densely(model, length) as seen:
-                    dense.read(context_N)
-                keys_seen = float(seen.mean()[room - 1])
-                place = {"sample": sample, "phase": self.phase, "length": length}
-                # rule, parameter and scale of each way to answer, the keys its rows keep, and what it answered
-                ways = [(window_name(asked, None), keys_seen, _ask(dense, asks, answers))]
+                _, _, seen_N = reading.densely(length, partial(dense.read, context_N))
+
+                def answer(read: bool, dense: Context = dense) -> list[Outcome]:
+                    context = dense
+                    if read:
+                        context = Context(model)
+                        context.read(context_N)  # noqa: B023  it is called within the same turn
+                    return _ask(context, asks, answers)  # noqa: B023
+
+                keys_seen = float(seen_N[room - 1])
+                lines = {"sample": sample, "phase": self.phase, "length": length}
+                # the columns that name each way to answer, the keys that its rows keep, and what it answered
+                ways = [({"selector": "dense", **DENSE_WINDOW}, keys_seen, answer(read=False))]
                 advance()
                 for factor in self.sharpen:
-                    control = {"rule": SHARPENED, "parameter": factor, "scale": 1.0}
-                    with sharpened(model, factor):
-                        ways.append((control, keys_seen, _ask(dense, asks, answers)))
+                    control = {"selector": SHARPENED, "rule": SHARPENED, "parameter": factor, "scale": 1.0}
+                    outcome, _ = reading.without_window(Sharpened(factor), sample, length, partial(answer, read=False))
+                    ways.append((control, keys_seen, outcome))
                     advance()
-                for w in range(len(asked)):
-                    with within(w, length) as kept:
-                        context = dense
-                        if self.phase == PREFILL:
-                            context = Context(model)
-                            context.read(context_N)
-                        found = _ask(context, asks, answers)
-                    ways.append((window_name(asked, w), float(kept.mean()[room]), found))
+                read = partial(answer, read=self.phase == PREFILL)
+                for name, outcome, keys_N in reading.by_methods(sample, length, read):
+                    ways.append((name, float(keys_N[room]), outcome))
                     advance()
-                for name, keys, found in ways:
-                    named = {column: np.repeat(value, len(asks)) for column, value in (place | name).items()}
-                    record.retrieval.append(named | {"keys": np.repeat(keys, len(asks)), **self._columns(found)})
-
-    def _columns(self, found: list[tuple[int, float, bool]]) -> dict[str, np.ndarray]:
-        tokens, log_prob, exact = map(np.array, zip(*found, strict=True))
-        return {"depth": np.array(self.depths, dtype=float), "tokens": tokens, "log_prob": log_prob, "exact": exact}
+                for name, keys, outcome in ways:
+                    named = {column: np.repeat(value, len(asks)) for column, value in (lines | name).items()}
+                    named |= {"depth": np.array(self.depths, dtype=float), "keys": np.repeat(keys, len(asks))}
+                    record.append(RETRIEVAL, named | _columns(outcome))
 
     def findings(self, folder: Path, manifest: dict[str, Any]) -> Findings:
         """Return a table of exact matches and log-probabilities per window and length."""
-        answers = pd.read_parquet(folder / "retrieval.parquet")
+        answers = pd.read_parquet(folder / RETRIEVAL.file)
         lengths = sorted(answers["length"].unique())
         title = (
             f"{manifest['label']}, {answers['phase'].iloc[0]}: {answers['sample'].nunique()} samples, "
@@ -182,17 +190,23 @@ class Retrieval:
         table = Table(title=title, title_justify="left", title_style="bold")
         for name in ("window", "keys per row", *map(str, lengths)):
             table.add_column(name, justify="left" if name == "window" else "right", no_wrap=True, min_width=6)
-        for (rule, parameter, scale), lines in answers.groupby(
-            ["rule", "parameter", "scale"], dropna=False, sort=False
-        ):
-            name = DENSE if rule == DENSE else f"{rule} {parameter:.3g} x {scale:.3g}"
+        for name, lines in by_window(answers):
             means = lines.groupby("length")[["exact", "log_prob"]].mean()
             cells = (f"{means.loc[n, 'exact']:.0%} {means.loc[n, 'log_prob']:.2f}" for n in lengths)
             table.add_row(name, f"{lines['keys'].mean():.0f}", *cells)
         return Findings([table], {})
 
+    def curves(self, folder: Path) -> pd.DataFrame:
+        """Return the share of exact answers and the mean ln p of an answer, per window."""
+        return means_of_windows(pd.read_parquet(folder / RETRIEVAL.file), ["exact", "log_prob"])
 
-def _ask(context: Any, asks: list[list[int]], answers: list[list[int]]) -> list[tuple[int, float, bool]]:
+
+def _columns(outcomes: list[Outcome]) -> dict[str, np.ndarray]:
+    tokens, log_prob, exact = map(np.array, zip(*outcomes, strict=True))
+    return {"tokens": tokens, "log_prob": log_prob, "exact": exact}
+
+
+def _ask(context: Any, asks: list[list[int]], answers: list[list[int]]) -> list[Outcome]:
     """Return, per question, the tokens of its answer, the answer's log-probability and whether it is exact."""
     losses = [context.losses(torch.tensor(ask)) for ask in asks]
     return [

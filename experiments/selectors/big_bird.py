@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from experiments.measures.exact import ExactRows
+from experiments.answers import Subset
+from experiments.cache import Block, Cache
 from experiments.ranges import check_range
-from experiments.rows import Rows
-from experiments.selectors import Ranking
+from experiments.selectors import Answering, Traits
 from experiments.selectors.interleave import check_share, interleave, recency
 from experiments.selectors.random import random_integers
 
@@ -28,29 +29,28 @@ class BigBird:
     first_share: float = 2.0
     random_share: float = 3.0
     draw: int = 0
+    traits: ClassVar[Traits] = Traits()
 
     def __post_init__(self) -> None:
         for name in ("window_share", "first_share", "random_share"):
             check_share(f"selector.{name}", getattr(self, name))
         check_range("selector.draw", self.draw, least=0)
 
-    def ranking(self, rows: Rows) -> Ranking:
-        """Return the order of the three patterns in turn."""
-        return self._order
+    def prepare(self, cache: Cache) -> Answering:
+        """Return the order of the three patterns in turn; there is nothing to prepare."""
+        return lambda block: Subset(lambda: self._order(block))
 
-    def _order(self, block: Rows, exact: ExactRows) -> Tensor:
+    def _order(self, block: Block) -> Tensor:
         near_RN = recency(block.keys, block.position_R)
         first_N = torch.arange(block.keys, device=near_RN.device, dtype=near_RN.dtype)
-        random_RN = random_integers(block, self.draw).masked_fill(
-            ~exact.logits_RN.isfinite(), torch.iinfo(torch.int64).max
-        )
-        place_RN = random_RN.argsort(dim=-1, stable=True).argsort(dim=-1).double()
+        random_RN = random_integers(block, self.draw).masked_fill(~block.visible_RN, torch.iinfo(torch.int64).max)
+        turn_RN = random_RN.argsort(dim=-1, stable=True).argsort(dim=-1).double()
         patterns = [
             (self.window_share, near_RN),
             (self.first_share, first_N.expand_as(near_RN)),
-            (self.random_share, place_RN),
+            (self.random_share, turn_RN),
         ]
-        return interleave(patterns, exact.logits_RN.isfinite())
+        return interleave(patterns, block.visible_RN)
 
     def keys_read(self, n: Tensor, k: Tensor, head_dim: int) -> Tensor:
         """Return k."""

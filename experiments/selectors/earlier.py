@@ -1,61 +1,94 @@
-"""What selectors that look back know of a row: the attention of the rows before it.
+"""What methods that look back know of a row: the attention of the rows before it.
 
-Shape letters besides those of `experiments.rows`: H query heads that share their keys, T earlier rows.
+Shape letters besides those of `experiments.cache`: T earlier rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from experiments.rows import Rows
+from experiments.cache import Block, Cache
 
 CHUNK = 256  # earlier rows at a time
 MOST_OBSERVED = 4096  # earlier rows that are held together
 
 
-def own_head(rows: Rows, heads: int) -> int:
-    """Return the place of these rows' head among the `heads` that share its keys."""
-    return rows.head % heads
+class ScoresOfRows:
+    """Scores of every key for each row, from the attention of the rows before it.
 
-
-def accumulated(rows: Rows, position: Tensor, together: bool) -> Iterator[tuple[int, Tensor]]:
-    """Yield each position, ascending, with the attention [N] that every key has had from all rows before it.
-
-    Parameters
-    ----------
-    position
-        Positions of rows.
-    together
-        Add up all heads that share the keys, as a cache per KV head must; otherwise the rows' own head alone.
+    The scores of the last positions are kept: query heads that share a KV head ask for the same ones.
     """
-    total_N = torch.zeros(rows.keys, dtype=torch.float64, device=rows.query_RD.device)
-    done = 0
-    for stop in position.unique().tolist():
-        while done < stop:
-            until = min(done + CHUNK, stop)
-            weight_HTN = rows.earlier_rows(done, until)
-            chosen_HTN = weight_HTN if together else weight_HTN[own_head(rows, len(weight_HTN))][None]
-            total_N[:until] += chosen_HTN.sum((0, 1), dtype=torch.float64)
-            done = until
-        yield stop, total_N.clone()
+
+    def __init__(
+        self,
+        cache: Cache,
+        score: Callable[[int, int], Tensor],
+        combine: Callable[[Tensor], Tensor] | None,
+    ) -> None:
+        """Take what maps a KV head and a position to scores [S, N], and what combines heads; None: own head alone."""
+        self._heads = len(cache.key_GND)
+        self._score = score
+        self._combine = combine
+        self._kept: dict[tuple[int, int], Tensor] = {}
+
+    def of(self, block: Block) -> Tensor:
+        """Return the scores [R, N] of a block's keys."""
+        rows_per_head = len(block) // self._heads
+        places = [(row // rows_per_head, position) for row, position in enumerate(block.position_R.tolist())]
+        if not set(places) <= set(self._kept):
+            self._kept = {place: self._combined(*place) for place in sorted(set(places))}
+        score_RXN = torch.stack([self._kept[place][..., : block.keys] for place in places])
+        if self._combine is not None:
+            return score_RXN
+        return score_RXN[torch.arange(len(block)), block.head_R % score_RXN.shape[1]]
+
+    def _combined(self, kv_head: int, position: int) -> Tensor:
+        score_SN = self._score(kv_head, position)
+        return score_SN if self._combine is None else self._combine(score_SN)
 
 
-def observed(rows: Rows, position: Tensor, window: int) -> Iterator[tuple[int, Tensor]]:
-    """Yield each position, ascending, with the attention [H, T, position] of the T <= `window` rows just before it."""
-    for stop in position.unique().tolist():
-        yield stop, rows.earlier_rows(max(stop - window, 0), stop) if stop else rows.earlier_rows(0, 1)[:, :0, :0]
+class Accumulated:
+    """The attention that every key of a KV head has had so far, added up over rows, per query head."""
+
+    def __init__(self, cache: Cache, kv_head: int) -> None:
+        self._cache = cache
+        self._kv_head = kv_head
+        self._done = 0
+        self._total_SN: Tensor | None = None
+
+    def before(self, position: int) -> Tensor:
+        """Return the attention [S, N] that every key has had from all rows before `position`, float64."""
+        if position < self._done:
+            self._done, self._total_SN = 0, None
+        if self._total_SN is None:
+            shared = self._cache.earlier_rows(self._kv_head, 0, 1).shape[0]
+            device = self._cache.key_GND.device
+            self._total_SN = torch.zeros(shared, self._cache.keys, dtype=torch.float64, device=device)
+        while self._done < position:
+            stop = min(self._done + CHUNK, position)
+            seen_STN = self._cache.earlier_rows(self._kv_head, self._done, stop)
+            self._total_SN[:, :stop] += seen_STN.sum(1, dtype=torch.float64)
+            self._done = stop
+        return self._total_SN.clone()
+
+
+def observed(cache: Cache, kv_head: int, position: int, window: int) -> Tensor:
+    """Return the attention [S, T, position] of the T <= `window` rows just before a position."""
+    if position == 0:
+        return cache.earlier_rows(kv_head, 0, 1)[:, :0, :0]
+    return cache.earlier_rows(kv_head, max(position - window, 0), position)
 
 
 def by_score(score_RN: Tensor, visible_RN: Tensor) -> Tensor:
-    """Return the place [R, N] of every key in the order of falling scores; ties go to the lower key index.
+    """Return the rank [R, N] of every key by falling scores; ties go to the lower key index.
 
     Pooled votes tie often: of a sink and its neighbours, the sink is to be first.
     """
     shown_RN = score_RN.masked_fill(~visible_RN, -torch.inf)
     order_RN = shown_RN.argsort(dim=-1, descending=True, stable=True)
-    place_RN = torch.empty_like(order_RN)
-    place_RN.scatter_(1, order_RN, torch.arange(score_RN.shape[1], device=score_RN.device).expand_as(place_RN))
-    return place_RN.double()
+    rank_RN = torch.empty_like(order_RN)
+    rank_RN.scatter_(1, order_RN, torch.arange(score_RN.shape[1], device=score_RN.device).expand_as(rank_RN))
+    return rank_RN.double()

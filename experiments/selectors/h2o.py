@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from experiments.measures.exact import ExactRows
-from experiments.rows import Rows
-from experiments.selectors import Ranking
-from experiments.selectors.earlier import accumulated, by_score
+from experiments.answers import Subset
+from experiments.cache import Block, Cache
+from experiments.selectors import Answering, Traits
+from experiments.selectors.earlier import Accumulated, ScoresOfRows, by_score
 from experiments.selectors.interleave import check_share, interleave, recency
 
 
@@ -28,23 +28,35 @@ class H2O:
     recent_share: float = 1.0
     heavy_share: float = 1.0
     per_kv_head: bool = True
+    traits: ClassVar[Traits] = Traits(looks_back=True)
 
     def __post_init__(self) -> None:
         check_share("selector.recent_share", self.recent_share)
         check_share("selector.heavy_share", self.heavy_share)
 
-    def ranking(self, rows: Rows) -> Ranking:
-        """Add up the attention before every row of this head and return the order of the two patterns in turn."""
-        score = dict(accumulated(rows, rows.position_R, self.per_kv_head))
+    def prepare(self, cache: Cache) -> Answering:
+        """Add up the attention of the prompt's rows; return the order of the two patterns in turn."""
+        attention = [Accumulated(cache, kv_head) for kv_head in range(len(cache.key_GND))]
+        for of_head in attention:
+            of_head.before(cache.prompt)
 
-        def order(block: Rows, exact: ExactRows) -> Tensor:
-            visible_RN = exact.logits_RN.isfinite()
-            score_RN = torch.stack([score[position] for position in block.position_R.tolist()])
-            near_RN = recency(block.keys, block.position_R)
-            heavy_RN = by_score(score_RN, visible_RN)
-            return interleave([(self.recent_share, near_RN), (self.heavy_share, heavy_RN)], visible_RN)
+        scores = ScoresOfRows(
+            cache,
+            lambda kv_head, position: attention[kv_head].before(position),
+            (lambda total_SN: total_SN.sum(0)) if self.per_kv_head else None,
+        )
 
-        return order
+        def answer(block: Block) -> Subset:
+            def order() -> Tensor:
+                total_RN = scores.of(block)
+                near_RN = recency(block.keys, block.position_R)
+                heavy_RN = by_score(total_RN, block.visible_RN)
+                patterns = [(self.recent_share, near_RN), (self.heavy_share, heavy_RN)]
+                return interleave(patterns, block.visible_RN)
+
+            return Subset(order)
+
+        return answer
 
     def keys_read(self, n: Tensor, k: Tensor, head_dim: int) -> Tensor:
         """Return k: what is evicted is never read again."""

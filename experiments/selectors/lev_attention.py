@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from experiments.measures.exact import ExactRows
-from experiments.rows import Rows
-from experiments.selectors import Ranking
+from experiments.answers import Subset
+from experiments.cache import Block, Cache
+from experiments.selectors import Answering, Traits
 from experiments.selectors.earlier import by_score
 from experiments.selectors.interleave import own_first
 
@@ -26,19 +27,22 @@ class LevAttention:
     """
 
     name: str = "lev_attention"
+    traits: ClassVar[Traits] = Traits()
 
-    def ranking(self, rows: Rows) -> Ranking:
+    def prepare(self, cache: Cache) -> Answering:
         """Return the order of leverage; rows that see the same keys share it."""
+        return lambda block: Subset(lambda: self._order(block, cache))
 
-        def order(block: Rows, exact: ExactRows) -> Tensor:
-            visible_RN = exact.logits_RN.isfinite()
-            score_RN = torch.empty(len(block), block.keys, dtype=torch.float64, device=visible_RN.device)
-            for position in block.position_R.unique():
-                same_R = block.position_R == position
-                score_RN[same_R] = leverage(block.key_ND, visible_RN[same_R][0])
-            return own_first(by_score(score_RN, visible_RN).argsort(dim=-1), block.position_R)
-
-        return order
+    def _order(self, block: Block, cache: Cache) -> Tensor:
+        score_RN = torch.empty(len(block), block.keys, dtype=torch.float64, device=block.query_RD.device)
+        rows_per_head = len(block) // len(cache.key_GND)
+        for kv_head, key_ND in enumerate(cache.key_GND[:, : block.keys]):
+            rows = slice(kv_head * rows_per_head, (kv_head + 1) * rows_per_head)
+            position_R, visible_RN = block.position_R[rows], block.visible_RN[rows]
+            for position in position_R.unique():
+                same_R = position_R == position
+                score_RN[rows][same_R] = leverage(key_ND, visible_RN[same_R][0])
+        return own_first(by_score(score_RN, block.visible_RN).argsort(dim=-1), block.position_R)
 
     def keys_read(self, n: Tensor, k: Tensor, head_dim: int) -> Tensor:
         """Return k: leverage changes slowly, and is known without the query."""

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from experiments.measures.exact import ExactRows
+from experiments.answers import Kept, Subset
+from experiments.cache import Block, Cache
 from experiments.ranges import MOST_KEYS, check_range
-from experiments.rows import Rows
-from experiments.selectors import Found, Ranking, Sampled, Search
+from experiments.selectors import Answering, Traits
 from experiments.selectors.interleave import recency
 from experiments.selectors.random import random_integers
 
 MOST_TABLES = 4096
+HITS = 2**22  # of rows and tables that are held at once
+RANDOM_BITS = 36  # of a turn; the rest tells kinds, tables and distances apart up to 2^23 keys
 OWN, FIRST, NEAR, HIT, REST = range(5)  # what a key is kept as, in the order of keeping
 
 
@@ -39,6 +42,7 @@ class MagicPIG:
     sinks: int = 4
     recent: int = 64
     draw: int = 0
+    traits: ClassVar[Traits] = Traits(frozen=True, looks_at_query=True)
 
     def __post_init__(self) -> None:
         check_range("selector.bits", self.bits, least=1, most=15)
@@ -47,79 +51,56 @@ class MagicPIG:
         check_range("selector.recent", self.recent, least=1, most=MOST_KEYS)
         check_range("selector.draw", self.draw, least=0)
 
-    def ranking(self, rows: Rows) -> Ranking:
-        """Hash this head's keys in every table and return the order of hits, block by block."""
-        hits = self.hits(rows)
+    def prepare(self, cache: Cache) -> Answering:
+        """Sort the keys of every table into buckets; return the order of hits, and the search of the first ones."""
+        tables = Tables(cache, self.bits, self.tables, self.draw)
 
-        def order(block: Rows, exact: ExactRows) -> Sampled:
-            return self._sampled(block, exact, *hits(block))
+        def answer(block: Block) -> Subset:
+            second_RN = tables.second_hits(block)
+            near_RN = recency(block.keys, block.position_R).long()
+            kind_RN, turn_RN = self._turns(block, near_RN, second_RN)
 
-        return order
+            def weights(kind: Tensor, near: Tensor, chance: Tensor, k_R: Tensor, last_R1: Tensor) -> Tensor:
+                """Return the weights of some keys; how far a row went says its last key."""
+                last = kind_RN.gather(1, last_R1), second_RN.gather(1, last_R1), near_RN.gather(1, last_R1)
+                weight = self._weights(kind, near, chance, *last)
+                return weight.masked_fill((k_R >= block.n_R)[:, None], 1.0)  # nothing is left to stand for
 
-    def hits(self, rows: Rows) -> Callable[[Rows], tuple[Tensor, Tensor]]:
-        """Hash this head's keys; return what maps a block to the tables of second hits and the chances of one.
+            @lru_cache(maxsize=1)
+            def order() -> Tensor:
+                return turn_RN.argsort(dim=-1, stable=True)
 
-        The table [R, N] is counted from 1 and is `tables` + 1 where there is none; the chance [R, N] is that of a hit
-        in any one table, (1 - angle / pi)^bits.
-        """
-        planes_DB, device = self._planes(rows.key_ND), rows.key_ND.device
-        seen_by_all_N = rows.visible().all(0)
-        key_ND = rows.key_ND.float() - rows.key_ND[seen_by_all_N].float().mean(0)
-        code_LN = self._codes(key_ND @ planes_DB)
-        unit_ND = normalize(key_ND, dim=-1)
+            @lru_cache(maxsize=1)
+            def chances() -> Tensor:
+                return tables.chances(block)
 
-        def of_block(block: Rows) -> tuple[Tensor, Tensor]:
-            query_RD = block.query_RD.float()
-            code_LR = self._codes(query_RD @ planes_DB)
-            count_RN = torch.zeros(len(block), block.keys, dtype=torch.int16, device=device)
-            second_RN = torch.full_like(count_RN, self.tables + 1)
-            for table in range(self.tables):
-                hit_RN = code_LR[table][:, None] == code_LN[table]
-                count_RN += hit_RN
-                second_RN.masked_fill_(hit_RN & (count_RN == 2), table + 1)
-            return second_RN.long(), self._chance(normalize(query_RD, dim=-1) @ unit_ND.T)
+            def weight(k_R: Tensor) -> Tensor:
+                last_R1 = order().gather(1, k_R[:, None] - 1)
+                return weights(kind_RN, near_RN, chances(), k_R, last_R1)
 
-        return of_block
+            def first(k: int) -> Kept:
+                key_RK = turn_RN.topk(k, largest=False, sorted=True).indices
+                kind_RK, near_RK = kind_RN.gather(1, key_RK), near_RN.gather(1, key_RK)
+                k_R = torch.full((len(block),), k, device=key_RK.device)
+                weight_RK = weights(kind_RK, near_RK, tables.chances(block, key_RK), k_R, key_RK[:, -1:])
+                return Kept(key_RK, weight_RK.log().float())
 
-    def _planes(self, key_XND: Tensor) -> Tensor:
-        generator = torch.Generator().manual_seed(self.draw)
-        return torch.randn(key_XND.shape[-1], self.tables * self.bits, generator=generator).to(key_XND.device)
+            return Subset(order, weight, first)
 
-    def _chance(self, cosine: Tensor) -> Tensor:
-        return (1 - cosine.clamp(-1, 1).acos().double() / math.pi) ** self.bits
+        return answer
 
-    def _codes(self, product_NLB: Tensor) -> Tensor:
-        """Return the hash of each row in each table [L, N]."""
-        sign_NLB = (product_NLB > 0).view(len(product_NLB), self.tables, self.bits).short()
-        place_B = 2 ** torch.arange(self.bits, device=product_NLB.device, dtype=torch.int16)
-        return (sign_NLB * place_B).sum(-1, dtype=torch.int16).T.contiguous()
-
-    def _sampled(self, block: Rows, exact: ExactRows, second_RN: Tensor, chance_RN: Tensor) -> Sampled:
-        visible_RN = exact.logits_RN.isfinite()
-        near_RN = recency(block.keys, block.position_R).long()
-        kind_RN, turn_RN = self._turns(near_RN, second_RN)
-        shuffled_RN = random_integers(block, self.draw).argsort(dim=-1)
-        turn_RN = turn_RN.masked_fill(~visible_RN, torch.iinfo(torch.int64).max)
-        order_RN = shuffled_RN.gather(1, turn_RN.gather(1, shuffled_RN).argsort(dim=-1, stable=True))
-
-        def weight(k_R: Tensor) -> Tensor:
-            last_R1 = order_RN.gather(1, k_R[:, None] - 1)
-            last = kind_RN.gather(1, last_R1), second_RN.gather(1, last_R1), near_RN.gather(1, last_R1)
-            weight_RN = self._weights(kind_RN, near_RN, chance_RN, *last)
-            return weight_RN.masked_fill((k_R >= exact.n_R)[:, None], 1.0)  # nothing is left to stand for
-
-        return Sampled(order_RN, weight)
-
-    def _turns(self, near_RN: Tensor, second_RN: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what each key is kept as, and its turn [R, N]: keys of one table share theirs."""
-        keys = near_RN.shape[1]
-        first_RN = torch.arange(keys, device=near_RN.device).expand_as(near_RN) < self.sinks
+    def _turns(self, block: Block, near_RN: Tensor, second_RN: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what each key is kept as, and its turn [R, N]; keys of one table take random turns."""
+        first_RN = torch.arange(block.keys, device=near_RN.device).expand_as(near_RN) < self.sinks
         kind_RN = torch.where(second_RN > self.tables, REST, HIT)
         kind_RN = torch.where(near_RN < self.recent, NEAR, kind_RN)
         kind_RN = torch.where(first_RN, FIRST, kind_RN)
         kind_RN = torch.where(near_RN == 0, OWN, kind_RN)
         within_RN = torch.where(kind_RN == HIT, second_RN, near_RN)
-        return kind_RN, kind_RN * (2 * keys + self.tables) + within_RN
+        turn_RN = kind_RN * (2 * block.keys + self.tables) + within_RN
+        random_RN = random_integers(block, self.draw) >> (64 - RANDOM_BITS)
+        turn_RN = (turn_RN << RANDOM_BITS) + random_RN + 2 ** (RANDOM_BITS - 1)
+        return kind_RN, turn_RN.masked_fill_(~block.visible_RN, torch.iinfo(torch.int64).max)
 
     def _weights(
         self, kind: Tensor, near: Tensor, chance: Tensor, last_kind: Tensor, last_second: Tensor, last_near: Tensor
@@ -130,55 +111,79 @@ class MagicPIG:
         sampled = 1 - (1 - chance) ** (tables - 1) * (1 - chance + tables * chance)
         return torch.where((kind <= NEAR) | (near <= reach), 1.0, 1 / sampled.clamp(min=1e-12))
 
-    def index(self, key_GND: Tensor) -> Search:
-        """Sort the keys of every table into buckets and return the search of keys that two tables hit."""
-        planes_DB = self._planes(key_GND)
-        groups, keys, _ = key_GND.shape
-        key_GND = key_GND.float() - key_GND.float().mean(1, keepdim=True)
-        code_GLN = torch.stack([self._codes(key_ND @ planes_DB) for key_ND in key_GND]).long()
-        sorted_GLN, order_GLN = code_GLN.sort(dim=-1)
-        order_GLN = order_GLN.int()  # kept for every table and layer
-        codes_C = torch.arange(2**self.bits + 1, device=key_GND.device)
-        start_GLC = torch.searchsorted(sorted_GLN, codes_C.expand(groups, self.tables, -1).contiguous())
-        unit_GND = normalize(key_GND, dim=-1)
-        near_N = torch.arange(keys - 1, -1, -1, device=key_GND.device)
-        shuffle_N = torch.randperm(keys, generator=torch.Generator().manual_seed(self.draw)).to(key_GND.device)
-
-        def second_hits(query_HD: Tensor, group_H: Tensor) -> Tensor:
-            """Return the table that hits each key for the second time [H, N], from the queries' own buckets alone."""
-            code_HL = self._codes(query_HD @ planes_DB).T.long()
-            table_L = torch.arange(self.tables, device=key_GND.device)
-            start_HL = start_GLC[group_H[:, None], table_L, code_HL]
-            count = (start_GLC[group_H[:, None], table_L, code_HL + 1] - start_HL).flatten()
-            bucket = torch.arange(len(count), device=key_GND.device).repeat_interleave(count)
-            within = torch.arange(len(bucket), device=key_GND.device) - (count.cumsum(0) - count)[bucket]
-            head, table = bucket // self.tables, bucket % self.tables
-            key = order_GLN[group_H[head], table, start_HL.flatten()[bucket] + within].long()
-            place, by_place = (head * keys + key).sort(stable=True)  # the hits of one key stand together, by table
-            again = torch.cat([place.new_zeros(1, dtype=torch.bool), place[1:] == place[:-1]])
-            second = again.clone()
-            second[1:] &= ~again[:-1]
-            second_HN = torch.full((len(query_HD), keys), self.tables + 1, device=key_GND.device)
-            second_HN.view(-1)[place[second]] = table[by_place[second]] + 1
-            return second_HN
-
-        def search(query_HD: Tensor, k: int) -> Found:
-            query_HD = query_HD.float()
-            heads = len(query_HD)
-            group_H = torch.arange(heads, device=key_GND.device) // (heads // groups)
-            second_HN = second_hits(query_HD, group_H)
-            near_HN = near_N.expand(heads, -1)
-            kind_HN, turn_HN = self._turns(near_HN, second_HN)
-            key_HK = (turn_HN * keys + shuffle_N).topk(k, largest=False, sorted=True).indices
-            unit_HKD = unit_GND[group_H[:, None], key_HK]
-            chance_HK = self._chance((unit_HKD @ normalize(query_HD, dim=-1)[..., None])[..., 0])
-            kind_HK, near_HK, second_HK = (of.gather(1, key_HK) for of in (kind_HN, near_HN, second_HN))
-            last = kind_HK[:, -1:], second_HK[:, -1:], near_HK[:, -1:]
-            weight_HK = self._weights(kind_HK, near_HK, chance_HK, *last)
-            return Found(key_HK, weight_HK.log().float() if k < keys else torch.zeros_like(weight_HK).float())
-
-        return search
-
     def keys_read(self, n: Tensor, k: Tensor, head_dim: int) -> Tensor:
         """Return k, and one bucket of 4-byte key numbers per table beside 2 d floats of a key with its value."""
         return k + self.tables * (n / 2**self.bits) / (2 * head_dim)
+
+
+class Tables:
+    """Hash tables of the keys of each KV head, less the mean of those that all rows see.
+
+    Shape letters: L tables, B bits, C hashes.
+    """
+
+    def __init__(self, cache: Cache, bits: int, tables: int, draw: int) -> None:
+        key_GND = cache.key_GND.float()
+        key_GND = key_GND - key_GND[:, cache.common_N].mean(1, keepdim=True)
+        device, self.keys = key_GND.device, key_GND.shape[1]
+        self._bits, self._tables = bits, tables
+        generator = torch.Generator().manual_seed(draw)
+        self._plane_DB = torch.randn(key_GND.shape[-1], tables * bits, generator=generator).to(device)
+        code_GLN = torch.stack([self._codes(key_ND) for key_ND in key_GND])
+        sorted_GLN, order_GLN = code_GLN.sort(dim=-1, stable=True)
+        self._order_GLN = order_GLN.int()  # kept for every table and layer
+        code_C = torch.arange(2**bits + 1, device=device, dtype=torch.int32)
+        bounds_GLC = code_C.expand(*code_GLN.shape[:2], -1).contiguous()
+        self._start_GLC = torch.searchsorted(sorted_GLN, bounds_GLC)
+        self._unit_GND = normalize(key_GND, dim=-1)
+
+    def second_hits(self, block: Block) -> Tensor:
+        """Return the table, counted from 1, that hits each key for the second time; one more than there are if none.
+
+        From the queries' own buckets alone, [R, N].
+        """
+        code_RL = self._codes(block.query_RD.float()).T.long()
+        kv_head_R = self._kv_heads(block)
+        table_L = torch.arange(self._tables, device=code_RL.device)
+        start_RL = self._start_GLC[kv_head_R[:, None], table_L, code_RL]
+        count_RL = self._start_GLC[kv_head_R[:, None], table_L, code_RL + 1] - start_RL
+        second_RN = torch.full((len(block), self.keys), self._tables + 1, device=code_RL.device)
+        together = max(1, HITS // max(1, int(count_RL.sum(1).max())))  # rows whose hits are held at once
+        for rows in torch.arange(len(block), device=code_RL.device).split(together):
+            self._mark(second_RN, rows, kv_head_R, start_RL, count_RL)
+        return second_RN[:, : block.keys]
+
+    def _mark(self, second_RN: Tensor, rows: Tensor, kv_head_R: Tensor, start_RL: Tensor, count_RL: Tensor) -> None:
+        """Fill in the second hits of some rows."""
+        count = count_RL[rows].flatten()
+        bucket = torch.arange(len(count), device=count.device).repeat_interleave(count)
+        within = torch.arange(len(bucket), device=count.device) - (count.cumsum(0) - count)[bucket]
+        row, table = rows[bucket // self._tables], bucket % self._tables
+        key = self._order_GLN[kv_head_R[row], table, start_RL[rows].flatten()[bucket] + within].long()
+        key_of_row, by_key = (row * self.keys + key).sort(stable=True)  # hits of one key side by side, by table
+        again = torch.cat([key_of_row.new_zeros(1, dtype=torch.bool), key_of_row[1:] == key_of_row[:-1]])
+        second = again.clone()
+        second[1:] &= ~again[:-1]
+        second_RN.view(-1)[key_of_row[second]] = table[by_key[second]] + 1
+
+    def chances(self, block: Block, key_RK: Tensor | None = None) -> Tensor:
+        """Return the chance of a hit in any one table, (1 - angle / pi)^bits, of some keys [R, K] or of all [R, N]."""
+        unit_RD = normalize(block.query_RD.float(), dim=-1)
+        if key_RK is None:
+            unit_GSD = unit_RD.unflatten(0, (len(self._unit_GND), -1))
+            cosine = (unit_GSD @ self._unit_GND[:, : block.keys].mT).flatten(0, 1)
+        else:
+            unit_RKD = self._unit_GND[self._kv_heads(block)[:, None], key_RK]
+            cosine = (unit_RKD @ unit_RD[..., None])[..., 0]
+        return (1 - cosine.clamp(-1, 1).acos().double() / math.pi) ** self._bits
+
+    def _kv_heads(self, block: Block) -> Tensor:
+        """Return the KV head of each row [R]."""
+        shared = len(block) // len(self._unit_GND)
+        return torch.arange(len(block), device=self._unit_GND.device) // shared
+
+    def _codes(self, vector_XD: Tensor) -> Tensor:
+        """Return the hash of each vector in each table [L, X]."""
+        sign_XLB = (vector_XD @ self._plane_DB > 0).view(len(vector_XD), self._tables, self._bits)
+        power_B = 2 ** torch.arange(self._bits, device=vector_XD.device, dtype=torch.int16)
+        return (sign_XLB.short() * power_B).sum(-1, dtype=torch.int16).int().T.contiguous()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
-from experiments.rows import Rows
-from experiments.selectors import Found, Search
+from experiments.answers import Kept, TopK
+from experiments.cache import Block, Cache
+from experiments.selectors import Answering, Traits
 
 
 @dataclass
@@ -18,21 +20,19 @@ class Oracle:
     """
 
     name: str = "oracle"
+    traits: ClassVar[Traits] = Traits(looks_at_query=True)
 
-    def ranking(self, rows: Rows) -> None:
-        """Return None: the exact order is the oracle's."""
-        return None
+    def prepare(self, cache: Cache) -> Answering:
+        """Return a search that scores every key; there is nothing to prepare."""
+
+        def answer(block: Block) -> TopK:
+            def first(k: int) -> Kept:
+                return Kept(block.logits(cache).topk(k, sorted=True).indices)
+
+            return TopK(first)
+
+        return answer
 
     def keys_read(self, n: Tensor, k: Tensor, head_dim: int) -> Tensor:
         """Return all keys, and the values of those kept."""
         return (n + k) / 2
-
-    def index(self, key_GND: Tensor) -> Search:
-        """Return a search that scores every key; there is nothing to prepare."""
-
-        def search(query_HD: Tensor, k: int) -> Found:
-            query_GSD = query_HD.view(len(key_GND), -1, query_HD.shape[1])
-            logits_HN = (query_GSD @ key_GND.transpose(1, 2)).view(len(query_HD), -1)
-            return Found(logits_HN.topk(k, sorted=True).indices)
-
-        return search

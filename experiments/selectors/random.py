@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from experiments.measures.exact import ExactRows
+from experiments.answers import Subset
+from experiments.cache import Block, Cache
 from experiments.ranges import check_range
-from experiments.rows import Rows
-from experiments.selectors import Ranking
+from experiments.selectors import Answering, Traits
 
 MIX = (-0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15)  # of splitmix64, as signed integers
 
@@ -25,18 +26,19 @@ class Random:
 
     name: str = "random"
     draw: int = 0
+    traits: ClassVar[Traits] = Traits()
 
     def __post_init__(self) -> None:
         check_range("selector.draw", self.draw, least=0)
 
-    def ranking(self, rows: Rows) -> Ranking:
-        """Return the order own key, then at random."""
-        return self._order
+    def prepare(self, cache: Cache) -> Answering:
+        """Return the order own key, then at random; there is nothing to prepare."""
+        return lambda block: Subset(lambda: self._order(block))
 
-    def _order(self, block: Rows, exact: ExactRows) -> Tensor:
+    def _order(self, block: Block) -> Tensor:
         number_RN = random_integers(block, self.draw)
-        number_RN.scatter_(1, block.position_R.clamp(max=block.keys - 1)[:, None], torch.iinfo(torch.int64).min)
-        number_RN.masked_fill_(~torch.isfinite(exact.logits_RN), torch.iinfo(torch.int64).max)
+        number_RN.scatter_(1, block.own_R1, torch.iinfo(torch.int64).min)
+        number_RN.masked_fill_(~block.visible_RN, torch.iinfo(torch.int64).max)
         return number_RN.argsort(dim=-1, stable=True)
 
     def keys_read(self, n: Tensor, k: Tensor, head_dim: int) -> Tensor:
@@ -44,17 +46,16 @@ class Random:
         return k
 
 
-def random_integers(block: Rows, draw: int) -> Tensor:
+def random_integers(block: Block, draw: int) -> Tensor:
     """Return an integer [R, N] per row and key, uniform and reproducible: splitmix64 of where the row comes from.
 
     Rows of the Gaussian source share a position, so a part of the query tells them apart.
     """
     key_N = torch.arange(block.keys, device=block.query_RD.device)
-    seed = ((draw * 1009 + block.sample) * 1009 + block.layer) * 1009 + block.head
+    seed_R1 = (((draw * 1009 + block.sample) * 1009 + block.layer) * 1009 + block.head_R)[:, None]
     query_R = block.query_RD[:, 0].float().contiguous().view(torch.int32).long()
     row_R = block.position_R * 0x100000001 + query_R * 0x10001
-    stream = (seed * 0x3C6EF372FE95 + 2**63) % 2**64 - 2**63  # as a signed integer of 64 bits
-    mixed = (row_R[:, None] * MIX[1] + stream + key_N) * MIX[0]
+    mixed = (row_R[:, None] * MIX[1] + seed_R1 * 0x3C6EF372FE95 + key_N) * MIX[0]  # overflow wraps around
     for shift, factor in ((30, MIX[1]), (27, MIX[2])):
         mixed = (mixed ^ _shifted(mixed, shift)) * factor
     return mixed ^ _shifted(mixed, 31)

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool1d, max_pool1d
 
+from experiments.answers import Subset
+from experiments.cache import Block, Cache
 from experiments.errors import UserError
-from experiments.measures.exact import ExactRows
 from experiments.ranges import check_range
-from experiments.rows import Rows
-from experiments.selectors import Ranking
-from experiments.selectors.earlier import MOST_OBSERVED, by_score, observed, own_head
+from experiments.selectors import Answering, Traits
+from experiments.selectors.earlier import MOST_OBSERVED, ScoresOfRows, by_score, observed
 from experiments.selectors.interleave import NEVER, interleave, recency
 
 POOLINGS = ("max", "mean")
@@ -23,10 +23,11 @@ POOLINGS = ("max", "mean")
 class SnapKV:
     """Keep the row's own key and the observation window, then keys by their pooled votes.
 
-    The votes of a key are the attention of the `window` rows just before the row: the prompt ends there, which is the
-    method at its best, for later rows of an answer go by older votes. It looks at those rows, once per prompt in a
-    time of O(window n d), and reads k keys. With `per_kv_head` the query heads that share a cache decide together. A
-    window of more than k - 1 keys keeps its latest.
+    The votes of a key are the attention of `window` rows. By default they are those just before the row: the method at
+    its best. With `frozen` they are the last of the prompt, once, as the method is used: every later key is kept, the
+    nearest first, then the prompt's by those votes. It looks at those rows, once per prompt in a time of
+    O(window n d), and reads k keys. With `per_kv_head` the query heads that share a cache decide together. A window of
+    more than k - 1 keys keeps its latest.
     """
 
     name: str = "snap_kv"
@@ -34,6 +35,7 @@ class SnapKV:
     kernel: int = 7
     pooling: str = "max"
     per_kv_head: bool = True
+    frozen: bool = False
 
     def __post_init__(self) -> None:
         check_range("selector.window", self.window, least=1, most=MOST_OBSERVED)
@@ -43,33 +45,45 @@ class SnapKV:
         if self.pooling not in POOLINGS:
             raise UserError(f"selector.pooling={self.pooling}: choose {' or '.join(POOLINGS)}")
 
-    def ranking(self, rows: Rows) -> Ranking:
-        """Count the votes before every row of this head and return the order window, then votes."""
-        votes = {stop: self._votes(rows, seen_HTN) for stop, seen_HTN in observed(rows, rows.position_R, self.window)}
+    @property
+    def traits(self) -> Traits:
+        """It goes by earlier rows; frozen if it is told so."""
+        return Traits(looks_back=True, frozen=self.frozen)
 
-        def order(block: Rows, exact: ExactRows) -> Tensor:
-            visible_RN = exact.logits_RN.isfinite()
-            votes_RN = torch.stack([votes[position] for position in block.position_R.tolist()])
-            near_RN = recency(block.keys, block.position_R)
-            window_RN = near_RN.masked_fill(near_RN > self.window, NEVER)
-            # The window's turns come first, for its share is beyond every other.
-            return interleave([(2.0 * block.keys, window_RN), (1.0, by_score(votes_RN, visible_RN))], visible_RN)
+    def prepare(self, cache: Cache) -> Answering:
+        """Return what counts the votes before every row, or before the end of the prompt once."""
+        at_end = [self._votes(cache, g, cache.prompt) for g in range(len(cache.key_GND))] if self.frozen else None
 
-        return order
+        def votes(kv_head: int, position: int) -> Tensor:
+            return self._votes(cache, kv_head, position) if at_end is None else at_end[kv_head]
 
-    def _votes(self, rows: Rows, seen_HTN: Tensor) -> Tensor:
-        """Return the pooled votes [N] of the rows of an observation window; keys within it have none."""
-        heads, observers, keys = seen_HTN.shape
-        vote_N = torch.zeros(rows.keys, device=rows.query_RD.device, dtype=seen_HTN.dtype)
+        scores = ScoresOfRows(cache, votes, (lambda vote_SN: vote_SN.mean(0)) if self.per_kv_head else None)
+
+        def answer(block: Block) -> Subset:
+            def order() -> Tensor:
+                votes_RN = scores.of(block)
+                near_RN = recency(block.keys, block.position_R)
+                newest_R1 = self.window + (block.position_R[:, None] - cache.prompt if self.frozen else 0)
+                window_RN = near_RN.masked_fill(near_RN > newest_R1, NEVER)
+                # The window's turns come first, for its share is beyond every other.
+                patterns = [(2.0 * block.keys, window_RN), (1.0, by_score(votes_RN, block.visible_RN))]
+                return interleave(patterns, block.visible_RN)
+
+            return Subset(order)
+
+        return answer
+
+    def _votes(self, cache: Cache, kv_head: int, position: int) -> Tensor:
+        """Return the pooled votes [S, N] of the rows just before a position; keys within the window have none."""
+        seen_STN = observed(cache, kv_head, position, self.window)
+        shared, observers, keys = seen_STN.shape
+        vote_SN = torch.zeros(shared, cache.keys, device=seen_STN.device, dtype=seen_STN.dtype)
         before = keys - observers
         if before:
-            vote_HN = seen_HTN[:, :, :before].mean(1)
-            if not self.per_kv_head:
-                vote_HN = vote_HN[own_head(rows, heads)][None]
             pool = max_pool1d if self.pooling == "max" else avg_pool1d
-            pooled_H1N = pool(vote_HN[:, None], self.kernel, stride=1, padding=self.kernel // 2)
-            vote_N[:before] = pooled_H1N[:, 0].mean(0)
-        return vote_N
+            counted_S1N = seen_STN[:, :, :before].mean(1)[:, None]
+            vote_SN[:, :before] = pool(counted_S1N, self.kernel, stride=1, padding=self.kernel // 2)[:, 0]
+        return vote_SN
 
     def keys_read(self, n: Tensor, k: Tensor, head_dim: int) -> Tensor:
         """Return k: what the votes leave out is dropped for good."""

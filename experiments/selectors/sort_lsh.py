@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from experiments.measures.exact import ExactRows
+from experiments.answers import Kept, Subset
+from experiments.cache import Block, Cache
 from experiments.ranges import check_range
-from experiments.rows import Rows
-from experiments.selectors import Found, Ranking, Search
-from experiments.selectors.interleave import own_first, recency
+from experiments.selectors import Answering, Traits
 
 
 @dataclass
@@ -27,44 +27,34 @@ class SortLSH:
     name: str = "sort_lsh"
     bits: int = 7
     draw: int = 0
+    traits: ClassVar[Traits] = Traits(looks_at_query=True)
 
     def __post_init__(self) -> None:
         check_range("selector.bits", self.bits, least=1, most=30)
         check_range("selector.draw", self.draw, least=0)
 
-    def ranking(self, rows: Rows) -> Ranking:
-        """Hash this head's keys and return the order of buckets, block by block."""
-        plane_DB = self._planes(rows.key_ND)
-        bucket_N = _buckets(rows.key_ND.float() @ plane_DB)
-
-        def order(block: Rows, exact: ExactRows) -> Tensor:
-            bucket_R = _buckets(block.query_RD.float() @ plane_DB)
-            apart_RN = (bucket_R[:, None] - bucket_N).abs()
-            near_RN = recency(block.keys, block.position_R).long()
-            turn_RN = apart_RN * (2 * block.keys) + near_RN
-            turn_RN = turn_RN.masked_fill(~exact.logits_RN.isfinite(), torch.iinfo(torch.int64).max)
-            return own_first(turn_RN.argsort(dim=-1, stable=True), block.position_R)
-
-        return order
-
-    def _planes(self, key_XND: Tensor) -> Tensor:
+    def prepare(self, cache: Cache) -> Answering:
+        """Hash the keys; return the order of their buckets."""
         generator = torch.Generator().manual_seed(self.draw)
-        return torch.randn(key_XND.shape[-1], self.bits, generator=generator).to(key_XND.device)
+        plane_DB = torch.randn(cache.key_GND.shape[-1], self.bits, generator=generator).to(cache.key_GND.device)
+        bucket_GN = _buckets(cache.key_GND.float() @ plane_DB)
 
-    def index(self, key_GND: Tensor) -> Search:
-        """Hash all keys and return the search of the nearest buckets."""
-        plane_DB = self._planes(key_GND)
-        bucket_GN = _buckets(key_GND.float() @ plane_DB)
-        keys = key_GND.shape[1]
-        age_N = torch.arange(keys - 1, -1, -1, device=key_GND.device)
+        def answer(block: Block) -> Subset:
+            def turns() -> Tensor:
+                bucket_GS1 = _buckets(block.query_RD.float() @ plane_DB).view(len(bucket_GN), -1, 1)
+                apart_RN = (bucket_GS1 - bucket_GN[:, None, : block.keys]).abs().flatten(0, 1)
+                age_RN = (block.position_R[:, None] - torch.arange(block.keys, device=apart_RN.device)).abs()
+                turn_RN = apart_RN * (2 * block.keys) + age_RN
+                turn_RN.masked_fill_(~block.visible_RN, torch.iinfo(torch.int64).max)
+                return turn_RN.scatter_(1, block.own_R1, -1)
 
-        def search(query_HD: Tensor, k: int) -> Found:
-            bucket_GS = _buckets(query_HD.float() @ plane_DB).view(len(key_GND), -1)
-            turn_HN = ((bucket_GS[..., None] - bucket_GN[:, None]).abs() * keys + age_N).flatten(0, 1)
-            turn_HN[:, -1] = -1  # the own key
-            return Found(turn_HN.topk(k, largest=False, sorted=True).indices)
+            # keys that come before the row differ in their distance, so that no turns are equal and both give one order
+            return Subset(
+                lambda: turns().argsort(dim=-1, stable=True),
+                quick_first=lambda k: Kept(turns().topk(k, largest=False, sorted=True).indices),
+            )
 
-        return search
+        return answer
 
     def keys_read(self, n: Tensor, k: Tensor, head_dim: int) -> Tensor:
         """Return k, and the bits of n hashes beside 2 d floats of a key with its value."""
@@ -75,5 +65,5 @@ def _buckets(product_XB: Tensor) -> Tensor:
     """Return the place of each hash in Gray order: every bit is the parity of the signs up to it."""
     sign_XB = (product_XB > 0).long()
     parity_XB = sign_XB.cumsum(-1) % 2
-    place_B = 2 ** torch.arange(product_XB.shape[-1] - 1, -1, -1, device=product_XB.device)
-    return (parity_XB * place_B).sum(-1)
+    power_B = 2 ** torch.arange(product_XB.shape[-1] - 1, -1, -1, device=product_XB.device)
+    return (parity_XB * power_B).sum(-1)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
-from experiments.measures.exact import ExactRows
+from experiments.answers import Subset
+from experiments.cache import Block, Cache
 from experiments.ranges import MOST_KEYS, check_range
-from experiments.rows import Rows
-from experiments.selectors import Ranking
+from experiments.selectors import Answering, Traits
 from experiments.selectors.interleave import interleave, only, recency
 
 
@@ -25,21 +26,22 @@ class Strided:
 
     name: str = "strided"
     stride: int | None = None
+    traits: ClassVar[Traits] = Traits()
 
     def __post_init__(self) -> None:
         check_range("selector.stride", self.stride, least=1, most=MOST_KEYS)  # null: sqrt(n)
 
-    def ranking(self, rows: Rows) -> Ranking:
-        """Return the order of the two patterns in turn."""
-        return self._order
+    def prepare(self, cache: Cache) -> Answering:
+        """Return the order of the two patterns in turn; there is nothing to prepare."""
+        return lambda block: Subset(lambda: self._order(block, cache.keys))
 
-    def _order(self, block: Rows, exact: ExactRows) -> Tensor:
-        stride = self.stride or math.isqrt(block.keys)
+    def _order(self, block: Block, length: int) -> Tensor:
+        stride = self.stride or math.isqrt(length)
         near_RN = recency(block.keys, block.position_R)
         window_RN = only(near_RN, near_RN < stride)
         strided_RN = only(near_RN, (near_RN % stride == 0) & (near_RN > 0))
         rest_RN = near_RN + block.keys
-        return interleave([(1, window_RN), (1, strided_RN), (0.5, rest_RN)], exact.logits_RN.isfinite())
+        return interleave([(1, window_RN), (1, strided_RN), (0.5, rest_RN)], block.visible_RN)
 
     def keys_read(self, n: Tensor, k: Tensor, head_dim: int) -> Tensor:
         """Return k."""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from experiments.measures.exact import ExactRows
+from experiments.answers import Subset
+from experiments.cache import Block, Cache
 from experiments.ranges import MOST_KEYS, check_range
-from experiments.rows import Rows
-from experiments.selectors import Ranking
+from experiments.selectors import Answering, Traits
 from experiments.selectors.interleave import interleave, only, recency
 
 
@@ -26,23 +27,24 @@ class SummaryColumns:
     name: str = "summary_columns"
     block: int | None = None
     columns: int = 8
+    traits: ClassVar[Traits] = Traits()
 
     def __post_init__(self) -> None:
         check_range("selector.columns", self.columns, least=1, most=MOST_KEYS)
         check_range("selector.block", self.block, least=1, most=MOST_KEYS)  # null: sqrt(n)
 
-    def ranking(self, rows: Rows) -> Ranking:
-        """Return the order of the two patterns in turn."""
-        return self._order
+    def prepare(self, cache: Cache) -> Answering:
+        """Return the order of the two patterns in turn; there is nothing to prepare."""
+        return lambda block: Subset(lambda: self._order(block, cache.keys))
 
-    def _order(self, block: Rows, exact: ExactRows) -> Tensor:
-        size = self.block or math.isqrt(block.keys)
+    def _order(self, block: Block, length: int) -> Tensor:
+        size = self.block or math.isqrt(length)
         key_N = torch.arange(block.keys, device=block.query_RD.device)
         near_RN = recency(block.keys, block.position_R)
         own_RN = key_N // size == block.position_R[:, None] // size
         summary_RN = (key_N % size >= size - self.columns) & ~own_RN
         patterns = [(1.0, only(near_RN, own_RN)), (1.0, only(near_RN, summary_RN)), (0.5, near_RN + block.keys)]
-        return interleave(patterns, exact.logits_RN.isfinite())
+        return interleave(patterns, block.visible_RN)
 
     def keys_read(self, n: Tensor, k: Tensor, head_dim: int) -> Tensor:
         """Return k."""

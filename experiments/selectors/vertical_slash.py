@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from experiments.measures.exact import ExactRows
+from experiments.answers import Subset
+from experiments.cache import Block, Cache
 from experiments.ranges import MOST_KEYS, check_range
-from experiments.rows import Rows
-from experiments.selectors import Ranking
-from experiments.selectors.earlier import MOST_OBSERVED, by_score, observed, own_head
+from experiments.selectors import Answering, Traits
+from experiments.selectors.earlier import MOST_OBSERVED, ScoresOfRows, by_score, observed
 from experiments.selectors.interleave import check_share, interleave, own_first, recency
 
 
@@ -32,6 +33,7 @@ class VerticalSlash:
     slash_share: float = 1.0
     first: int = 30
     recent: int = 100
+    traits: ClassVar[Traits] = Traits(looks_back=True)
 
     def __post_init__(self) -> None:
         check_range("selector.observed", self.observed, least=1, most=MOST_OBSERVED)
@@ -40,42 +42,41 @@ class VerticalSlash:
         check_range("selector.first", self.first, least=0, most=MOST_KEYS)
         check_range("selector.recent", self.recent, least=0, most=MOST_KEYS)
 
-    def ranking(self, rows: Rows) -> Ranking:
-        """Score columns and distances before every row of this head and return their order in turn."""
-        scores = {
-            stop: self._scores(rows, seen_HTN) for stop, seen_HTN in observed(rows, rows.position_R, self.observed)
-        }
+    def prepare(self, cache: Cache) -> Answering:
+        """Return what scores columns and distances before every row, and orders them in turn."""
+        scores = ScoresOfRows(cache, lambda kv_head, position: self._scores(cache, kv_head, position), None)
 
-        def order(block: Rows, exact: ExactRows) -> Tensor:
-            visible_RN = exact.logits_RN.isfinite()
-            near_RN = recency(block.keys, block.position_R)
-            column_RN = torch.stack([scores[position][0] for position in block.position_R.tolist()])
-            distance_RN = torch.stack([scores[position][1] for position in block.position_R.tolist()])
-            slash_RN = distance_RN.gather(1, near_RN.long())
-            # Attention is at most 1 a row, so that what always comes first stands above all sums, the nearest highest.
-            key_N = torch.arange(block.keys, device=near_RN.device)
-            top = 2.0 * self.observed + block.keys
-            column_RN = torch.where(key_N < self.first, top - key_N, column_RN)
-            slash_RN = torch.where(near_RN < self.recent, top - near_RN, slash_RN)
-            patterns = [
-                (self.slash_share, by_score(slash_RN, visible_RN)),
-                (self.vertical_share, by_score(column_RN, visible_RN)),
-            ]
-            return own_first(interleave(patterns, visible_RN), block.position_R)
+        def answer(block: Block) -> Subset:
+            return Subset(lambda: self._order(block, scores.of(block)))
 
-        return order
+        return answer
 
-    def _scores(self, rows: Rows, seen_HTN: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the attention to every column, and at every distance, [N] each."""
-        seen_TN = seen_HTN[own_head(rows, len(seen_HTN))].double()
-        observers, keys = seen_TN.shape
-        column_N = torch.zeros(rows.keys, device=seen_TN.device, dtype=torch.float64)
-        distance_N = torch.zeros_like(column_N)
-        column_N[:keys] = seen_TN.sum(0)
-        position_T = keys - observers + torch.arange(observers, device=seen_TN.device)
-        apart_TN = position_T[:, None] - torch.arange(keys, device=seen_TN.device)
-        distance_N.index_add_(0, apart_TN.clamp(min=0).flatten(), seen_TN.flatten())  # later keys weigh nothing
-        return column_N, distance_N
+    def _order(self, block: Block, score_R2N: Tensor) -> Tensor:
+        column_RN, distance_RN = score_R2N.unbind(1)
+        near_RN = recency(block.keys, block.position_R)
+        slash_RN = distance_RN.gather(1, near_RN.long())
+        # Attention is at most 1 a row, so that what always comes first stands above all sums, the nearest highest.
+        key_N = torch.arange(block.keys, device=near_RN.device)
+        top = 2.0 * self.observed + block.keys
+        column_RN = torch.where(key_N < self.first, top - key_N, column_RN)
+        slash_RN = torch.where(near_RN < self.recent, top - near_RN, slash_RN)
+        patterns = [
+            (self.slash_share, by_score(slash_RN, block.visible_RN)),
+            (self.vertical_share, by_score(column_RN, block.visible_RN)),
+        ]
+        return own_first(interleave(patterns, block.visible_RN), block.position_R)
+
+    def _scores(self, cache: Cache, kv_head: int, position: int) -> Tensor:
+        """Return the attention to every column, and at every distance [S, 2, N], of the rows just before a position."""
+        seen_STN = observed(cache, kv_head, position, self.observed).double()
+        shared, observers, keys = seen_STN.shape
+        score_S2N = torch.zeros(shared, 2, cache.keys, device=seen_STN.device, dtype=torch.float64)
+        score_S2N[:, 0, :keys] = seen_STN.sum(1)
+        position_T = keys - observers + torch.arange(observers, device=seen_STN.device)
+        apart_TN = position_T[:, None] - torch.arange(keys, device=seen_STN.device)
+        # later keys weigh nothing
+        score_S2N[:, 1].index_add_(1, apart_TN.clamp(min=0).flatten(), seen_STN.flatten(1))
+        return score_S2N
 
     def keys_read(self, n: Tensor, k: Tensor, head_dim: int) -> Tensor:
         """Return k: the index is made once for a prompt."""

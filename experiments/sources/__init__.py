@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from experiments.rows import Rows
 
@@ -36,6 +38,19 @@ class MatrixRequest:
     def wants(self, layer: int, head: int, sample: int) -> bool:
         """Say whether this head's matrix is wanted."""
         return sample == 0 and layer in self.layers and head in self.heads
+
+
+@runtime_checkable
+class ReadsText(Protocol):
+    """A source whose model reads text, so that it may be run as a language model."""
+
+    def documents(self, seed: int) -> Tensor:
+        """Return the tokens of every sample [samples, N]."""
+        ...
+
+    def seen_keys(self, n_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return how many of n keys rows see in each kind of layer [kinds, N], and the heads of each kind [kinds]."""
+        ...
 
 
 class Source(Protocol):

@@ -287,6 +287,12 @@ def _rows_of(attention: Attention, head: int, sample: int, length: int, position
                 f"layer {attention.layer} sees later keys in a context of {length}, and none in one of {TRIAL_TOKENS}: "
                 "a model that is causal at some lengths alone is not measured"
             )
+
+    def earlier(start: int, stop: int) -> Tensor:
+        from experiments.models.earlier import earlier_logits
+
+        return earlier_logits(attention, kv_head, start, stop, attention.key_GND[kv_head, :stop])
+
     return Rows(
         layer=attention.layer,
         head=head,
@@ -299,22 +305,9 @@ def _rows_of(attention: Attention, head: int, sample: int, length: int, position
         value_NV=attention.value_GNV[kv_head, :length],
         scale=attention.scale,
         visible_RN=visible_RN,
-        earlier=partial(_earlier, attention, kv_head) if causal else None,
+        earlier=earlier if causal else None,
+        kv_head=kv_head if len(attention.query_HND) > len(attention.key_GND) else None,
     )
-
-
-def _earlier(attention: Attention, kv_head: int, start: int, stop: int) -> Tensor:
-    """Return what the queries at positions start..stop-1 asked, of every head of a KV head [H, stop - start, stop]."""
-    shared = attention.query_HND.shape[0] // attention.key_GND.shape[0]
-    heads = slice(kv_head * shared, (kv_head + 1) * shared)
-    key_ND = attention.key_GND[kv_head, :stop].float()
-    logits_HRN = (attention.query_HND[heads, start:stop].float() * attention.scale) @ key_ND.T
-    position_R = torch.arange(start, stop, device=key_ND.device)
-    for logits_RN, head in zip(logits_HRN, range(heads.start, heads.stop), strict=True):
-        visible_RN = attention.visible(head, position_R, stop)
-        if visible_RN is not None:
-            logits_RN.masked_fill_(~visible_RN, -torch.inf)
-    return logits_HRN
 
 
 def _without_first_key(rows: Rows) -> Rows:

@@ -13,6 +13,7 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
+PARQUET = "parquet"
 Value = str | int | float | bool
 
 
@@ -66,7 +67,7 @@ class Table:
     owner: str
     keys: tuple[Column, ...]
     values: tuple[Column, ...]
-    suffix: str = "parquet"
+    suffix: str = PARQUET
 
     @property
     def file(self) -> str:
@@ -85,9 +86,9 @@ class Table:
 
     def check(self, lines: dict[str, np.ndarray]) -> None:
         """Raise ValueError unless lines, given as columns of equal length, are those that are declared."""
-        if list(lines) != list(self.columns):
+        if set(lines) != set(self.columns):
             missing, unknown = sorted(set(self.columns) - set(lines)), sorted(set(lines) - set(self.columns))
-            raise ValueError(f"{self.file}: lacks {missing}, does not declare {unknown}, or has another order")
+            raise ValueError(f"{self.file}: lacks {missing}, does not declare {unknown}")
         for name, values in lines.items():
             wanted = self.columns[name].type
             kind = "str" if values.dtype.kind in "UO" else str(values.dtype)

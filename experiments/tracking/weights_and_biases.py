@@ -13,8 +13,8 @@ import pandas as pd
 from omegaconf import OmegaConf
 from safetensors.numpy import load_file
 
+from experiments.curves import exponents
 from experiments.errors import UserError
-from experiments.tracking.curves import curves_over_length, exponents, loss_over_length, means_of_windows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure  # loading it takes longer than a small job
@@ -38,18 +38,16 @@ class WeightsAndBiases:
         if self.mode not in MODES:
             raise UserError(f"tracking.mode={self.mode}: choose one of {', '.join(MODES)}")
 
-    def log(self, record: Path, *, group: str, outputs: Path) -> None:
+    def log(self, record: Path, curves: pd.DataFrame, *, group: str, outputs: Path) -> None:
         """Log the run whose files lie in `record`, under `outputs`/wandb.
 
-        Curves run over context length: k_min at each eta, and the dropped mass and output error of every power,
-        logarithmic and fixed window, all as means over rows and heads; or the loss within each window. With
-        `artifacts` the record itself goes along.
+        `curves` run over context length, the index, as the record's runner makes them. With `artifacts` the record
+        itself goes along.
         """
         if self.mode == "disabled":
             return
         manifest = json.loads((record / "manifest.json").read_text())
         config = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(record / "config.yaml")))
-        curves = _curves(record)
         with start(
             outputs,
             mode=self.mode,
@@ -110,17 +108,6 @@ def _told_apart(config: dict[str, Any]) -> str:
     """Return the selector's name, where it is another than the oracle."""
     selector = config["selector"]["name"]
     return "" if selector == "oracle" else f", {selector}"
-
-
-def _curves(record: Path) -> pd.DataFrame:
-    losses = record / "losses.parquet"
-    if losses.exists():
-        return loss_over_length(pd.read_parquet(losses))
-    if (answers := record / "retrieval.parquet").exists():
-        return means_of_windows(pd.read_parquet(answers), ["exact", "log_prob"])
-    if (steps := record / "decoding.parquet").exists():
-        return means_of_windows(pd.read_parquet(steps), ["dense_seconds", "select_seconds", "attend_seconds"])
-    return curves_over_length(pd.read_parquet(record / "rows.parquet"), pd.read_parquet(record / "windows.parquet"))
 
 
 def _matrices(path: Path) -> dict[str, np.ndarray]:

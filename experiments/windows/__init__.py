@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,6 +17,10 @@ from experiments.errors import UserError
 from experiments.measures import RowFacts
 
 MOST_WINDOWS = 65_535  # the kernels count what lies between windows in 16 bits
+# The columns that name a window (experiments/tables/place.py), where there is none.
+DENSE = "dense"
+DENSE_WINDOW = {"rule": DENSE, "parameter": np.nan, "scale": np.nan}
+ANY_WINDOW = {"rule": "any", "parameter": np.nan, "scale": np.nan}  # of a method without a budget
 
 
 Visible = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -29,10 +33,7 @@ def every_key(n_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Rule(Protocol):
-    """What the window set asks of a rule. One file per rule in `rules/`; the class is its own Hydra schema.
-
-    A rule that differs between heads has `of_head(layer, head) -> Rule` besides.
-    """
+    """What the window set asks of a rule. One file per rule in `rules/`; the class is its own Hydra schema."""
 
     rule: str
 
@@ -42,6 +43,49 @@ class Rule(Protocol):
 
     def sizes(self, exact: RowFacts, parameter_W: Tensor, scale_W: Tensor) -> Tensor:
         """Return the real number of keys that each window asks for [R, W]; a rule of n alone reads only `n_R`."""
+        ...
+
+
+@runtime_checkable
+class PerHead(Protocol):
+    """A rule that differs between heads."""
+
+    def of_head(self, layer: int, head: int) -> Rule:
+        """Return the rule of one head; raise UserError if nothing is known of the head."""
+        ...
+
+
+@runtime_checkable
+class AsksTolerances(Protocol):
+    """A rule that asks rows for their smallest window at some dropped masses."""
+
+    def tolerances(self) -> list[float]:
+        """Return the dropped masses."""
+        ...
+
+
+@runtime_checkable
+class AsksThresholds(Protocol):
+    """A rule that asks rows for the number of keys above some probabilities."""
+
+    def thresholds(self) -> list[float]:
+        """Return the probabilities."""
+        ...
+
+
+class WindowSet(Protocol):
+    """What a job asks of its windows."""
+
+    def identity(self) -> dict[str, object]:
+        """Return what decides the windows, with files replaced by the hash of what is used of them."""
+        ...
+
+    def check_source(self, source: Any) -> None:
+        """Raise UserError if the windows are not made for a source's model."""
+        ...
+
+    def at(self, length: int, visible: Visible = every_key) -> Windows:
+        """Return the windows for rows of nominal context length `length`."""
         ...
 
 
@@ -77,12 +121,12 @@ class Windows:
     @property
     def etas(self) -> list[float]:
         """Tolerances that rules ask of the rows, told beforehand so that one pass can serve all."""
-        return [eta for rule in self.rules for eta in getattr(rule, "etas", [])]
+        return [eta for rule in self.rules if isinstance(rule, AsksTolerances) for eta in rule.tolerances()]
 
     @property
     def epsilons(self) -> list[float]:
         """Thresholds that rules ask of the rows."""
-        return [epsilon for rule in self.rules for epsilon in getattr(rule, "epsilons", [])]
+        return [eps for rule in self.rules if isinstance(rule, AsksThresholds) for eps in rule.thresholds()]
 
     def only(self, index: int) -> Windows:
         """Return the set that has window number `index` alone."""
@@ -101,7 +145,7 @@ class Windows:
             If a rule knows nothing of the head.
         """
         return replace(
-            self, rules=[rule.of_head(layer, head) if hasattr(rule, "of_head") else rule for rule in self.rules]
+            self, rules=[rule.of_head(layer, head) if isinstance(rule, PerHead) else rule for rule in self.rules]
         )
 
     def columns(self) -> dict[str, list[str] | list[float]]:
@@ -112,6 +156,11 @@ class Windows:
             "parameter": [float(parameter) for _, parameter, _ in flat],
             "scale": [float(scale) for _, _, scale in flat],
         }
+
+    def names(self) -> list[dict[str, str | float]]:
+        """Return, per window, the columns that name it."""
+        columns = self.columns()
+        return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
     def keys(self, exact: RowFacts) -> Tensor:
         """Return the keys kept [R, W] int64: ceil(x (1 - 1e-9)) held within [1, n], x as the rule asks.

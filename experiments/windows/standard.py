@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from experiments.errors import UserError
@@ -27,6 +27,13 @@ class Standard:
     thresholds: list[float]
     grid_per_octave: int
     rules: dict[str, Any] = field(default_factory=dict)
+
+    def identity(self) -> dict[str, object]:
+        """Return every field."""
+        return asdict(self)
+
+    def check_source(self, source: Any) -> None:
+        """Accept every source."""
 
     def at(self, length: int, visible: Visible = every_key) -> Windows:
         """Return the windows of all rules for rows of nominal context length `length`."""

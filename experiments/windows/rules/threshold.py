@@ -25,6 +25,10 @@ class Threshold:
         """Return (eps, 1) per window."""
         return [(eps, 1.0) for eps in self.epsilons]
 
+    def thresholds(self) -> list[float]:
+        """Return every eps."""
+        return self.epsilons
+
     def sizes(self, exact: RowFacts, parameter_W: Tensor, scale_W: Tensor) -> Tensor:
         """Return the number of entries above eps."""
         return torch.stack([exact.count_above(eps) for eps in parameter_W.tolist()], dim=1)

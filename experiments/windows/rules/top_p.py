@@ -25,6 +25,10 @@ class TopP:
         """Return (eta, 1) per window."""
         return [(eta, 1.0) for eta in self.etas]
 
+    def tolerances(self) -> list[float]:
+        """Return every eta."""
+        return self.etas
+
     def sizes(self, exact: RowFacts, parameter_W: Tensor, scale_W: Tensor) -> Tensor:
         """Return the smallest k with dropped mass <= eta."""
         return torch.stack([exact.k_min(eta) for eta in parameter_W.tolist()], dim=1)

@@ -1,6 +1,6 @@
 """The quick path: rows ranked by bins of their weights, on a CPU, for selectors that keep the most probable.
 
-The torch path (exact.py, sparse.py) runs anywhere, ranks keys in any order, and is the reference for this one.
+The torch path (exact.py, subset.py) runs anywhere, ranks keys in any order, and is the reference for this one.
 
 Shape letters: R rows, N keys, V value dimension, W windows.
 """
@@ -16,10 +16,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from experiments.measures import kernels
-from experiments.measures.exact import COUNT_EPSILONS, ETA_SLACK, K_MIN_ETAS
-from experiments.measures.scratch import scratch
+from experiments.kernels import windows as kernels
+from experiments.kernels.scratch import Scratch
+from experiments.measures.exact import ETA_SLACK
+from experiments.measures.subset import of_subset
 from experiments.rows import check_rows
+from experiments.tables.rows import EPSILONS, ETAS, k_min
 
 MEASURED = (
     *("dropped_mass", "tv", "kl", "linf_truncated", "linf_renormalised", "l2_truncated", "l2_renormalised"),
@@ -61,6 +63,7 @@ class QuickRows:
     ranked_RN: np.ndarray
     start_RB: np.ndarray
     moment_R6: np.ndarray
+    scratch: Scratch
     _shift: int
     _lowest: int
     _k_min: dict[float, Tensor] = field(default_factory=dict)
@@ -68,11 +71,15 @@ class QuickRows:
 
     @classmethod
     def from_logits(
-        cls, logits_RN: Tensor, etas: Iterable[float] = K_MIN_ETAS, epsilons: Iterable[float] = COUNT_EPSILONS
+        cls,
+        logits_RN: Tensor,
+        scratch: Scratch,
+        etas: Iterable[float] = ETAS,
+        epsilons: Iterable[float] = EPSILONS,
     ) -> QuickRows:
         """Weigh and rank the rows of `logits_RN` (float32 on the CPU; -inf marks an invisible key).
 
-        Rows live in scratch memory: they are good until the next ones are made.
+        Rows live in `scratch`: they are good until the next ones are made there.
         What is asked for now, `etas` for `k_min` and `epsilons` for `count_above`, is quicker than what is asked later.
 
         Raises
@@ -85,13 +92,14 @@ class QuickRows:
         mantissa_bits = _mantissa_bits(keys)
         highest_R1 = logits_RN.amax(-1, keepdim=True)
         check_rows(highest_R1)
-        weight_RN = torch.sub(logits_RN, highest_R1, out=scratch("weight", rows, keys)).exp_().numpy()
+        weight_RN = torch.sub(logits_RN, highest_R1, out=scratch.take("weight", rows, keys)).exp_().numpy()
         quick = cls(
             highest_R=highest_R1.squeeze(-1).double(),
             weight_RN=weight_RN,
-            ranked_RN=scratch("ranked", rows, keys, dtype=torch.int64).numpy().view(np.uint64),
-            start_RB=scratch("start", rows, (kernels.OCTAVES << mantissa_bits) + 2, dtype=torch.int32).numpy(),
+            ranked_RN=scratch.take("ranked", rows, keys, dtype=torch.int64).numpy().view(np.uint64),
+            start_RB=scratch.take("start", rows, (kernels.OCTAVES << mantissa_bits) + 2, dtype=torch.int32).numpy(),
             moment_R6=np.empty((rows, 6)),
+            scratch=scratch,
             _shift=23 - mantissa_bits,  # a float32 has 23 bits of mantissa and an exponent of 127 at 1
             _lowest=(127 - kernels.OCTAVES) << mantissa_bits,
         )
@@ -158,12 +166,12 @@ class QuickRows:
             "participation": total_R.square() / square_R,
             "p_max": 1 / total_R,
             "sink_mass": torch.from_numpy(self.weight_RN[:, 0].astype(np.float64)) / total_R,
-            **{f"k_min_{eta}": self.k_min(eta) for eta in K_MIN_ETAS},
-            **{f"count_{epsilon}": self.count_above(epsilon) for epsilon in COUNT_EPSILONS},
+            **{k_min(eta): self.k_min(eta) for eta in ETAS},
+            **{f"count_{epsilon:g}": self.count_above(epsilon) for epsilon in EPSILONS},
         }
 
-    def measure(self, value_NV: Tensor, k_RW: Tensor) -> dict[str, Tensor]:
-        """Measure the rows that keep their k most probable keys, for every window at once, as `sparse.measure` does."""
+    def measure_top_k(self, value_NV: Tensor, k_RW: Tensor) -> dict[str, Tensor]:
+        """Measure the rows that keep their k most probable keys, for every window at once, as `ExactRows` does."""
         rows, windows = k_RW.shape
         measure_RWM = np.empty((rows, windows, kernels.MEASURES))
         output_R = np.empty(rows)
@@ -174,9 +182,9 @@ class QuickRows:
             self.weight_RN,
             self.ranked_RN,
             self.start_RB,
-            scratch("segment", *self.weight_RN.shape, dtype=torch.uint16).numpy(),
-            scratch("sums", rows, windows + 1, value_NV.shape[1]).numpy(),
-            scratch("outputs", rows, windows + 1, value_NV.shape[1], dtype=torch.float64).numpy(),
+            self.scratch.take("segment", *self.weight_RN.shape, dtype=torch.uint16).numpy(),
+            self.scratch.take("sums", rows, windows + 1, value_NV.shape[1]).numpy(),
+            self.scratch.take("outputs", rows, windows + 1, value_NV.shape[1], dtype=torch.float64).numpy(),
             self._shift,
             self._lowest,
             self._total_R,
@@ -191,4 +199,4 @@ class QuickRows:
         measured["kl"] = torch.where(dropped_RW < 0.5, (-dropped_RW).log1p(), kept_RW.log()).neg_()
         measured["l2_truncated"].sqrt_()
         measured["l2_renormalised"].sqrt_()
-        return measured | {"output": torch.from_numpy(output_R)}
+        return of_subset(measured) | {"output": torch.from_numpy(output_R)}

@@ -1,4 +1,4 @@
-"""Sparse rows: the error of every window from one pass over a ranked row.
+"""Rows that keep a subset of keys: the error of every window from one pass over a ranked row.
 
 The windows' k cut the ranked row into segments. Each segment's mass, sum of squares, largest entry and weighted sum of
 values is taken once; running sums over segments, from the head for the kept part and from the tail for the dropped
@@ -17,7 +17,7 @@ from torch.nn.functional import embedding_bag
 BAG = 4096
 
 
-def measure(order_RN: Tensor, probability_RN: Tensor, value_NV: Tensor, k_RW: Tensor) -> dict[str, Tensor]:
+def measure_subset(order_RN: Tensor, probability_RN: Tensor, value_NV: Tensor, k_RW: Tensor) -> dict[str, Tensor]:
     """Measure the rows that keep the first k keys of a ranking, for every window at once.
 
     Parameters
@@ -36,8 +36,8 @@ def measure(order_RN: Tensor, probability_RN: Tensor, value_NV: Tensor, k_RW: Te
     dict
         Per row and window [R, W], float64: `dropped_mass`, `tv` [T1], `kl` in nats [T2], `linf_truncated`,
         `linf_renormalised` [T3], `l2_truncated`, `l2_renormalised` [T5], and the squared norms
-        `output_truncated`, `output_renormalised` of the output errors [T6]; per row [R]: `output`, the squared norm
-        of the exact output.
+        `output_truncated`, `output_renormalised` of the output errors [T6], and what `of_subset` adds; per row [R]:
+        `output`, the squared norm of the exact output.
     """
     k_sorted_RW, sorting_RW = k_RW.sort(dim=-1)
     undo_RW = sorting_RW.argsort(dim=-1)
@@ -68,8 +68,16 @@ def measure(order_RN: Tensor, probability_RN: Tensor, value_NV: Tensor, k_RW: Te
         "output_renormalised": (dropped_output_RWV - odds_RW[..., None] * kept_output_RWV).square().sum(-1),
     }
     measures = {name: values_RW.gather(1, undo_RW) for name, values_RW in measures.items()}
-    measures["output"] = output_RSV.sum(1).square().sum(-1)
-    return measures
+    return of_subset(measures) | {"output": output_RSV.sum(1).square().sum(-1)}
+
+
+def of_subset(measures: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Add what estimates are measured by, and what it is for a subset [R, W].
+
+    No entry is negative, no row fails, and ln sum w = ln(1 - tau) = -kl [T2].
+    """
+    zero_RW = torch.zeros_like(measures["kl"])
+    return measures | {"negative_mass": zero_RW, "normaliser_error": measures["kl"], "failed": zero_RW}
 
 
 def _head(values_RS: Tensor) -> Tensor:

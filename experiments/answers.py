@@ -1,0 +1,85 @@
+"""What a method answers for a block of rows: the most probable keys, a subset of its own choice, or an estimated row.
+
+Shape letters: R rows, N keys, K keys kept, V value dimension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The keys that rows keep.
+
+    Attributes
+    ----------
+    key_RK
+        Indices in the order in which they are kept, so that fewer are a prefix.
+    log_weight_RK
+        Logarithm of what each weighs where the method weighs its keys, for just this K; else None.
+    """
+
+    key_RK: Tensor
+    log_weight_RK: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class TopK:
+    """The most probable keys of each row, ties to the lower index; `first` finds them without the exact row."""
+
+    first: Callable[[int], Kept]
+
+
+@dataclass(frozen=True)
+class Subset:
+    """Keys in an order of the method's own; a window of k keys keeps the first k.
+
+    Attributes
+    ----------
+    order
+        Returns the order [R, N], invisible keys last.
+    weight
+        Maps the numbers of keys kept [R] to the weight of every key [R, N], in key order: one over the probability that
+        a key is drawn, 1 where it is kept for certain. None where no key is weighed.
+    quick_first
+        Maps K to the first K keys where the method finds them without ordering all; they are those of `order`.
+    """
+
+    order: Callable[[], Tensor]
+    weight: Callable[[Tensor], Tensor] | None = None
+    quick_first: Callable[[int], Kept] | None = None
+
+    def first(self, k: int) -> Kept:
+        """Return the first `k` keys of every row."""
+        if self.quick_first is not None:
+            return self.quick_first(k)
+        key_RK = self.order()[:, :k]
+        if self.weight is None:
+            return Kept(key_RK)
+        k_R = torch.full((len(key_RK),), k, device=key_RK.device)
+        return Kept(key_RK, self.weight(k_R).gather(1, key_RK).log().float())
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A vector w in key order in place of the probabilities; it may be negative and need not sum to 1.
+
+    Attributes
+    ----------
+    row
+        Maps the budgets in keys [R] and the logarithms of the exact normalisers [R] to w [R, N], float64, relative to
+        the exact normaliser: w = p is exact. 0 where a key is not visible. NaN below the method's least budget.
+    output
+        Maps the budgets [R] to the outputs [R, V] of the renormalised row, where they are made without it; else None.
+    """
+
+    row: Callable[[Tensor, Tensor], Tensor]
+    output: Callable[[Tensor], Tensor] | None = None
+
+
+Answer = TopK | Subset | Estimate

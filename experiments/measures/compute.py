@@ -1,0 +1,66 @@
+"""Where rows are computed: the one place that chooses between compiled kernels and plain torch.
+
+Kernels (experiments/kernels/) take float32 on a CPU; everything else takes plain torch, which is their reference.
+
+Shape letters: R rows, N keys, V value dimension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from experiments.kernels import top_k as kernels
+from experiments.kernels.quick_rows import QuickRows
+from experiments.kernels.scratch import Scratch
+from experiments.measures import RankedRows, top_k
+from experiments.measures.exact import ExactRows
+from experiments.rows import Rows
+
+
+class Compute:
+    """What measures rows and attends to their top keys; it owns the memory that blocks of rows reuse."""
+
+    def __init__(self, *, reference: bool = False) -> None:
+        """Choose by the tensors, or plain torch alone."""
+        self._reference = reference
+        self._scratch = Scratch()
+
+    def _quick(self, device: torch.device, dtype: torch.dtype) -> bool:
+        return not self._reference and device.type == "cpu" and dtype == torch.float32
+
+    def logits(self, rows: Rows) -> Tensor:
+        """Return the logits of rows [R, N], good until the next ones are made."""
+        dtype = torch.promote_types(rows.query_RD.dtype, torch.float32)
+        quick = self._quick(rows.query_RD.device, dtype)
+        return rows.logits(out=self._scratch.take("logits", len(rows), rows.keys) if quick else None)
+
+    def product(self, query_RD: Tensor, key_ND: Tensor) -> Tensor:
+        """Return the dot products of queries and keys [R, N], good until the next ones are made."""
+        quick = self._quick(query_RD.device, query_RD.dtype)
+        out = self._scratch.take("product", len(query_RD), len(key_ND)) if quick else None
+        return torch.mm(query_RD, key_ND.T, out=out)
+
+    def rank(self, logits_RN: Tensor, etas: Iterable[float] = (), epsilons: Iterable[float] = ()) -> RankedRows:
+        """Return the exact rows of logits, good until the next ones are ranked.
+
+        Parameters
+        ----------
+        etas, epsilons
+            What `k_min` and `count_above` will be asked for: quicker when it is known beforehand.
+        """
+        if self._quick(logits_RN.device, logits_RN.dtype):
+            return QuickRows.from_logits(logits_RN, self._scratch, etas, epsilons)
+        return ExactRows.from_logits(logits_RN)
+
+    def top_k_output(self, logits_RN: Tensor, value_NV: Tensor, k_R: Tensor) -> Tensor:
+        """Return the outputs [R, V] of rows that attend to their `k_R` most probable keys, renormalised."""
+        path = kernels if self._quick(logits_RN.device, logits_RN.dtype) else top_k
+        return path.top_k_output(logits_RN, value_NV, k_R)
+
+    def top_k_mask(self, logits_RN: Tensor, k_R: Tensor) -> Tensor:
+        """Return which keys are among the k most probable of their row [R, N]."""
+        path = kernels if self._quick(logits_RN.device, logits_RN.dtype) else top_k
+        return path.top_k_mask(logits_RN, k_R)

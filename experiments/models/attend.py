@@ -1,0 +1,191 @@
+"""Run a model whose rows attend as a method answers within a window.
+
+Shape letters: H query heads, G KV heads, R rows, N keys, V value dimension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from experiments.cache import Block, Cache
+from experiments.measures import RowFacts
+from experiments.measures.compute import Compute
+from experiments.measures.output import output_of
+from experiments.models.earlier import EarlierQueries
+from experiments.models.probe import Attention, intercept
+from experiments.rows import check_finite
+from experiments.selectors import Selector
+
+BLOCK = 256  # rows at a time: their logits stay in the cache
+
+
+class LazyRows:
+    """What a window rule may ask of a block of rows; what needs more than the visible keys is ranked when asked for."""
+
+    def __init__(self, logits: Callable[[], Tensor], n_R: Tensor, compute: Compute) -> None:
+        self._logits = logits
+        self._compute = compute
+        self.n_R = n_R
+
+    @cached_property
+    def _ranked(self) -> RowFacts:
+        return self._compute.rank(self._logits())
+
+    def k_min(self, eta: float) -> Tensor:
+        """Return the smallest k whose k most probable keys leave a dropped mass <= eta, per row [R] int64."""
+        return self._ranked.k_min(eta)
+
+    def count_above(self, epsilon: float) -> Tensor:
+        """Return #{j: p_j > epsilon} per row [R] int64."""
+        return self._ranked.count_above(epsilon)
+
+
+def attend_by(
+    model: Any,
+    selector: Selector,
+    keys_kept: Callable[[RowFacts, Tensor, int, int], Tensor],
+    compute: Compute,
+    *,
+    sample: int = 0,
+    layers: Collection[int] | None = None,
+    keep_first: int = 0,
+    keep_recent: int = 0,
+    earlier: EarlierQueries | None = None,
+) -> AbstractContextManager[None]:
+    """Make every row of `model` attend as a method answers, renormalised.
+
+    Parameters
+    ----------
+    keys_kept
+        Maps a block of rows, their positions [R], the layer and the query head to the number of keys that they keep
+        [R] int64, within [1, n].
+    sample
+        Number of the text, for methods that draw.
+    layers
+        Layers that do so, the others attend densely; None for all.
+    keep_first, keep_recent
+        Tokens at the start, and up to the row's own, that are kept before all others. They count as keys kept; a row
+        with a smaller window keeps all of them.
+    earlier
+        The queries of what was read before, for methods that look back; those of the passes within are added.
+
+    The method prepares once per KV head and pass. Rows are worked off in blocks against the keys they can see; nothing
+    n x n is held.
+    """
+
+    def attend(attention: Attention) -> Tensor | None:
+        if earlier is not None:
+            earlier.add(attention)
+        if layers is not None and attention.layer not in layers:
+            return None
+        heads, tokens, _ = attention.query_HND.shape
+        output_HNV = attention.query_HND.new_empty(heads, tokens, attention.value_GNV.shape[-1], dtype=torch.float32)
+        groups = len(attention.key_GND)
+        for kv_head in range(groups):
+            answering = selector.prepare(cache_of(attention, [kv_head], earlier))
+            for start in range(0, tokens, BLOCK):
+                stop = min(start + BLOCK, tokens)
+                for head in range(kv_head * heads // groups, (kv_head + 1) * heads // groups):
+                    rows = _Rows(attention, head, start, stop, compute)
+                    k_R = keys_kept(LazyRows(rows.logits, rows.n_R, compute), rows.position_R, attention.layer, head)
+                    answer = answering(rows.block(sample))
+                    output_HNV[head, start:stop] = output_of(
+                        answer, rows.logits, rows.value_NV, k_R, compute, rows.always_kept(keep_first, keep_recent)
+                    )
+        return output_HNV
+
+    return intercept(model, attend)
+
+
+def cache_of(attention: Attention, kv_heads: list[int], earlier: EarlierQueries | None) -> Cache:
+    """Return what a method may prepare from: some KV heads of a layer, before the queries of its pass."""
+    keys, tokens = attention.key_GND.shape[1], attention.query_HND.shape[1]
+    shared = len(attention.query_HND) // len(attention.key_GND)
+    ends_2 = attention.first + torch.tensor([0, tokens - 1], device=attention.key_GND.device)
+    common_N = torch.ones(keys, dtype=torch.bool, device=attention.key_GND.device)
+    for kv_head in kv_heads:  # what the first and the last row see, those between see too
+        visible_2N = attention.visible(kv_head * shared, ends_2, keys)
+        if visible_2N is not None:
+            common_N &= visible_2N.all(0)
+    return Cache(
+        key_GND=attention.key_GND[kv_heads],
+        value_GNV=attention.value_GNV[kv_heads],
+        common_N=common_N,
+        prompt=attention.first,
+        earlier=None if earlier is None else [earlier.before(attention, kv_head) for kv_head in kv_heads],
+    )
+
+
+class _Rows:
+    """The rows start..stop-1 of one query head of a pass, against the keys that they can see."""
+
+    def __init__(self, attention: Attention, head: int, start: int, stop: int, compute: Compute) -> None:
+        self._attention, self._head, self._compute = attention, head, compute
+        self._kv_head = attention.kv_head(head)
+        self.keys = attention.first + (stop if attention.causal else attention.query_HND.shape[1])
+        self.query_RD = attention.query_HND[head, start:stop]
+        self.position_R = attention.first + torch.arange(start, stop, device=self.query_RD.device)
+        self.value_NV = attention.value_GNV[self._kv_head, : self.keys]
+
+    @cached_property
+    def _visible_RN(self) -> Tensor | None:
+        return self._attention.visible(self._head, self.position_R, self.keys)
+
+    @cached_property
+    def n_R(self) -> Tensor:
+        """Keys that each row sees."""
+        if self._attention.causal:
+            return self.position_R + 1
+        return torch.full_like(self.position_R, self.keys) if self._visible_RN is None else self._visible_RN.sum(-1)
+
+    @cached_property
+    def _made_logits(self) -> Tensor:
+        query_RD = self.query_RD.float() * self._attention.scale
+        key_ND = self._attention.key_GND[self._kv_head, : self.keys].float()
+        check_finite(query_RD, key_ND, f"layer {self._attention.layer}, head {self._head}")
+        logits_RN = self._compute.product(query_RD, key_ND)
+        if self._attention.causal:
+            # Neighbouring rows differ in their last keys alone: no mask as large as the logits is made.
+            rows = len(query_RD)
+            later_RR = torch.ones(rows, rows, dtype=torch.bool, device=logits_RN.device).triu(1)
+            logits_RN[:, self.keys - rows :].masked_fill_(later_RR, -torch.inf)
+        elif self._visible_RN is not None:
+            logits_RN.masked_fill_(~self._visible_RN, -torch.inf)
+        return logits_RN
+
+    def logits(self) -> Tensor:
+        """Return the scaled, masked logits [R, N] in float32, good until those of the next block are made."""
+        return self._made_logits
+
+    def visible(self) -> Tensor:
+        """Return which keys each row sees [R, N]."""
+        if self._visible_RN is not None:
+            return self._visible_RN
+        return torch.ones(len(self.query_RD), self.keys, dtype=torch.bool, device=self.query_RD.device)
+
+    def always_kept(self, first: int, recent: int) -> Tensor | None:
+        """Return which visible keys come before all others [R, N]; None for none."""
+        if not first and not recent:
+            return None
+        key_N = torch.arange(self.keys, device=self.position_R.device)
+        age_RN = self.position_R[:, None] - key_N
+        return ((key_N < first) | ((age_RN >= 0) & (age_RN < recent))) & self.visible()
+
+    def block(self, sample: int) -> Block:
+        """Return the rows as a method is asked about them."""
+        return Block(
+            query_RD=self.query_RD,
+            position_R=self.position_R,
+            keys=self.keys,
+            visible=self.visible,
+            head_R=torch.full_like(self.position_R, self._head),
+            layer=self._attention.layer,
+            sample=sample,
+            scale=self._attention.scale,
+        )

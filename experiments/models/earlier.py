@@ -1,0 +1,75 @@
+"""What a model asked before: the queries of the tokens that it has read, for methods that go by earlier rows.
+
+Shape letters: H query heads, S of them share a KV head, T queries, N keys, D head dimension.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from experiments.cache import Earlier
+from experiments.models.probe import Attention
+
+
+class EarlierQueries:
+    """The queries of every layer, in the order in which they were read, with the masks that they had."""
+
+    def __init__(self) -> None:
+        self._passes: dict[int, list[Attention]] = {}
+
+    def add(self, attention: Attention) -> None:
+        """Keep the queries of a layer's pass; those at its positions and later, of a pass forgotten since, go."""
+        kept = [_cut(before, attention.first) for before in self._passes.get(attention.layer, [])]
+        # keys and values are the cache's: holding these would be holding it twice
+        no_keys = attention.key_GND.new_empty(*attention.key_GND.shape[:2], 0)
+        kept.append(replace(attention, key_GND=no_keys, value_GNV=no_keys))
+        self._passes[attention.layer] = [part for part in kept if part.query_HND.shape[1]]
+
+    def before(self, attention: Attention, kv_head: int) -> Earlier:
+        """Return what was asked of a KV head, up to the last query of the layer's present pass."""
+        passes = list(self._passes[attention.layer])
+
+        def earlier(start: int, stop: int) -> Tensor:
+            key_ND = attention.key_GND[kv_head, :stop]
+            parts = []
+            for part in passes:
+                first, last = max(start, part.first), min(stop, part.first + part.query_HND.shape[1])
+                if first < last:
+                    parts.append(earlier_logits(part, kv_head, first, last, key_ND))
+            return torch.cat(parts, dim=1)
+
+        return earlier
+
+
+def earlier_logits(attention: Attention, kv_head: int, start: int, stop: int, key_ND: Tensor) -> Tensor:
+    """Return the scaled, masked logits of the queries at positions start..stop-1 of every head of a KV head [S, T, N].
+
+    Parameters
+    ----------
+    key_ND
+        The first N keys of that KV head.
+    """
+    shared = attention.query_HND.shape[0] // attention.key_GND.shape[0]
+    heads = slice(kv_head * shared, (kv_head + 1) * shared)
+    query_STD = attention.query_HND[heads, start - attention.first : stop - attention.first]
+    logits_STN = (query_STD.float() * attention.scale) @ key_ND.float().T
+    position_T = torch.arange(start, stop, device=key_ND.device)
+    keys = min(len(key_ND), attention.key_GND.shape[1])  # a later key is seen by none of these queries
+    for logits_TN, head in zip(logits_STN, range(heads.start, heads.stop), strict=True):
+        visible_TN = attention.visible(head, position_T, keys)
+        if visible_TN is not None:
+            logits_TN[:, :keys].masked_fill_(~visible_TN, -torch.inf)
+        logits_TN[:, keys:] = -torch.inf
+    return logits_STN
+
+
+def _cut(attention: Attention, stop: int) -> Attention:
+    """Return a pass with its queries before a position alone."""
+    if attention.first + attention.query_HND.shape[1] <= stop:
+        return attention
+    kept = max(stop - attention.first, 0)
+    keys = attention.key_GND[:, : attention.first + kept]
+    return replace(attention, query_HND=attention.query_HND[:, :kept], key_GND=keys, value_GNV=keys)

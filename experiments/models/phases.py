@@ -1,0 +1,32 @@
+"""How a runner of a language model lets it read: which phase, which windows, which methods."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from experiments.errors import UserError
+from experiments.selectors import check_prefill
+from experiments.selectors.several import each
+from experiments.sources import ReadsText
+from experiments.windows import Windows
+
+PREFILL, DECODE = PHASES = ("prefill", "decode")
+
+
+def checked_windows(source: Any, windows: Any, runner: str) -> Windows:
+    """Return the windows of a runner that runs a model; raise UserError if the source has none."""
+    if not isinstance(source, ReadsText):
+        raise UserError(f"source={source.name}: runner={runner} needs a language model, e.g. source=smollm2")
+    sizes: Any = source
+    sizes.batches()
+    result: Windows = windows.at(max(sizes.lengths), source.seen_keys)
+    return result
+
+
+def check_methods(selector: Any, phase: str, runner: str, always_kept: int = 0) -> None:
+    """Raise UserError if a method has no meaning in a phase, or keeps no keys where some are always kept."""
+    for method in each(selector):
+        if phase == PREFILL:
+            check_prefill(method, runner)
+        if always_kept and not method.traits.has_budget:
+            raise UserError(f"selector={method.name} keeps no keys: leave out runner.keep_first and runner.keep_recent")
