@@ -77,8 +77,12 @@ def families(table: pd.DataFrame) -> pd.Series:
 
 def over_samples(lines: pd.DataFrame, by: list[str], confidence: float) -> pd.DataFrame:
     """Return the mean difference and its Student interval over samples, per group of `by`."""
-    means = lines.groupby(by, observed=True, sort=False)["difference"].agg(["mean", "std", "count"]).reset_index()
-    keys = lines.groupby(by, observed=True, sort=False)["keys"].mean().reset_index(drop=True)
+    means = (
+        lines.groupby(by, observed=True, sort=False, dropna=False)["difference"]
+        .agg(["mean", "std", "count"])
+        .reset_index()
+    )
+    keys = lines.groupby(by, observed=True, sort=False, dropna=False)["keys"].mean().reset_index(drop=True)
     reach = student_reach(means["std"] / np.sqrt(means["count"]), means["count"], confidence)
     table = means[by].assign(keys=keys, difference=means["mean"], samples=means["count"])
     return table.assign(low=means["mean"] - reach, high=means["mean"] + reach)
@@ -95,7 +99,7 @@ def mixed(lines: pd.DataFrame, mixes: Mapping[str, float]) -> pd.DataFrame:
         parts = lines.assign(weight=weight, keys=lines["keys"] * weight, difference=lines["difference"] * weight)
         # a window's size is the same at all lengths, but for rules whose factor has no name of its own
         window = ["label", "phase", "sample", "family", "rule", "parameter", "scale"]
-        sums = parts.groupby(window, observed=True, sort=False)[["keys", "difference", "weight"]].sum()
+        sums = parts.groupby(window, observed=True, sort=False, dropna=False)[["keys", "difference", "weight"]].sum()
         sums = sums.div(sums["weight"], axis=0).drop(columns="weight").reset_index()
         tables.append(sums.assign(mix=name))
     return pd.concat(tables, ignore_index=True)
@@ -162,8 +166,8 @@ def cost_within(curves: pd.DataFrame, most: float = ONE_PERCENT) -> pd.DataFrame
 
 
 def by_method(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Part lines by the method that chose the keys, each with the dense lines of the same runs."""
-    method, dense = table["selector"].astype(str), table["rule"].astype(str) == DENSE
+    """Part lines by the method that chose the keys, each with the dense lines and the controls of the same runs."""
+    method, dense = table["selector"].astype(str), table["rule"].isin([DENSE, SHARPENED])
     for name in method[~dense].unique():
         runs = table.loc[~dense & (method == name), "run"].unique()
         yield name, table[(dense & table["run"].isin(runs)) | (~dense & (method == name))]

@@ -14,11 +14,11 @@ FORMULAS = {
 KINDS = {
     "oracle": ("oracle",),
     "fixed pattern": ("sliding", "sinks", "strided", "summary_columns", "big_bird"),
-    "cache by earlier rows": ("vertical_slash", "h2o", "snap_kv"),
+    "cache by earlier rows": ("vertical_slash", "h2o", "snap_kv", "snap_kv_prompt"),
     "index by the query": ("quest", "sort_lsh", "magic_pig"),
     "keys alone": ("uniform_columns", "lev_attention"),
     "approximation": ("mean_value",),
-    "control": ("random",),
+    "control": ("random", "sharpened"),
 }
 
 
