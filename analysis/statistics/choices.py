@@ -92,7 +92,8 @@ def growth(windows: pd.DataFrame, eta: float, settings: Settings) -> pd.DataFram
         numbers of `lengths`, heads `left_out` and `clusters`; NaN where eta is not reached at every length, and where n
         does not grow, which is the `reason`.
     """
-    grid = windows[windows["rule"] == "grid"]
+    # an estimate of the row drops no keys, and so no mass
+    grid = windows[(windows["rule"] == "grid") & windows["dropped_mass"].notna()]
     lines = []
     for (label, selector), every in grid.groupby(["label", "selector"], observed=True, sort=False):
         alike, left_out = of_alike(every)
@@ -134,13 +135,13 @@ def _needed(frame: pd.DataFrame, drawn: Array, eta: float) -> Array:
     wide = frame.pivot_table("dropped_mass", "k", "cluster", observed=True).sort_index()
     mass = wide.to_numpy() @ drawn.T / drawn.sum(1)
     x = np.log(wide.index.to_numpy(dtype=float))
-    found = np.full(len(drawn), np.nan)
+    needed = np.full(len(drawn), np.nan)
     for i, curve in enumerate(mass.T):
         below = np.flatnonzero(curve <= eta)
         if below.size:
             j = below[0]
-            found[i] = x[0] if j == 0 else np.interp(eta, [curve[j], curve[j - 1]], [x[j], x[j - 1]])
-    return found
+            needed[i] = x[0] if j == 0 else np.interp(eta, [curve[j], curve[j - 1]], [x[j], x[j - 1]])
+    return needed
 
 
 def rates(windows: pd.DataFrame, measures: Sequence[str], settings: Settings) -> pd.DataFrame:
