@@ -48,13 +48,13 @@ HOLDS = 0.8  # share of heads whose measurement at the longest length must lie w
 class Needs:
     """The smallest windows of a model's rows at one tolerance.
 
-    `k` (heads, lengths, samples, rows) smallest windows, `n` (heads, lengths, rows) keys visible, `places` (layer,
+    `k` (heads, lengths, samples, rows) smallest windows, `n` (heads, lengths, rows) keys visible, `head_keys` (layer,
     head) of each head, `lengths` nominal, `samples` numbers of the text samples.
     """
 
     k: Array
     n: Array
-    places: list[tuple[int, int]]
+    head_keys: list[tuple[int, int]]
     lengths: list[int]
     samples: list[int]
 
@@ -95,9 +95,9 @@ class Design:
         used = np.where(grows[:, None], different, seen == seen.max(-1, keepdims=True))
         return cls(needs.x[:, :-1], used, grows)
 
-    def of_curves(self, chosen: NDArray[np.bool_]) -> Design:
+    def of_curves(self, selected: NDArray[np.bool_]) -> Design:
         """Return the design of some of the curves."""
-        return Design(self.x[chosen], self.used[chosen], self.grows[chosen])
+        return Design(self.x[selected], self.used[selected], self.grows[selected])
 
     def mean(self, values: Array) -> Array:
         """Mean over the points of values (..., curves, lengths)."""
@@ -299,7 +299,7 @@ def budget(
         "pooled": _line(shared, 0, needs.sees[typical].max(), factor, how.confidence),
         "heads": [
             {"layer": layer, "head": head, **_line(laws, h, needs.sees[h], factor, how.confidence), "keys": keys[h]}
-            for h, (layer, head) in enumerate(needs.places)
+            for h, (layer, head) in enumerate(needs.head_keys)
         ],
     }
 
@@ -307,15 +307,15 @@ def budget(
 def _rows_of(rows: pd.DataFrame, model: str) -> pd.DataFrame:
     real = rows[(rows["kind"] == "real") & (rows["variant"] == "plain") & (rows["role"] == "main")]
     labels = sorted(set(real["label"].astype(str)))
-    found = [label for label in labels if label == model] or [
+    matching = [label for label in labels if label == model] or [
         label for label in labels if model.lower() in label.lower()
     ]
-    if len(found) != 1:
+    if len(matching) != 1:
         raise UserError(
-            f"--model {model}: {'no' if not found else 'more than one'} measured model is called so; "
+            f"--model {model}: {'no' if not matching else 'more than one'} measured model is called so; "
             f"measured are: {', '.join(labels) or 'none'}"
         )
-    return fullest_design(real[real["label"] == found[0]])
+    return fullest_design(real[real["label"] == matching[0]])
 
 
 def _needs(rows: pd.DataFrame, eta: float) -> Needs:
@@ -324,16 +324,16 @@ def _needs(rows: pd.DataFrame, eta: float) -> Needs:
         recorded = ", ".join(name.removeprefix("k_min_") for name in map(str, rows) if name.startswith("k_min_"))
         raise UserError(f"--tolerance dropped_mass={eta:g}: recorded are {recorded}")
     rows = rows[rows["seed"] == rows["seed"].min()].sort_values(["layer", "head", "length", "sample", "position"])
-    places = sorted(set(zip(rows["layer"].tolist(), rows["head"].tolist(), strict=True)))
+    head_keys = sorted(set(zip(rows["layer"].tolist(), rows["head"].tolist(), strict=True)))
     lengths, samples = sorted(rows["length"].unique().tolist()), sorted(rows["sample"].unique().tolist())
-    shape = (len(places), len(lengths), len(samples), -1)
+    shape = (len(head_keys), len(lengths), len(samples), -1)
     try:
         n, k = (rows[name].to_numpy(float).reshape(shape) for name in ("n", column))
     except ValueError as error:
         raise UserError(
             f"{rows['label'].iloc[0]}: its heads have different numbers of rows; measure it again"
         ) from error
-    return Needs(k, n[:, :, 0], places, lengths, samples)
+    return Needs(k, n[:, :, 0], head_keys, lengths, samples)
 
 
 def _quantile(k: Array, coverage: float) -> Array:
@@ -347,13 +347,13 @@ def _fit(k: Array, design: Design, coverage: float, resamples: int, seed: int) -
 
 
 def _fit_typical(
-    needs: Needs, chosen: NDArray[np.bool_], fit: slice, design: Design, coverage: float, resamples: int, seed: int
+    needs: Needs, selected: NDArray[np.bool_], fit: slice, design: Design, coverage: float, resamples: int, seed: int
 ) -> Laws:
     """Fit the mean over some heads of ln k: one curve."""
-    curves = _curves(needs.k[chosen, :-1, fit], coverage, resamples, seed).mean(1, keepdims=True)
-    x = np.log(needs.n[chosen].mean((0, 2)))[None, :-1]
+    curves = _curves(needs.k[selected, :-1, fit], coverage, resamples, seed).mean(1, keepdims=True)
+    x = np.log(needs.n[selected].mean((0, 2)))[None, :-1]
     return _fit_curves(
-        curves, Design(x, design.used[chosen][:1], design.grows[chosen][:1]), needs.k[:, :, fit].shape[2]
+        curves, Design(x, design.used[selected][:1], design.grows[selected][:1]), needs.k[:, :, fit].shape[2]
     )
 
 
@@ -361,7 +361,7 @@ def _curves(k: Array, coverage: float, resamples: int, seed: int) -> Array:
     """Ln of the window that serves the share `coverage` of rows, then its resamples (1 + resamples, heads, lengths)."""
     samples = k.shape[2]
     drawn = np.random.default_rng(seed).integers(samples, size=(min(resamples, 200), samples))
-    return np.stack([np.log(_quantile(k[:, :, chosen], coverage)) for chosen in [np.arange(samples), *drawn]])
+    return np.stack([np.log(_quantile(k[:, :, selected], coverage)) for selected in [np.arange(samples), *drawn]])
 
 
 def _fit_curves(curves: Array, design: Design, samples: int) -> Laws:

@@ -44,11 +44,11 @@ def main() -> int:
     """Bring the texts up to date; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m analysis.quotes", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--outputs", type=Path, metavar="DIR", help="first copy the quoted tables from DIR/tables")
-    asked = parser.parse_args()
+    requested = parser.parse_args()
     try:
         texts = {ROOT / name: (ROOT / name).read_text(encoding="utf-8") for name in TEXTS}
-        if asked.outputs:
-            keep("\n".join(texts.values()), ledger.reader(asked.outputs), QUOTES)
+        if requested.outputs:
+            keep("\n".join(texts.values()), ledger.reader(requested.outputs), QUOTES)
         for path, text in texts.items():
             save.write_text(path, quoted(text, QUOTES))
     except UserError as error:
@@ -60,8 +60,8 @@ def main() -> int:
 def keep(text: str, table_of: Callable[[str], pd.DataFrame], kept: Path) -> None:
     """Write the lines that a text quotes of the tables to `kept`, and the whole verdict table."""
     quotes: dict[str, list[str]] = {}
-    for found in (*NUMBER.finditer(text), *LINES.finditer(text)):
-        quotes.setdefault(found["table"], []).append(found["line"])
+    for match in (*NUMBER.finditer(text), *LINES.finditer(text)):
+        quotes.setdefault(match["table"], []).append(match["line"])
     for name, conditions in sorted(quotes.items()):
         table = table_of(name)
         lines = {index for condition in conditions for index in table.query(condition).index}
@@ -76,32 +76,32 @@ def quoted(text: str, tables: Path) -> str:
     ------
     UserError : if a quote names no line of its table, or more than one.
     """
-    text = NUMBER.sub(lambda found: _number(found, tables) + found["comment"], text)
-    text = LINES.sub(lambda found: found["head"] + _lines(found, tables) + found["end"], text)
-    return VERDICTS.sub(lambda found: found[1] + _verdicts(save.read_csv(tables, "claims")) + found[2], text)
+    text = NUMBER.sub(lambda match: _number(match, tables) + match["comment"], text)
+    text = LINES.sub(lambda match: match["head"] + _lines(match, tables) + match["end"], text)
+    return VERDICTS.sub(lambda match: match[1] + _verdicts(save.read_csv(tables, "claims")) + match[2], text)
 
 
-def _number(found: re.Match[str], tables: Path) -> str:
-    lines = save.read_csv(tables, found["table"]).query(found["line"])
-    if found["column"] not in lines:
+def _number(match: re.Match[str], tables: Path) -> str:
+    lines = save.read_csv(tables, match["table"]).query(match["line"])
+    if match["column"] not in lines:
         raise UserError(
-            f"{found['comment']}: the table has no such column; quote one of {', '.join(map(str, lines.columns))}"
+            f"{match['comment']}: the table has no such column; quote one of {', '.join(map(str, lines.columns))}"
         )
     if len(lines) != 1:
-        raise UserError(f"{found['comment']}: the condition holds for {len(lines)} lines of the table; quote one")
-    return format(lines[found["column"]].iloc[0], found["form"])
+        raise UserError(f"{match['comment']}: the condition holds for {len(lines)} lines of the table; quote one")
+    return format(lines[match["column"]].iloc[0], match["form"])
 
 
-def _lines(found: re.Match[str], tables: Path) -> str:
-    lines = save.read_csv(tables, found["table"]).query(found["line"]).sort_values(found["order"])
+def _lines(match: re.Match[str], tables: Path) -> str:
+    lines = save.read_csv(tables, match["table"]).query(match["line"]).sort_values(match["order"])
     if lines.empty:
-        raise UserError(f"{found['head'].strip()}: the condition holds for no line of the table")
-    cells = dict(cell.split(": ", 1) for cell in found["cells"].split(" | "))
+        raise UserError(f"{match['head'].strip()}: the condition holds for no line of the table")
+    cells = dict(cell.split(": ", 1) for cell in match["cells"].split(" | "))
     try:
         filled = [[form.format_map(line) for form in cells.values()] for line in lines.to_dict("records")]
     except KeyError as error:
-        known = ", ".join(map(str, lines.columns))
-        raise UserError(f"{found['head'].strip()}: the table has no column {error}; name one of {known}") from error
+        columns = ", ".join(map(str, lines.columns))
+        raise UserError(f"{match['head'].strip()}: the table has no column {error}; name one of {columns}") from error
     return "".join(f"| {' | '.join(line)} |\n" for line in ([*cells], ["---"] * len(cells), *filled))
 
 

@@ -71,9 +71,9 @@ def complete_runs(outputs: str | Path) -> list[Run]:
     UserError : if there is no complete run, or one cannot be read, is damaged, or lies in a folder of another name.
     """
     folders = sorted(path.parent for path in Path(outputs, "runs").glob("*/manifest.json"))
-    found = [run for run in map(_read_run, folders) if run is not None]
-    runs = [run for run in found if run.manifest.get("schema") == SCHEMA_VERSION]
-    if others := [run.id for run in found if run.manifest.get("schema") != SCHEMA_VERSION]:
+    every = [run for run in map(_read_run, folders) if run is not None]
+    runs = [run for run in every if run.manifest.get("schema") == SCHEMA_VERSION]
+    if others := [run.id for run in every if run.manifest.get("schema") != SCHEMA_VERSION]:
         print(
             f"left out, of another schema than {SCHEMA_VERSION}: {', '.join(others)}; measure them again",
             file=sys.stderr,
@@ -215,9 +215,9 @@ def fullest_design(frame: pd.DataFrame, most: str | None = None) -> pd.DataFrame
 
 def labels_in_order(frame: pd.DataFrame) -> list[str]:
     """Labels as a reader wants them: Gaussian sources by s, then by sigma, then real models by name."""
-    known = frame[["label", "kind", "s", "sigma"]].drop_duplicates("label")
-    known = known.astype({"label": str, "kind": str})
-    return known.sort_values(["kind", "s", "sigma", "label"])["label"].tolist()
+    labels = frame[["label", "kind", "s", "sigma"]].drop_duplicates("label")
+    labels = labels.astype({"label": str, "kind": str})
+    return labels.sort_values(["kind", "s", "sigma", "label"])["label"].tolist()
 
 
 def _read_run(folder: Path) -> Run | None:

@@ -48,7 +48,7 @@ def recorded(runs: Sequence[Run]) -> list[Matrix]:
     ------
     UserError : if a file cannot be read or does not say what its matrices are.
     """
-    found = []
+    matrices = []
     for run in runs:
         path = run.file(FILE)
         if path is None:
@@ -57,12 +57,12 @@ def recorded(runs: Sequence[Run]) -> list[Matrix]:
             with safe_open(path, framework="numpy") as file:
                 index = json.loads(file.metadata()["matrices"])
             for name, about in index.items():
-                places = {key: int(about[key]) for key in ("layer", "head", "sample", "length")}
+                indices = {key: int(about[key]) for key in ("layer", "head", "sample", "length")}
                 pools = {key: int(about[key]) for key in ("query_pool", "key_pool")}
                 seed = int(run.manifest["seed"])
-                found.append(Matrix(path, name, run.id, run.label, run.kind, seed, **places, **pools))
+                matrices.append(Matrix(path, name, run.id, run.label, run.kind, seed, **indices, **pools))
         except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as problem:
             raise UserError(
                 f"cannot read {path} ({type(problem).__name__}): delete its run and measure it again"
             ) from problem
-    return sorted(found, key=lambda m: (m.kind != "real", m.label, m.layer, m.head, m.length, m.sample, m.run))
+    return sorted(matrices, key=lambda m: (m.kind != "real", m.label, m.layer, m.head, m.length, m.sample, m.run))

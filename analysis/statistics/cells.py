@@ -13,10 +13,10 @@ Array = NDArray[np.float64]
 class Cells:
     """Where each line of a table belongs: `index` (lines,) into an array of `shape` (heads, lengths, clusters).
 
-    `places` are the heads' layer and head, sorted; `lengths` nominal context lengths, ascending.
+    `head_keys` are the heads' layer and head, sorted; `lengths` nominal context lengths, ascending.
     """
 
-    places: pd.MultiIndex
+    head_keys: pd.MultiIndex
     lengths: NDArray[np.int64]
     index: NDArray[np.intp]
     shape: tuple[int, int, int]
@@ -24,12 +24,14 @@ class Cells:
     @classmethod
     def of(cls, frame: pd.DataFrame) -> "Cells":
         """Sort the lines of a table of `analysis.load` into cells."""
-        place = pd.MultiIndex.from_frame(frame[["layer", "head"]])
-        places = place.unique().sort_values()
+        head_key = pd.MultiIndex.from_frame(frame[["layer", "head"]])
+        head_keys = head_key.unique().sort_values()
         lengths, length = np.unique(frame["length"], return_inverse=True)
         names, cluster = np.unique(frame["cluster"].astype(str), return_inverse=True)
-        shape = (len(places), len(lengths), len(names))
-        return cls(places, lengths, np.ravel_multi_index((places.get_indexer(place), length, cluster), shape), shape)
+        shape = (len(head_keys), len(lengths), len(names))
+        return cls(
+            head_keys, lengths, np.ravel_multi_index((head_keys.get_indexer(head_key), length, cluster), shape), shape
+        )
 
     def sums(self, values: Array | None = None) -> Array:
         """Sum values (lines,) in each cell, or count the lines; an array of `shape`."""

@@ -40,10 +40,10 @@ def split(windows: pd.DataFrame, confidence: float) -> pd.DataFrame:
     """
     names = ["dropped_mass", "output_error_renormalised", "keys_read"]
     means = by_cluster(windows, names).rename(columns={"output_error_renormalised": "output_error"})
-    place = [name for name in (*POINT, "cluster") if name != "selector"]
-    best = means[means["selector"] == ORACLE].set_index(place)[["dropped_mass", "output_error"]]
+    keys = [name for name in (*POINT, "cluster") if name != "selector"]
+    best = means[means["selector"] == ORACLE].set_index(keys)[["dropped_mass", "output_error"]]
     best = best.rename(columns={"dropped_mass": "budget", "output_error": "oracle_output_error"})
-    paired = means.join(best, on=place)
+    paired = means.join(best, on=keys)
     paired["choice"] = paired["dropped_mass"] - paired["budget"]
     groups = paired.groupby(POINT, sort=False)
     columns = ["k", "keys_read", "dropped_mass", "budget", "choice", "output_error", "oracle_output_error"]
@@ -68,14 +68,14 @@ def with_times(table: pd.DataFrame, steps: pd.DataFrame) -> pd.DataFrame:
     """
     parts = ["select", "attend", "dense", "index"]
     seconds, ms = [f"{part}_seconds" for part in parts], [f"{part}_ms" for part in parts]
-    place = ["label", "selector", "length", "k"]
+    keys = ["label", "selector", "length", "k"]
     if not set(seconds) <= set(steps):  # none, or timed before selectors were
         return table.assign(**dict.fromkeys([*ms, "ms"], np.nan))
     steps = steps[(steps["rule"] == "fixed") & steps["index_seconds"].notna()].astype(
         {"label": str, "selector": str, "k": table["k"].dtype}
     )
-    means = 1e3 * steps.groupby(place)[seconds].mean().set_axis(ms, axis=1)
-    joined = table.merge(means.reset_index(), on=place, how="left")
+    means = 1e3 * steps.groupby(keys)[seconds].mean().set_axis(ms, axis=1)
+    joined = table.merge(means.reset_index(), on=keys, how="left")
     return joined.assign(ms=joined["select_ms"] + joined["attend_ms"])
 
 

@@ -111,17 +111,17 @@ def read(windows: pd.DataFrame) -> CostCurves | None:
     grid = windows[windows["rule"] == "grid"]
     if grid.empty:
         return None
-    places = pd.MultiIndex.from_frame(grid[["layer", "head"]]).unique().sort_values()
+    head_keys = pd.MultiIndex.from_frame(grid[["layer", "head"]]).unique().sort_values()
     names = grid[["sample", "cluster"]].astype({"cluster": str}).drop_duplicates().sort_values(["sample", "cluster"])
     clusters = pd.Index(names["cluster"].unique())
     lengths = np.unique(grid["length"])
 
     def cells(frame: pd.DataFrame, parameters: Array) -> Array:
         """Arrange the measures as (measures, heads, clusters, settings), NaN where there is no line."""
-        shape = (len(places), len(clusters), len(parameters))
-        place = places.get_indexer(pd.MultiIndex.from_frame(frame[["layer", "head"]]))
+        shape = (len(head_keys), len(clusters), len(parameters))
+        head = head_keys.get_indexer(pd.MultiIndex.from_frame(frame[["layer", "head"]]))
         cluster = clusters.get_indexer(frame["cluster"].astype(str))
-        cell = np.ravel_multi_index((place, cluster, np.searchsorted(parameters, frame["parameter"])), shape)
+        cell = np.ravel_multi_index((head, cluster, np.searchsorted(parameters, frame["parameter"])), shape)
         size = int(np.prod(shape))
         # relative errors of repeated rows are pooled as squares, like those of different rows
         values = [frame[name].to_numpy(np.float64) ** (2 if "error" in name else 1) for name in MEASURES]
@@ -143,7 +143,7 @@ def read(windows: pd.DataFrame) -> CostCurves | None:
         measured = [cells(frame[frame["length"] == length], parameters) for length in lengths]
         if len(parameters) > 2:
             row_rules[rule] = parameters[::-1], np.stack(measured, axis=3)[..., ::-1]
-    seen = grid.pivot_table("n", ["layer", "head"], "length", "max").loc[places].to_numpy(np.float64)
+    seen = grid.pivot_table("n", ["layer", "head"], "length", "max").loc[head_keys].to_numpy(np.float64)
     if seen.min() < 2:
         return None
     kinds, kind = np.unique(seen, axis=0, return_inverse=True)
@@ -157,7 +157,7 @@ def read(windows: pd.DataFrame) -> CostCurves | None:
             for heads, n in ((np.flatnonzero(kind == j), kinds[j, i]) for j in range(len(kinds)))
         ],
         {rule: RowRule(parameters, *values[:, :, whole]) for rule, (parameters, values) in row_rules.items()},
-        len(places),
+        len(head_keys),
         int(whole.sum()),
     )
 

@@ -54,10 +54,10 @@ def decay_rates(windows: pd.DataFrame, measures: Sequence[str], settings: Settin
         for measure in measures:
             total = cells.sums(frame[measure].to_numpy(np.float64))
             # a head is resampled with all its lengths, so a length counts only where every head has an error
-            known = ((total > 0) | (count == 0)).all((0, 2)) & (count.sum(-1) > 0).all(0)
-            if known.sum() < settings.min_lengths:
+            usable = ((total > 0) | (count == 0)).all((0, 2)) & (count.sum(-1) > 0).all(0)
+            if usable.sum() < settings.min_lengths:
                 continue
-            parts = total[:, known], count[:, known], np.log(n[:, known])
+            parts = total[:, usable], count[:, usable], np.log(n[:, usable])
             by_head = _slopes(*parts, np.ones((1, clusters)))[0]
             drawn = np.take_along_axis(_slopes(*parts, by_cluster), heads, axis=1)
             rate = np.median(by_head)
@@ -73,7 +73,7 @@ def decay_rates(windows: pd.DataFrame, measures: Sequence[str], settings: Settin
                     "heads_low": quartiles[0],
                     "heads_high": quartiles[1],
                     "falling": (by_head < 0).mean(),
-                    "lengths": int(known.sum()),
+                    "lengths": int(usable.sum()),
                     "heads": head_count,
                     "left_out": left_out[label],
                     "clusters": clusters,

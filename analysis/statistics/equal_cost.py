@@ -154,16 +154,16 @@ def free_window(curves: CostCurves, training: Clusters, weights: Array) -> Windo
     Keys are bought in order of the mass that one more key brings at its place, along the convex hull of each mean
     curve, for a greedy choice is optimal only there.
     """
-    gains, sizes, place = [], [], []
+    gains, sizes, curve = [], [], []
     for i, grid in enumerate(curves.grid):
         k, read_off = grid.fine
         size = np.diff(k)
         gain = -np.diff(read_off @ grid.dropped[:, training].mean((0, 1))) / size
         gains.append(isotonic_regression(gain, weights=size, increasing=False).x)
         sizes.append(size)
-        place.append(np.full(len(size), i))
+        curve.append(np.full(len(size), i))
     order = np.argsort(-np.concatenate(gains), kind="stable")
-    size, where = np.concatenate(sizes)[order], np.concatenate(place)[order]
+    size, where = np.concatenate(sizes)[order], np.concatenate(curve)[order]
     bought = size * weights[where]
     before = 1 + np.cumsum(bought) - bought
 
@@ -266,9 +266,9 @@ def _of_n(
     resample: _Resample,
 ) -> Column:
     of_curves = curves.weights(weights)
-    chosen = [choose(name, curves, training, of_curves, budget, how.exponents) for training, _ in folds]
+    selected = [choose(name, curves, training, of_curves, budget, how.exponents) for training, _ in folds]
     dropped, square = (np.empty((curves.heads, curves.clusters, len(curves.lengths))) for _ in range(2))
-    for window, (_, judged) in zip(chosen, folds, strict=True):
+    for window, (_, judged) in zip(selected, folds, strict=True):
         k = window.at(budget)
         for i, grid in enumerate(curves.grid):
             read_off = grid.weights(k[i])
@@ -278,7 +278,7 @@ def _of_n(
 
     def excess(ln_cost: float) -> float:
         lost = 0.0
-        for window, mean, (_, judged) in zip(chosen, fine, folds, strict=True):
+        for window, mean, (_, judged) in zip(selected, fine, folds, strict=True):
             k = window.at(float(np.exp(ln_cost)))
             of_each = [float(np.interp(k[i], grid.fine[0], mean[i])) for i, grid in enumerate(curves.grid)]
             lost += len(judged) / curves.clusters * float(of_curves @ np.array(of_each))
@@ -287,16 +287,16 @@ def _of_n(
     ends = np.log(np.array([budget / 2, float(of_curves @ curves.n)]))
     reached = excess(ends[0]) > 0 > excess(ends[1])
     cost = np.exp(brentq(excess, *ends, xtol=1e-6)) if reached else np.nan
-    parameters = [window.parameter for window in chosen]
+    parameters = [window.parameter for window in selected]
     about = {
         "parameter": float(np.mean(parameters)),
-        "scale": float(np.mean([window.scale for window in chosen])),
+        "scale": float(np.mean([window.scale for window in selected])),
         "parameter_first": parameters[0],
         "parameter_second": parameters[1],
         **_summary(dropped.mean((0, 1)), square.mean(1), weights),
         "dropped_mass": float(weights @ dropped.mean((0, 1))),
         "cost_for_floor": cost / budget,
-        "spent": float(np.mean([window.at(budget) @ of_curves for window in chosen])),
+        "spent": float(np.mean([window.at(budget) @ of_curves for window in selected])),
     }
     return Column(about, resample.means(dropped @ weights))
 
@@ -322,7 +322,7 @@ class _RowRuleInMix:
         apart = np.diff(weights @ every, prepend=0) > 1e-9 * (weights @ every)
         apart &= weights @ points.dropped.mean((0, 1)) > 0
         self.parameters = points.parameters[apart]
-        self.known = self.parameters if rule == "threshold" else None
+        self.thresholds = self.parameters if rule == "threshold" else None
         self.k = np.einsum("hclp,l->hcp", points.k[..., apart], weights)
         self.dropped = np.einsum("hclp,l->hcp", points.dropped[..., apart], weights)
         self.by_length = points.dropped[..., apart].mean((0, 1))
@@ -349,11 +349,11 @@ class _RowRuleInMix:
             "scale": 1.0,
             **_summary(there(self.by_length), there(self.square), self.weights),
             "dropped_mass": float(
-                row_rule_loss(self.k.mean((0, 1)), self.dropped.mean((0, 1)), budget, widest, self.known)
+                row_rule_loss(self.k.mean((0, 1)), self.dropped.mean((0, 1)), budget, widest, self.thresholds)
             ),
             "spent": sum(spent),
         }
-        return Column(about, row_rule_loss(*self.replicates, budget, widest, self.known))
+        return Column(about, row_rule_loss(*self.replicates, budget, widest, self.thresholds))
 
     def cost_of(self, dropped: float, widest: float) -> float:
         """Keys per row at which the rule drops this mass."""

@@ -35,13 +35,13 @@ def extrapolate(rows: pd.DataFrame, settings: Settings, shares: Sequence[float])
     """
     tables = []
     for curves in curves_of(rows, settings):
-        places = curves.places.to_frame(index=False)
+        head_keys = curves.head_keys.to_frame(index=False)
         nowhere = pd.DataFrame({"layer": [pd.NA], "head": [pd.NA]})
         of_heads, typical = curves.of_heads(settings), curves.pooled().typical(settings)
         for share in shares:
-            for scope, place, points in (("head", places, of_heads), ("pooled", nowhere, typical)):
+            for scope, key, points in (("head", head_keys, of_heads), ("pooled", nowhere, typical)):
                 table = _errors(points, curves, share, settings)
-                where = place.astype("Int64").iloc[table.pop("curve")].reset_index(drop=True)
+                where = key.astype("Int64").iloc[table.pop("curve")].reset_index(drop=True)
                 tables.append(pd.concat([where, table], axis=1).assign(scope=scope, share=share))
     table = pd.concat(tables, ignore_index=True)
     return table[[*BY, *(column for column in table if column not in BY)]]
@@ -66,30 +66,30 @@ def summary(rows: pd.DataFrame, eta: float, settings: Settings, shares: Sequence
         drawn = bootstrap.weights(curves.clusters, settings.resamples, settings.seed, curves.label)
         y, points = curves.log_mean(np.vstack([np.ones(curves.clusters), drawn])), curves.of_heads(settings)
         for share in shares:
-            mask, known = _tested(points, share, settings)
-            if not known.size:
+            mask, tested = _tested(points, share, settings)
+            if not tested.size:
                 continue
-            heads = bootstrap.heads_drawn(known.size, settings.resamples, settings.seed, curves.label)
-            sizes = np.stack([np.abs(_miss(law, y[:, known], points.x[known], mask[known])) for law in LAWS])
+            heads = bootstrap.heads_drawn(tested.size, settings.resamples, settings.seed, curves.label)
+            sizes = np.stack([np.abs(_miss(law, y[:, tested], points.x[tested], mask[tested])) for law in LAWS])
             sizes = np.take_along_axis(sizes, heads[None], axis=2)
             medians, nearest = np.median(sizes, axis=2), sizes.argmin(0)
-            place = {"label": curves.label, "share": share, "heads": known.size, "clusters": curves.clusters}
+            key = {"label": curves.label, "share": share, "heads": tested.size, "clusters": curves.clusters}
             for i, law in enumerate(LAWS):
-                told = {"absolute_error": medians[i], "best": (nearest == i).mean(1)}
-                lines.append(place | {"scope": "heads", "law": law.name} | _intervals(told, curves, settings))
+                numbers = {"absolute_error": medians[i], "best": (nearest == i).mean(1)}
+                lines.append(key | {"scope": "heads", "law": law.name} | _intervals(numbers, curves, settings))
             index = {law.name: i for i, law in enumerate(LAWS)}
             against = {"difference": medians[index["power"]] - medians[index["log"]]}
-            lines.append(place | {"scope": "against log", "law": "power"} | _intervals(against, curves, settings))
+            lines.append(key | {"scope": "against log", "law": "power"} | _intervals(against, curves, settings))
     return pd.DataFrame(lines) if lines else pd.DataFrame(columns=["label", "share", "scope", "law"])
 
 
 def _intervals(values: dict[str, Array], curves: Curves, settings: Settings) -> dict[str, float]:
     """Name estimate, low and high of values (1 + resamples,), the estimate first."""
-    told: dict[str, float] = {}
+    numbers: dict[str, float] = {}
     for name, each in values.items():
         low, high = bootstrap.interval(each[0], each[1:], curves.clusters, settings.confidence)
-        told |= {name: float(each[0]), f"{name}_low": float(low), f"{name}_high": float(high)}
-    return told
+        numbers |= {name: float(each[0]), f"{name}_low": float(low), f"{name}_high": float(high)}
+    return numbers
 
 
 def _tested(points: Points, share: float, settings: Settings) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
@@ -107,7 +107,7 @@ def _miss(law: Law, values: Array, x: Array, mask: NDArray[np.bool_]) -> Array:
 
 def _errors(points: Points, curves: Curves, share: float, settings: Settings) -> pd.DataFrame:
     """Predict the last of the points, and of the replicates of their sources of error."""
-    mask, known = _tested(points, share, settings)
+    mask, tested = _tested(points, share, settings)
     few = f"fewer than {settings.min_lengths} uncensored lengths up to {share:g} of the longest"
     reasons = points.lacking(mask, settings.min_lengths, few)
     tables = []
@@ -115,14 +115,14 @@ def _errors(points: Points, curves: Curves, share: float, settings: Settings) ->
         table = pd.DataFrame({"curve": np.arange(len(mask)), "law": law.name, "lengths": mask.sum(-1)})
         table["n_longest"], table["k_longest"] = points.n[:, -1], np.exp(points.y[:, -1])
         table[["error", "error_low", "error_high"]] = np.nan
-        if known.size:
+        if tested.size:
 
             def again(replicates: Array, law: Law = law) -> Array:
-                return _miss(law, replicates[:, known], points.x[known], mask[known])
+                return _miss(law, replicates[:, tested], points.x[tested], mask[tested])
 
-            error = _miss(law, points.y[known], points.x[known], mask[known])
+            error = _miss(law, points.y[tested], points.x[tested], mask[tested])
             low, high = bootstrap.combined_interval(error, points.sources, again, settings.confidence)
-            table.loc[known, ["error", "error_low", "error_high"]] = np.stack([error, low, high], axis=-1)
+            table.loc[tested, ["error", "error_low", "error_high"]] = np.stack([error, low, high], axis=-1)
         table["reason"] = reasons
         table.loc[(table["reason"] == "") & points.censored[:, -1], "reason"] = "the longest length is censored"
         tables.append(table)

@@ -63,7 +63,7 @@ class Curves:
     kind: str
     variant: str
     eta: float
-    places: pd.MultiIndex
+    head_keys: pd.MultiIndex
     lengths: Array
     total: Array
     deviation: Array
@@ -86,11 +86,11 @@ class Curves:
 
     def pooled(self) -> "Curves":
         """Return the heads that may be averaged: those that see more keys at most lengths, and at the same ones."""
-        chosen = alike(self.seen)
-        if chosen.all():
+        selected = alike(self.seen)
+        if selected.all():
             return self
-        parts = {name: getattr(self, name)[chosen] for name in PER_HEAD}
-        return replace(self, places=self.places[chosen], **parts)
+        parts = {name: getattr(self, name)[selected] for name in PER_HEAD}
+        return replace(self, head_keys=self.head_keys[selected], **parts)
 
     def of_heads(self, settings: Settings) -> Points:
         """Ln of each head's mean k_min, with replicates from its clusters."""
@@ -107,7 +107,7 @@ class Curves:
         """
         each = self.of_heads(settings)
         y, by_cluster = each.y, each.sources[0].replicates
-        heads, clusters = len(self.places), self.clusters
+        heads, clusters = len(self.head_keys), self.clusters
         sources = [bootstrap.Source(by_cluster.mean(1, keepdims=True), clusters)]
         if heads > 1:  # a single head is no sample of heads but all there is
             drawn = bootstrap.weights(heads, settings.resamples, settings.seed, f"{self.label}, heads") / heads
@@ -155,7 +155,7 @@ def fit_heads(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     tables = []
     for curves in curves_of(rows, settings):
         fitted = _fit(curves.of_heads(settings), curves, settings)
-        tables.append(curves.places.to_frame(index=False).merge(fitted, left_index=True, right_on="curve"))
+        tables.append(curves.head_keys.to_frame(index=False).merge(fitted, left_index=True, right_on="curve"))
     return _tidy(tables, ["label", "kind", "variant", "layer", "head", "eta", "law"])
 
 
@@ -180,9 +180,9 @@ def fit_pooled(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     tables = []
     for curves in curves_of(rows, settings):
         pool = curves.pooled()
-        heads = len(pool.places)
+        heads = len(pool.head_keys)
         fitted = _fit(pool.typical(settings), curves, settings)
-        tables.append(fitted.assign(heads=heads, left_out=len(curves.places) - heads))
+        tables.append(fitted.assign(heads=heads, left_out=len(curves.head_keys) - heads))
     return _tidy(tables, ["label", "kind", "variant", "heads", "left_out", "eta", "law"])
 
 
@@ -211,9 +211,9 @@ def share_of_laws(heads: pd.DataFrame, clear_lead: float) -> pd.DataFrame:
 def curves_of(rows: pd.DataFrame, settings: Settings) -> Iterator[Curves]:
     """Sum the rows of every label, variant and eta into curves; of each label the longest design is used."""
     for variant, same in rows.groupby("variant", observed=True):
-        chosen = fullest_design(same)
-        for label in labels_in_order(chosen):
-            frame = chosen[chosen["label"] == label]
+        selected = fullest_design(same)
+        for label in labels_in_order(selected):
+            frame = selected[selected["label"] == label]
             cells = Cells.of(frame)
             n = frame["n"].to_numpy(np.float64)
             counts, deviation = cells.sums(), cells.sums(frame["logit_std"].to_numpy(np.float64))
@@ -225,7 +225,7 @@ def curves_of(rows: pd.DataFrame, settings: Settings) -> Iterator[Curves]:
                     kind=str(frame["kind"].iloc[0]),
                     variant=str(variant),
                     eta=eta,
-                    places=cells.places,
+                    head_keys=cells.head_keys,
                     lengths=cells.lengths.astype(np.float64),
                     total=cells.sums(k),
                     deviation=deviation,

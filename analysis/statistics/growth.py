@@ -43,13 +43,13 @@ def of_alike(lines: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     """
     table = lines.pivot_table("n", ["layer", "head"], "length", "max")
     seen = table.to_numpy(np.float64)
-    chosen = alike(seen)
-    grows = distinct(seen)[chosen].all(0)
-    if chosen.all() and grows.all():
+    selected = alike(seen)
+    grows = distinct(seen)[selected].all(0)
+    if selected.all() and grows.all():
         return lines, 0
-    place = pd.MultiIndex.from_frame(lines[["layer", "head"]])
-    kept = place.isin(table.index[chosen]) & lines["length"].isin(table.columns.to_numpy()[grows])
-    return lines[kept], int((~chosen).sum())
+    head_key = pd.MultiIndex.from_frame(lines[["layer", "head"]])
+    kept = head_key.isin(table.index[selected]) & lines["length"].isin(table.columns.to_numpy()[grows])
+    return lines[kept], int((~selected).sum())
 
 
 def stands_still(seen: Array, least: int) -> Mask:

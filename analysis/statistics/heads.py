@@ -41,7 +41,7 @@ def exponents(rows: pd.DataFrame, eta: float, settings: Settings) -> list[Expone
     eta : dropped mass allowed.
     settings : thresholds and bootstrap.
     """
-    found = []
+    every = []
     for curves in curves_of(rows, replace(settings, etas=(eta,))):
         drawn = bootstrap.weights(curves.clusters, settings.resamples, settings.seed, curves.label)
         weights = np.vstack([np.ones(curves.clusters), drawn])
@@ -54,8 +54,8 @@ def exponents(rows: pd.DataFrame, eta: float, settings: Settings) -> list[Expone
         sigma, slope = scale[..., 0] + scale[..., 1] * middle, scale[..., 1]
         predicted = closed_forms.local_exponent(eta, sigma, slope)
         measured = _lines(curves.log_mean(weights), x, mask, enough)[..., 1]
-        found.append(Exponents(curves, measured, predicted, sigma, slope, middle))
-    return found
+        every.append(Exponents(curves, measured, predicted, sigma, slope, middle))
+    return every
 
 
 def _lines(values: Array, x: Array, mask: NDArray[np.bool_], enough: NDArray[np.bool_]) -> Array:
@@ -66,12 +66,12 @@ def _lines(values: Array, x: Array, mask: NDArray[np.bool_], enough: NDArray[np.
     return fitted
 
 
-def by_head(found: list[Exponents]) -> pd.DataFrame:
+def by_head(every: list[Exponents]) -> pd.DataFrame:
     """List every head: `C` measured, `C_predicted`, `sigma`, `sigma_slope`, `s` = sigma / sqrt(ln n), `k_longest`."""
     tables = []
-    for item in found:
+    for item in every:
         curves = item.curves
-        table = curves.places.to_frame(index=False).assign(
+        table = curves.head_keys.to_frame(index=False).assign(
             label=curves.label,
             variant=curves.variant,
             C=item.measured[0],
@@ -89,7 +89,7 @@ def by_head(found: list[Exponents]) -> pd.DataFrame:
     return table[[*first, *(column for column in table if column not in first)]]
 
 
-def summary(found: list[Exponents], settings: Settings) -> pd.DataFrame:
+def summary(every: list[Exponents], settings: Settings) -> pd.DataFrame:
     """Summarise the heads of each label and variant, every number with an interval that resamples clusters and heads.
 
     Returns
@@ -99,23 +99,23 @@ def summary(found: list[Exponents], settings: Settings) -> pd.DataFrame:
         `error` (median of predicted - measured), `absolute_error` (median); and against the plain variant of the same
         heads `shift` (median of C - C plain) and `rank_with_plain` (Spearman), null for plain itself.
     """
-    plain = {item.curves.label: item for item in found if item.curves.variant == "plain"}
+    plain = {item.curves.label: item for item in every if item.curves.variant == "plain"}
     lines = []
-    for item in found:
+    for item in every:
         curves = item.curves
         other = plain.get(curves.label)
-        compared = other is not None and other is not item and other.curves.places.equals(curves.places)
+        compared = other is not None and other is not item and other.curves.head_keys.equals(curves.head_keys)
         reference = other.measured if compared and other is not None else np.full_like(item.measured, np.nan)
-        known = ~np.isnan(item.measured[0]) & (~np.isnan(reference[0]) if compared else True)
-        line: dict[str, object] = {"label": curves.label, "variant": curves.variant, "heads": int(known.sum())}
+        fitted = ~np.isnan(item.measured[0]) & (~np.isnan(reference[0]) if compared else True)
+        line: dict[str, object] = {"label": curves.label, "variant": curves.variant, "heads": int(fitted.sum())}
         line["clusters"] = curves.clusters
-        measured, predicted = item.measured[:, known], item.predicted[:, known]
-        if known.sum() >= 2:
-            drawn = bootstrap.heads_drawn(int(known.sum()), settings.resamples, settings.seed, curves.label)
-            parts = [measured, predicted, reference[:, known]]
+        measured, predicted = item.measured[:, fitted], item.predicted[:, fitted]
+        if fitted.sum() >= 2:
+            drawn = bootstrap.heads_drawn(int(fitted.sum()), settings.resamples, settings.seed, curves.label)
+            parts = [measured, predicted, reference[:, fitted]]
             measured, predicted, plain_measured = (np.take_along_axis(part, drawn, axis=1) for part in parts)
             error = predicted - measured
-            told = {
+            numbers = {
                 "C": np.median(measured, axis=1),
                 "C_predicted": np.median(predicted, axis=1),
                 "rank_correlation": _spearman(predicted, measured),
@@ -123,9 +123,9 @@ def summary(found: list[Exponents], settings: Settings) -> pd.DataFrame:
                 "absolute_error": np.median(np.abs(error), axis=1),
             }
             if compared:
-                told["shift"] = np.median(measured - plain_measured, axis=1)
-                told["rank_with_plain"] = _spearman(plain_measured, measured)
-            for name, values in told.items():
+                numbers["shift"] = np.median(measured - plain_measured, axis=1)
+                numbers["rank_with_plain"] = _spearman(plain_measured, measured)
+            for name, values in numbers.items():
                 low, high = bootstrap.interval(values[0], values[1:], curves.clusters, settings.confidence)
                 line |= {name: values[0], f"{name}_low": float(low), f"{name}_high": float(high)}
         lines.append(line)

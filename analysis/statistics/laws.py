@@ -73,9 +73,9 @@ def _affine_in_log(y: Array, x: Array, mask: Mask, steps: int = 100, tolerance: 
         rising = t * np.exp(w)[:, None]
         return np.log(1 - t + rising), rising / (1 - t + rising)
 
-    def centred(values: Array, chosen: NDArray[np.intp]) -> Array:
-        mean = (values * share[chosen]).sum(-1, keepdims=True)
-        return np.where(used[chosen], values - mean, 0.0)
+    def centred(values: Array, selected: NDArray[np.intp]) -> Array:
+        mean = (values * share[selected]).sum(-1, keepdims=True)
+        return np.where(used[selected], values - mean, 0.0)
 
     w = fit_line(target, x, used)[:, 1] * span
     active = np.flatnonzero(np.isfinite(w))

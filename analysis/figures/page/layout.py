@@ -35,16 +35,16 @@ def by_label(
     blocks = -(-len(labels) // columns)
     figure, grid = style.panels(blocks * len(measures), columns, height, block=len(measures))
     axes = {}
-    for place, (block, column) in enumerate(np.ndindex(blocks, columns)):
+    for index, (block, column) in enumerate(np.ndindex(blocks, columns)):
         for i, measure in enumerate(measures):
             panel = grid[block * len(measures) + i, column]
-            if place >= len(labels):
+            if index >= len(labels):
                 panel.remove()
                 continue
-            axes[labels[place], measure] = panel
+            axes[labels[index], measure] = panel
             panel.tick_params(labelleft=column == 0)
             if i == 0:
-                style.title(panel, labels[place], style.PAGE / columns - 0.35)
+                style.title(panel, labels[index], style.PAGE / columns - 0.35)
             panel.set_ylabel(MEASURES.get(measure, measure) if column == 0 else "")
             panel.set_xlabel(x_name if i == len(measures) - 1 else "")
     return figure, axes

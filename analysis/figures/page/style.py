@@ -120,10 +120,10 @@ def count_text(value: float) -> str:
 def length_axis(axes: Axes, lengths: Sequence[float], most: int = 5) -> None:
     """Put a logarithmic x axis with ticks on measured lengths, thinned to at most `most`."""
     axes.set_xscale("log", base=2)
-    known = sorted(set(lengths))
-    step = max(-(-len(known) // most), 1)
+    ticks = sorted(set(lengths))
+    step = max(-(-len(ticks) // most), 1)
     # counted from the longest, the one that the argument is about
-    axes.xaxis.set_major_locator(FixedLocator(known[::-1][::step]))
+    axes.xaxis.set_major_locator(FixedLocator(ticks[::-1][::step]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count_text(value)))
     axes.xaxis.set_minor_locator(NullLocator())
 

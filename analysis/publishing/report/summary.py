@@ -34,7 +34,7 @@ def sentences(fits: Fits, config: DictConfig) -> list[dict[str, str]]:
     -------
     list of dicts with `label`, `kind`, `need` (keys at the longest context), `exponent` and `law`.
     """
-    found = []
+    result = []
     for label, table in _headline(fits.pooled, config).groupby("label", sort=False):
         power = table[table["law"] == "power"].iloc[0]
         several = power["heads"] > 1
@@ -44,7 +44,7 @@ def sentences(fits: Fits, config: DictConfig) -> list[dict[str, str]]:
             whose = f"A row (of one head{left_out})"
         need = f"{whose} keeps {power['k_longest']:,.0f} of {power['n_longest']:,.0f} keys"
         laws = _headline(fits.laws, config)
-        found.append(
+        result.append(
             {
                 "label": str(label),
                 "kind": str(power["kind"]),
@@ -53,7 +53,7 @@ def sentences(fits: Fits, config: DictConfig) -> list[dict[str, str]]:
                 "law": _law(table, laws[laws["label"] == label], several, config.clear_lead),
             }
         )
-    return found
+    return result
 
 
 def law_shares(fits: Fits, config: DictConfig) -> list[dict[str, Any]]:
@@ -88,9 +88,9 @@ def head_fits(fits: Fits, config: DictConfig) -> list[dict[str, Any]]:
     """Make the table of single heads of real models: keys needed, exponent with its interval, best law."""
     table = _headline(fits.heads, config)
     table = table[table["kind"] == "real"]
-    place = ["label", "layer", "head"]
-    best = table[table["lead"].notna()].set_index(place)["law"].to_dict()
-    power = table[table["law"] == "power"].sort_values(place, kind="stable")
+    keys = ["label", "layer", "head"]
+    best = table[table["lead"].notna()].set_index(keys)["law"].to_dict()
+    power = table[table["law"] == "power"].sort_values(keys, kind="stable")
     return [
         {
             "label": str(line["label"]),
@@ -102,7 +102,7 @@ def head_fits(fits: Fits, config: DictConfig) -> list[dict[str, Any]]:
                 f"{line['k_longest']:,.1f}",
                 f"{line['n_longest']:,.0f}",
                 *("–" if pd.isna(line[name]) else f"{line[name]:.2f}" for name in ("C", "C_low", "C_high")),
-                FORMULA.get(best.get(tuple(line[place]), ""), "not ranked"),
+                FORMULA.get(best.get(tuple(line[keys]), ""), "not ranked"),
             ],
         }
         for _, line in power.iterrows()
