@@ -123,12 +123,10 @@ def record_of(tmp_path, folder, *overrides):
         *overrides,
     )
     (tmp_path / "record").mkdir(exist_ok=True)
-    record = Record(tmp_path / "record")
+    record = Record(tmp_path / "record", job.runner.tables)
     machine = type("Machine", (), {"device": CPU, "memory_bytes": 10**9})
     job.runner.run(job.source, job.selector, job.windows, machine, 0, record, lambda: None)
-    for table in vars(record).values():
-        if hasattr(table, "close"):
-            table.close()
+    record.close("", dict)
     return tmp_path / "record"
 
 
