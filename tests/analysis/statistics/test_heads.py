@@ -2,8 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import settings
-from analysis.records import load
+from analysis import load, settings
 from analysis.statistics import closed_forms, heads
 from tests.analysis import synthetic
 
