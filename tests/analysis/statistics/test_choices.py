@@ -60,6 +60,16 @@ def test_the_exponent_is_that_of_the_law(windows):
     assert (found["C"] <= found["C_high"]).all()
 
 
+def test_an_estimate_that_drops_no_keys_has_errors_and_no_exponent(windows):
+    estimate = windows[windows["selector"] == "share"].assign(selector="mean_value", dropped_mass=np.nan)
+    every = pd.concat([windows, estimate], ignore_index=True)
+    table = choices.split(every, 0.95).set_index("selector").loc["mean_value"]
+    assert table["output_error"].notna().all()
+    assert table["choice"].isna().all()
+    grown = choices.growth(every, 0.2, settings.fits(settings.analysis()))
+    assert set(grown["selector"]) == {"oracle", "root", "share"}
+
+
 def test_what_is_never_reached_has_no_exponent(windows):
     few = windows[windows["k"] < 20]
     assert choices.growth(few, 0.01, settings.fits(settings.analysis()))["C"].isna().all()
