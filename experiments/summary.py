@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -71,14 +71,18 @@ def sentence(rows: pd.DataFrame) -> str | None:
     rows = plain(rows)
     if rows["length"].nunique() < 2:
         return None
-    found = slopes(rows)
-    if not found:
+    exponents = slopes(rows)
+    if not exponents:
         return f"Rows see about {rows['n'].max():.0f} keys at every length, so there is no growth to speak of."
-    low, middle, high = np.quantile(found, [0.1, 0.5, 0.9])
-    spread = f" (10% of heads below n^{low:.2f}, 10% above n^{high:.2f})" if len(found) > 1 else ""
+    low, middle, high = np.quantile(exponents, [0.1, 0.5, 0.9])
+    spread = f" (10% of heads below n^{low:.2f}, 10% above n^{high:.2f})" if len(exponents) > 1 else ""
     rough = "" if rows["length"].nunique() > 3 else " A rough slope: few lengths."
     heads = rows.groupby(["layer", "head"]).ngroups
-    still = f" {heads - len(found)} of {heads} heads see no more keys at longer contexts." if len(found) < heads else ""
+    still = (
+        f" {heads - len(exponents)} of {heads} heads see no more keys at longer contexts."
+        if len(exponents) < heads
+        else ""
+    )
     return (
         f"The window of most probable keys for a dropped mass of {TOLERANCE:g} grows like n^{middle:.2f} between "
         f"{rows['length'].min()} and {rows['length'].max()} keys{spread}.{rough}{still}"
@@ -94,7 +98,7 @@ def findings(rows: pd.DataFrame, windows: pd.DataFrame) -> dict[str, float | Non
     rows = plain(rows)
     length = rows["length"].max()
     longest = rows[rows["length"] == length]
-    found = slopes(rows)
+    exponents = slopes(rows)
     windows = plain(windows)
     root = windows[
         (windows["length"] == length)
@@ -105,23 +109,28 @@ def findings(rows: pd.DataFrame, windows: pd.DataFrame) -> dict[str, float | Non
     return {
         "length": int(length),
         "keys": float(longest.groupby(["layer", "head"])[f"k_min_{TOLERANCE}"].mean().median()),
-        "growth": float(np.median(found)) if found else None,
+        "growth": float(np.median(exponents)) if exponents else None,
         "dropped": float(root.groupby(["layer", "head"])["dropped_mass"].mean().median()) if len(root) else None,
     }
 
 
 def sweep_table(jobs: list[dict[str, Any]]) -> Table:
-    """Return one line per label of a sweep, the median over its jobs, from the `findings` of each."""
+    """Return one line per label and model of a sweep, the median over its jobs, from the `findings` of each.
+
+    Models of one label are told apart by their hash.
+    """
     result = Table(title="The sweep, medians over heads and jobs", title_justify="left", title_style="bold")
     for name in ("source", "jobs", f"k_min({TOLERANCE:g})", "of n", "grow like", "tau, n^0.5"):
         result.add_column(name, justify="left" if name == "source" else "right", no_wrap=name == "source")
     table = pd.DataFrame(jobs).astype({"growth": float, "dropped": float})
-    for label, group in table.groupby("label", sort=False):
+    models = table.groupby("label")["model"].nunique()
+    for keys, group in table.groupby(["label", "model"], sort=False, dropna=False):
+        label, model = cast(tuple[str, str], keys)
         longest = group[group["length"] == group["length"].max()]
         middle = longest[["keys", "length", "dropped"]].median()
         growth = group["growth"].median()
         result.add_row(
-            Text(str(label)),
+            Text(f"{label} ({model[:6]})" if models[label] > 1 else label),
             f"{len(group)}",
             f"{middle['keys']:.0f}",
             f"{middle['length']:.0f}",

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from experiments.errors import UserError
 from experiments.models.context import Context
-from experiments.models.load import load_config, load_model
+from experiments.models.load import CAUSAL, check_causal, load_config, load_model
 from experiments.models.loss import check_head
 from experiments.models.positions import check_one_regime
 from experiments.models.probe import LayerRows, check_watchable, forward, same_values, watch
+from experiments.models.visible import check_seen
 
 TRIAL_TOKENS = 12
 
@@ -40,16 +41,18 @@ def open_language_model(
         By the model's name, if it is not causal, not every layer can be watched, its logits are not made of its last
         hidden states, or its positions differ between contexts that share a cache.
     """
+    check_causal(source.located, runner)
     config = load_config(source.located)
     for tokens in contexts:
         check_one_regime(config, tokens, runner)
-    model = load_model(source.located, getattr(torch, source.dtype), device, "AutoModelForCausalLM")
+    model = load_model(source.located, getattr(torch, source.dtype), device, CAUSAL)
     trial_N = token_N[:TRIAL_TOKENS]
     if not check_watchable(model, trial_N):
         raise UserError(
             f"{type(model).__name__}: its rows see later tokens, so it is no causal language model; runner={runner} "
             "needs one, runner=approximation measures it"
         )
+    check_seen(model, token_N[: max(source.lengths)], source.seen_keys)
     check_head(model, trial_N)
     if cached:
         check_cache(model, trial_N)

@@ -42,14 +42,14 @@ def reading(checkpoint: Checkpoint, what: str) -> Iterator[None]:
         raise UserError(f"{checkpoint.label}: transformers cannot read {what} ({reason})") from error
 
 
-def check_loaded(checkpoint: Checkpoint, model: Any, told: dict[str, Collection[Any]]) -> None:
+def check_loaded(checkpoint: Checkpoint, model: Any, report: dict[str, Collection[Any]]) -> None:
     """Raise UserError unless every tensor of the model came from the checkpoint and every one there was used.
 
     Where a tensor is missing, transformers fills in random numbers and says so in a log alone.
 
     Parameters
     ----------
-    told
+    report
         What `from_pretrained(..., output_loading_info=True)` says.
     """
     for key, fault in (
@@ -57,13 +57,13 @@ def check_loaded(checkpoint: Checkpoint, model: Any, told: dict[str, Collection[
         ("missing_keys", "is missing"),
         ("unexpected_keys", "has no place in the model that its config.json describes"),
     ):
-        if tensors := sorted(str(key[0] if isinstance(key, tuple) else key) for key in told.get(key, ())):
+        if tensors := sorted(str(key[0] if isinstance(key, tuple) else key) for key in report.get(key, ())):
             more = f" (and {len(tensors) - 1} more)" if len(tensors) > 1 else ""
             raise UserError(
                 f"{checkpoint.label}: tensor {tensors[0]}{more} {fault}, as {type(model).__name__}; "
                 "another model would be measured: download the checkpoint again"
             )
-    if errors := [*told.get("error_msgs", ()), *told.get("conversion_errors", ())]:
+    if errors := [*report.get("error_msgs", ()), *report.get("conversion_errors", ())]:
         raise UserError(f"{checkpoint.label}: its weights cannot be loaded ({str(errors[0]).splitlines()[0]})")
     for name, tensor in model.named_parameters():
         if tensor.numel() and not all(map(torch.isfinite, tensor.detach().aminmax())):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import re
 from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path
@@ -15,6 +17,10 @@ from experiments.models.library import check_loaded, reading, transformers_quiet
 from experiments.models.locate import Checkpoint
 
 AUTO = "AutoModel"
+CAUSAL = "AutoModelForCausalLM"
+HEADS = (AUTO, CAUSAL, "AutoModelForPreTraining", "AutoModelForMaskedLM")
+# Constants of a mask that transformers used to save beside the weights, and does not ignore everywhere by itself.
+OLD_BUFFER = re.compile(r"\.(attn|attention)\.masked_bias$")
 
 
 @lru_cache(maxsize=8)
@@ -24,7 +30,7 @@ def load_config(checkpoint: Checkpoint) -> Any:
     Raises
     ------
     UserError
-        If transformers cannot read it, or it says that the weights are quantised.
+        If transformers cannot read it, its class and its type are of different models, or its weights are quantised.
     """
     return _whole_config(checkpoint).get_text_config()
 
@@ -34,8 +40,9 @@ def _whole_config(checkpoint: Checkpoint) -> Any:
         config = transformers_quietly().AutoConfig.from_pretrained(
             _readable_folder(checkpoint), trust_remote_code=checkpoint.trusted
         )
-    if not checkpoint.trusted:
-        vars(config).pop("auto_map", None)  # of a model that transformers knows itself
+        if not checkpoint.trusted:
+            vars(config).pop("auto_map", None)  # of a model that transformers knows itself
+        _check_architecture(checkpoint, config)
     if quantised := getattr(config, "quantization_config", None):
         method = quantised.get("quant_method") if isinstance(quantised, dict) else type(quantised).__name__
         raise UserError(
@@ -61,7 +68,7 @@ def load_model(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device,
     ----------
     auto
         The transformers class to load with. For `AutoModel`, which would ignore the tensors of a head, the class that
-        saved the checkpoint stands in, so that every tensor on disk has its place.
+        saved the checkpoint stands in, so that every tensor on disk is read. Other heads and poolers are left out.
 
     Raises
     ------
@@ -76,7 +83,7 @@ def load_model(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device,
         )
     config = _whole_config(checkpoint)
     with reading(checkpoint, "its weights"):
-        model, told = _class_of(config, auto).from_pretrained(
+        model, report = _class_of(config, auto).from_pretrained(
             folder,
             dtype=dtype,
             use_safetensors=True,
@@ -84,7 +91,10 @@ def load_model(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device,
             output_loading_info=True,
             trust_remote_code=checkpoint.trusted,
         )
-    check_loaded(checkpoint, model, told)
+    if unexpected := [name for name in report["unexpected_keys"] if not OLD_BUFFER.search(name)]:
+        unused = _names_of_all_heads(config, model.base_model_prefix)
+        unexpected = [name for name in unexpected if _without_prefix(name, model.base_model_prefix) not in unused]
+    check_loaded(checkpoint, model, report | {"unexpected_keys": unexpected})
     return model.to(device).eval()
 
 
@@ -94,6 +104,54 @@ def _class_of(config: Any, auto: str) -> Any:
     saved_by = (config.architectures or [auto])[0] if auto == AUTO else auto
     of_own_code = {str(name).split(".")[-1]: key for key, name in (getattr(config, "auto_map", None) or {}).items()}
     return getattr(transformers, of_own_code.get(saved_by, saved_by), None) or getattr(transformers, auto)
+
+
+def check_causal(checkpoint: Checkpoint, runner: str) -> None:
+    """Raise UserError, naming the runner, if there is no class of a causal language model for a checkpoint."""
+    config = _whole_config(checkpoint)
+    own = CAUSAL in (getattr(config, "auto_map", None) or {})
+    if not own and type(config) not in transformers_quietly().MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise UserError(
+            f"{checkpoint.label}: a model of type {config.model_type} sees later tokens or predicts none, so it is no "
+            f"causal language model; runner={runner} needs one, runner=approximation measures it"
+        )
+
+
+def _check_architecture(checkpoint: Checkpoint, config: Any) -> None:
+    """Raise UserError if the class that config.json says the checkpoint was saved by is of another type of model."""
+    transformers = transformers_quietly()
+    saved_by = _class_of(config, AUTO)
+    expected = [type(config), type(config.get_text_config())]
+    # some types of model are made by another's classes
+    expected += [
+        transformers.MODEL_MAPPING[kind].config_class for kind in expected if kind in transformers.MODEL_MAPPING
+    ]
+    of_class = getattr(saved_by, "config_class", None)
+    if of_class and not any(issubclass(kind, of_class) for kind in expected):
+        raise UserError(
+            f"{checkpoint.label}: its config.json names {saved_by.__name__} in architectures, a model of type "
+            f"{of_class.model_type}, and the model_type {config.model_type}: rows and losses would be of "
+            "different models; correct the one that is wrong"
+        )
+
+
+def _names_of_all_heads(config: Any, prefix: str) -> set[str]:
+    """Return the names of the tensors of a model with each head and pooler that transformers knows for it.
+
+    A checkpoint may hold those that the class it is loaded with does not have; no row depends on them.
+    """
+    transformers = transformers_quietly()
+    names: set[str] = set()
+    for auto in (getattr(transformers, name) for name in HEADS):
+        if type(config) in auto._model_mapping:
+            with torch.device("meta"):
+                model = auto.from_config(copy.deepcopy(config))
+            names |= {_without_prefix(name, prefix) for name in model.state_dict()}
+    return names
+
+
+def _without_prefix(name: str, prefix: str) -> str:
+    return name.removeprefix(f"{prefix}.")
 
 
 def _readable_folder(checkpoint: Checkpoint) -> Path:

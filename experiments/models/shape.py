@@ -6,6 +6,7 @@ Shape letters: N context lengths.
 from __future__ import annotations
 
 import copy
+import inspect
 from functools import lru_cache
 from typing import Any
 
@@ -77,13 +78,16 @@ def head_dim(config: Any) -> int:
 def keys_seen(config: Any, n_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return how many of n keys rows see in each kind of layer [kinds, N], and the heads of all its layers [kinds].
 
-    A sliding window or a chunk hides the rest.
+    A sliding window or a chunk hides the rest. Where no kinds of layers are named, a window counts if the model's type
+    has one: a window that merely stands in a config.json is not read. `visible.check_seen` compares this with the masks
+    of the loaded model.
     """
     kinds = getattr(config, "layer_types", None)
+    has_window = "sliding_window" in inspect.signature(type(config)).parameters
     seen: dict[tuple[str, int | None, int | None], int] = {}
     for index, (layer, heads) in enumerate(zip(config.per_layer_config, heads_of_layers(config), strict=True)):
         window, chunk = getattr(layer, "sliding_window", None), getattr(layer, "attention_chunk_size", None)
-        slides = bool(window) and getattr(layer, "use_sliding_window", True)
+        slides = has_window and bool(window) and getattr(layer, "use_sliding_window", True)
         kind = kinds[index] if kinds else SLIDING if slides else "full_attention"
         seen[kind, window, chunk] = seen.get((kind, window, chunk), 0) + heads
     n_KN = [_seen(n_N, *kind) for kind in seen]

@@ -134,7 +134,10 @@ class Approximation:
         shown = [summary.table(rows, first, title), summary.sentence(rows)]
         if len(selectors) > 1:
             shown.append(summary.selectors(windows))
-        return Findings([part for part in shown if part], {"label": label, **summary.findings(rows, first)})
+        return Findings(
+            [part for part in shown if part],
+            {"label": label, "model": manifest["hashes"]["model"], **summary.findings(rows, first)},
+        )
 
     def curves(self, folder: Path) -> pd.DataFrame:
         """Return the means over heads and samples of k_min and of the errors of each window."""

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -15,11 +16,13 @@ from experiments.models.load import encode, encode_pair, load_config, load_model
 from experiments.models.locate import locate
 from experiments.models.positions import by_regime, check_one_regime
 from experiments.models.probe import check_watchable, forward, intercept, watch
+from experiments.models.visible import check_seen
+from experiments.models.windowed import densely
 from experiments.records.folder import Record
 from experiments.runners.retrieval import ANSWER, QUESTION
 from experiments.sources import MatrixRequest
 from experiments.sources.checkpoint import Checkpoint
-from tests.models import small
+from tests.models import small, zoo
 
 CPU = torch.device("cpu")
 SIZES = small.SIZES | {"intermediate_size": 64, "max_position_embeddings": 256}
@@ -108,7 +111,11 @@ def saved(tmp_path, config, auto=X.AutoModelForCausalLM, name="m"):
     return folder
 
 
-def record_of(tmp_path, folder, *overrides):
+FEW = ["windows.log_powers=[]", "windows.fractions=[]", "windows.thresholds=[]", "windows.top_p=[]"]
+FEW += ["windows.grid_per_octave=0", "windows.exponents=[0.9]", "windows.fixed=[1,32]"]
+
+
+def record_of(tmp_path, folder, *overrides, windows=FEW):
     """Run a job on a checkpoint and return the folder of its record."""
     text = tmp_path / "text.txt"
     text.write_text(small.text())
@@ -118,17 +125,14 @@ def record_of(tmp_path, folder, *overrides):
         f"source.text={text}",
         "source.rows=1",
         "source.samples=1",
-        *("windows.log_powers=[]", "windows.fractions=[]", "windows.thresholds=[]", "windows.top_p=[]"),
-        *("windows.grid_per_octave=0", "windows.exponents=[0.9]", "windows.fixed=[1,32]"),
+        *windows,
         *overrides,
     )
     (tmp_path / "record").mkdir(exist_ok=True)
-    record = Record(tmp_path / "record")
+    record = Record(tmp_path / "record", job.runner.tables)
     machine = type("Machine", (), {"device": CPU, "memory_bytes": 10**9})
     job.runner.run(job.source, job.selector, job.windows, machine, 0, record, lambda: None)
-    for table in vars(record).values():
-        if hasattr(table, "close"):
-            table.close()
+    record.close("", dict)
     return tmp_path / "record"
 
 
@@ -169,10 +173,11 @@ def test_losses_are_the_models_own_with_its_scale_cap_and_transform(tmp_path, na
     ("config", "auto", "message"),
     [
         (X.BertConfig(**SIZES), X.AutoModelForMaskedLM, "its rows see later tokens"),
+        (MODELS["modernbert"][0], X.AutoModelForMaskedLM, r"type modernbert sees later tokens.* runner=approximation"),
         (X.FalconConfig(**small.SIZES), X.AutoModelForCausalLM, "FalconForCausalLM: 0 attention calls"),
         (X.Gemma2Config(**SIZES, head_dim=8, num_key_value_heads=2), X.AutoModelForCausalLM, "soft-capped"),
     ],
-    ids=["encoder", "not through the interface", "not plain"],
+    ids=["encoder", "encoder without a causal class", "not through the interface", "not plain"],
 )
 def test_every_runner_refuses_what_is_not_measured(tmp_path, runner, config, auto, message):
     folder = saved(tmp_path, config, auto)
@@ -184,6 +189,52 @@ def test_a_checkpoint_without_a_head_has_no_losses(tmp_path):
     folder = saved(tmp_path, X.LlamaConfig(**SIZES), X.AutoModel)
     with pytest.raises(UserError, match=r"tensor lm_head\.weight is missing"):
         record_of(tmp_path, folder, "runner=language", "source.lengths=[64]")
+
+
+EQUAL = ["windows=equal_cost", "windows.budgets=[8]", "windows.exponents=[0.9]"]
+
+
+def equal_cost_keys(tmp_path, folder):
+    """Return the mean keys of each window of equal cost, by rule."""
+    record = record_of(tmp_path, folder, "runner=language", "source.lengths=[64]", windows=EQUAL)
+    losses = pd.read_parquet(record / "losses.parquet")
+    return losses.groupby("rule")["keys"].mean().drop("dense")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        X.LlamaConfig(**SIZES, sliding_window=16),
+        X.MistralConfig(**SIZES, num_key_value_heads=2, sliding_window=16),
+        X.Cohere2Config(**SIZES, num_key_value_heads=2, sliding_window=16, sliding_window_pattern=3),
+    ],
+    ids=["a window that is not read", "sliding", "one full layer"],
+)
+def test_windows_of_equal_cost_cost_the_same_in_every_model(tmp_path, config):
+    keys = equal_cost_keys(tmp_path, saved(tmp_path, config))
+    shapes = keys[["fixed", "log", "power", "linear"]]
+    assert shapes.to_numpy() == pytest.approx(8, abs=1.0)  # windows are whole numbers of keys
+
+
+def test_a_model_whose_rows_see_other_keys_than_its_configuration_says_is_refused(tmp_path):
+    """Moshi has a window in its configuration, and no mask of it."""
+    sizes = {name: size for name, size in SIZES.items() if name != "intermediate_size"}
+    folder = saved(tmp_path, X.MoshiConfig(**sizes, ffn_dim=64, sliding_window=16, head_dim=8))
+    with pytest.raises(UserError, match=r"MoshiForCausalLM: a row of context length 17 sees 17 keys.* says 16"):
+        equal_cost_keys(tmp_path, folder)
+
+
+@pytest.mark.parametrize("name", ["llama4_text", "gemma3_text", "cohere2", "modernbert-decoder", "gemma4_unified"])
+def test_the_keys_that_rows_see_are_counted_from_the_masks(tmp_path, name):
+    """Oracle: the masks that every layer is handed over the whole context, counted row by row."""
+    model = zoo.save(name, tmp_path).eval()
+    token_N = torch.arange(48) * 7 % (small.VOCABULARY - 5)
+    with densely(model, 48) as kept:
+        forward(model, token_N)
+    n_N = np.arange(1, 49)
+    check_seen(model, token_N, lambda _: (kept.mean()[None], np.ones(1)))
+    with pytest.raises(UserError, match="of context length 6 sees"):
+        check_seen(model, token_N, lambda _: (np.minimum(n_N, 5.0)[None], np.ones(1)))
 
 
 def test_a_sliding_layer_keeps_and_reads_its_window_alone(tmp_path):

@@ -22,7 +22,7 @@ from experiments.models.locate import locate
 from experiments.models.shape import check_config, heads_of_layers, keys_seen, longest_context, parameters
 from experiments.sources import MatrixRequest
 from experiments.sources.checkpoint import Checkpoint, first_tokens
-from tests.models import small
+from tests.models import small, zoo
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).resolve().parents[2]
@@ -123,6 +123,48 @@ def test_a_known_model_that_also_has_code_is_loaded_without_it(folder):
     configure(folder, auto_map={"AutoModel": "modeling_my.MyModel"})
     assert type(load(folder)).__name__ == "LlamaForCausalLM"
     assert parameters(load_config(locate(str(folder)))) > 0
+
+
+@pytest.mark.parametrize("architectures", [["MistralForCausalLM"], ["BertForMaskedLM"], ["Gemma3ForCausalLM"]])
+def test_a_class_of_another_model_than_the_type_is_refused(folder, architectures):
+    """Rows would be loaded by the class and losses by the type."""
+    configure(folder, architectures=architectures)
+    with pytest.raises(UserError, match=rf"{architectures[0]} in architectures.* model_type llama"):
+        load_config(locate(str(folder)))
+    with pytest.raises(UserError, match="different models"):
+        load(folder)
+
+
+@pytest.mark.parametrize("architectures", [None, [], ["OfNoLibrary"], ["LlamaModel"], ["LlamaForCausalLM"]])
+def test_rows_are_the_same_whichever_class_saved_an_untied_model(folder, architectures):
+    expected = load(folder).model.state_dict()
+    configure(folder, architectures=architectures)
+    load_config.cache_clear()
+    model = load(folder)
+    for name, tensor in getattr(model, "model", model).state_dict().items():
+        assert torch.equal(tensor, expected[name]), name
+    edit(folder, lambda tensors: tensors.pop(NORM))
+    with pytest.raises(UserError, match=rf"tensor {NORM}|tensor layers.1.input_layernorm.weight"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "unused"),
+    [
+        ("gpt2", ["transformer.h.0.attn.masked_bias", "transformer.h.0.attn.bias"]),
+        ("bert", ["bert.pooler.dense.weight", "cls.seq_relationship.bias", "cls.predictions.bias"]),
+        ("roberta", ["roberta.pooler.dense.bias"]),
+    ],
+)
+def test_what_no_row_depends_on_may_lie_beside_the_weights(tmp_path, name, unused):
+    """Poolers, other heads, and the constants of a mask that earlier versions saved; a tensor of a layer may not."""
+    saved = zoo.save(name, tmp_path)
+    edit(tmp_path, lambda tensors: tensors.update({name: torch.zeros(4) for name in unused if name not in tensors}))
+    assert type(load(tmp_path)) is type(saved)
+    extra = f"{saved.base_model_prefix}.encoder.layer.9.output.dense.weight"
+    edit(tmp_path, lambda tensors: tensors.update({extra: torch.zeros(4)}))
+    with pytest.raises(UserError, match=f"tensor {extra} has no place"):
+        load(tmp_path)
 
 
 def test_the_hash_covers_shards_in_folders_below(folder):
@@ -332,6 +374,8 @@ def test_what_rows_see_follows_from_the_kind_of_their_layer():
     assert keys_seen(mistral, n_N)[0].tolist() == [[1, 4, 4, 4]]
     qwen = transformers.Qwen2Config(num_hidden_layers=1, sliding_window=4, use_sliding_window=False)
     assert keys_seen(qwen, n_N)[0].tolist() == [[1, 4, 5, 9]]
+    left_over = transformers.LlamaConfig(num_hidden_layers=1, sliding_window=4)  # no Llama reads it
+    assert keys_seen(left_over, n_N)[0].tolist() == [[1, 4, 5, 9]]
 
 
 # ---- GGUF ----
