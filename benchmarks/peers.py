@@ -43,7 +43,9 @@ def _ours() -> None:
     tokenize(job.source.located, read_text(None))
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        job.runner.run(job.source, job.selector, job.windows, machine, 0, Record(Path(folder)), lambda: None)
+        job.runner.run(
+            job.source, job.selector, job.windows, machine, 0, Record(Path(folder), job.runner.tables), lambda: None
+        )
     _say(start)
 
 

@@ -46,10 +46,9 @@ class Sides:
             tempfile.TemporaryDirectory() as folder,
             mock.patch("experiments.models.load.load_model", return_value=self.model),
         ):
-            record = Record(Path(folder))
+            record = Record(Path(folder), job.runner.tables)
             job.runner.run(job.source, job.selector, job.windows, self.machine, job.seed, record, lambda: None)
-            record.rows.close()
-            record.windows.close()
+            record.close("", dict)
 
 
 def run() -> dict[str, float]:

@@ -15,7 +15,8 @@ import torch
 
 from experiments.launch import configure
 from experiments.machine import Machine
-from experiments.measures.block import measure_rows
+from experiments.measures.compute import Compute
+from experiments.measures.measure import measure_rows
 from experiments.measures.memory import rows_per_block
 from experiments.records.folder import Record
 from experiments.records.provenance import peak_rss_mb
@@ -33,10 +34,10 @@ def seconds_per_row(keys: int) -> float:
     windows = job.windows.at(keys)
     resident = job.source.resident_bytes()
     block = rows_per_block(ROWS, keys, len(windows), 64, machine.memory_bytes, resident)
-    times = []
+    times, compute = [], Compute()
     for _ in range(REPEATS + 1):
         start = time.perf_counter()
-        measure_rows(rows, [job.selector], windows, block)
+        measure_rows(rows, [job.selector.prepare(rows.cache())], windows, block, compute)
         times.append(time.perf_counter() - start)
     return statistics.median(times[1:]) / ROWS
 
@@ -46,7 +47,7 @@ def peak() -> None:
     job = configure(f"source.lengths=[{PEAK_KEYS}]", f"source.rows={PEAK_ROWS}", "source.samples=1", "memory_gb=1.5")
     machine = Machine.from_settings("cpu", job.memory_gb, None)
     with tempfile.TemporaryDirectory() as folder:
-        record = Record(Path(folder))
+        record = Record(Path(folder), job.runner.tables)
         job.runner.run(job.source, job.selector, job.windows, machine, job.seed, record, lambda: None)
     print(json.dumps({"peak_mb": peak_rss_mb()}))
 

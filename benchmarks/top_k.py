@@ -9,9 +9,11 @@ from benchmarks.pairs import time_pairs
 from experiments.launch import configure
 from experiments.machine import Machine
 from experiments.measures import RowFacts
+from experiments.measures.compute import Compute
+from experiments.models.attend import attend_by
 from experiments.models.load import load_model, tokenize
 from experiments.models.probe import forward
-from experiments.models.sparse_forward import attend_to_top_k
+from experiments.selectors.oracle import Oracle
 from experiments.sources.text import read_text
 
 LENGTH, PAIRS = 4096, 5
@@ -25,14 +27,14 @@ def run() -> dict[str, float]:
     located = job.source.located
     token_N = tokenize(located, read_text(None))[:LENGTH]
     model = load_model(located, torch.float32, machine.device)
-    ratios = []
+    ratios, compute = [], Compute()
     for exponent in EXPONENTS:
 
         def keys_kept(rows: RowFacts, *_: object, exponent: float = exponent) -> Tensor:
             return (rows.n_R.double() ** exponent).ceil().long().minimum(rows.n_R)
 
         def sparse(keys_kept: object = keys_kept) -> None:
-            with attend_to_top_k(model, keys_kept):  # type: ignore[arg-type]
+            with attend_by(model, Oracle(), keys_kept, compute):  # type: ignore[arg-type]
                 forward(model, token_N)
 
         pairs = time_pairs(sparse, lambda: forward(model, token_N), PAIRS)

@@ -7,8 +7,11 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from benchmarks.pairs import time_pairs
 from experiments.launch import configure
-from experiments.measures.block import measure_block
+from experiments.measures.compute import Compute
+from experiments.measures.measure import measure_block
 from experiments.rows import Rows
+from experiments.selectors import Answering
+from experiments.selectors.oracle import Oracle
 
 SHAPES = ((512, 8192, 64), (128, 32768, 64))  # rows, keys, head dimension
 PAIRS = 15
@@ -49,16 +52,21 @@ def top_k_loop(rows: Rows, ks: list[int]) -> None:
         exact_RN.gather(1, kept.indices).sum(-1)
 
 
+def oracle(rows: Rows) -> list[Answering]:
+    """Return the oracle, prepared."""
+    return [Oracle().prepare(rows.cache())]
+
+
 def run() -> dict[str, float]:
     """Return `windows_sdpa_ratio`, the worse of the shapes, and `windows_loop_ratio`, the worse likewise."""
-    sdpa_ratios, loop_ratios = [], []
+    sdpa_ratios, loop_ratios, compute = [], [], Compute()
     for count, keys, head_dim in SHAPES:
         rows = rows_of(count, keys, head_dim)
         windows = configure().windows.at(keys)
         assert len(windows) >= 64
 
         def ours(rows: Rows = rows, windows: object = windows) -> None:
-            measure_block(rows, [None], windows)  # type: ignore[arg-type]
+            measure_block(rows, oracle(rows), windows, compute)  # type: ignore[arg-type]
 
         def dense(rows: Rows = rows) -> None:
             query, key, value = (x[None, None] for x in (rows.query_RD, rows.key_ND, rows.value_NV))
@@ -67,7 +75,12 @@ def run() -> dict[str, float]:
         against_sdpa = time_pairs(ours, dense, PAIRS)
         print(f"  {count} x {keys} x {head_dim}, {len(windows)} windows, ours / SDPA: {against_sdpa.describe()}")
         sdpa_ratios.append(against_sdpa.ratio)
-        ks = sorted({round(float(k)) for k in measure_block(rows.block(0, 1), [None], windows)[1][0]["k"].flatten()})
+        ks = sorted(
+            {
+                round(float(k))
+                for k in measure_block(rows.block(0, 1), oracle(rows), windows, compute)[1][0]["k"].flatten()
+            }
+        )
         ks = (ks * -(-64 // len(ks)))[:64]  # as many top-k attentions as a user with 64 windows would run
         against_loop = time_pairs(lambda rows=rows, ks=ks: top_k_loop(rows, ks), ours, 5)  # type: ignore[misc]
         print(f"  {count} x {keys} x {head_dim}, {len(ks)} windows, loop / ours: {against_loop.describe()}")

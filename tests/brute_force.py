@@ -44,6 +44,9 @@ def sparse_row(logits, values, kept):
         "output_renormalised": np.sum((output - renormalised @ values) ** 2),
         "output": np.sum(output**2),
         "kept_mass": mass,
+        "negative_mass": -np.minimum(renormalised, 0).sum(),
+        "normaliser_error": abs(np.logaddexp.reduce(logits[mask]) - np.logaddexp.reduce(logits)),
+        "failed": float(truncated.sum() <= 0),
     }
 
 

@@ -23,6 +23,11 @@ def checked_windows(source: Any, windows: Any, runner: str) -> Windows:
     return result
 
 
+def readings(selector: Any, windows: Windows) -> int:
+    """Return how often a model reads by methods: within each window, or once where a method has no budget."""
+    return sum(len(windows) if method.traits.has_budget else 1 for method in each(selector))
+
+
 def check_methods(selector: Any, phase: str, runner: str, always_kept: int = 0) -> None:
     """Raise UserError if a method has no meaning in a phase, or keeps no keys where some are always kept."""
     for method in each(selector):

@@ -17,7 +17,7 @@ from torch import Tensor
 from experiments.curves import loss_over_length
 from experiments.errors import UserError
 from experiments.machine import Machine
-from experiments.models.phases import DECODE, PHASES, PREFILL, check_methods, checked_windows
+from experiments.models.phases import DECODE, PHASES, PREFILL, check_methods, checked_windows, readings
 from experiments.plan import PROCESS_BYTES, Plan
 from experiments.ranges import MOST_KEYS, check_range
 from experiments.records.folder import Record
@@ -84,24 +84,23 @@ class Language:
         check_methods(selector, self.phase, self.name, self.keep_first + self.keep_recent)
 
     def groups(self, source: Any, selector: Any, windows: Any) -> int:
-        """Return how often `run` will call `advance`: once per pass, and once per window that repeats one."""
+        """Return how often `run` will call `advance`: once per pass."""
         lengths = len(source.lengths) if self.phase == DECODE else 1
-        within = len(each(selector)) * len(checked_windows(source, windows, self.name))
-        return source.samples * lengths * (1 + within)
+        return source.samples * lengths * (1 + readings(selector, checked_windows(source, windows, self.name)))
 
     def plan(self, source: Any, selector: Any, windows: Any, machine: Machine) -> Plan:
         """Return what a job costs; seconds follow from the source's estimate of a plain forward pass."""
         asked = checked_windows(source, windows, self.name)
         longest, samples = max(source.lengths), source.samples
         tokens = longest - 1 if self.phase == PREFILL else len(source.lengths) * self.decode_tokens
-        passes = sum(len(asked) if method.traits.has_budget else 1 for method in each(selector))
+        passes = readings(selector, asked)
         within = SPARSE_OVER_DENSE * passes * (1.0 if self.phase == PREFILL else tokens / longest)
         return Plan(
             rows=samples * tokens,
             windows=len(asked),
             seconds=source.seconds() * (1 + within),
             memory_bytes=PROCESS_BYTES + source.resident_bytes(),
-            disk_bytes=samples * tokens * (1 + len(each(selector)) * len(asked)) * LOSS_BYTES,
+            disk_bytes=samples * tokens * (1 + passes) * LOSS_BYTES,
         )
 
     def run(

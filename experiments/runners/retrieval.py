@@ -20,7 +20,7 @@ from rich.table import Table
 from experiments.curves import means_of_windows
 from experiments.errors import UserError
 from experiments.machine import Machine
-from experiments.models.phases import DECODE, PHASES, PREFILL, check_methods, checked_windows
+from experiments.models.phases import DECODE, PHASES, PREFILL, check_methods, checked_windows, readings
 from experiments.plan import PROCESS_BYTES, Plan
 from experiments.ranges import MOST_KEYS, MOST_LOGIT, check_range
 from experiments.records.folder import Record
@@ -88,23 +88,20 @@ class Retrieval:
 
     def groups(self, source: Any, selector: Any, windows: Any) -> int:
         """Return how often `run` will call `advance`: once per context and way to answer."""
-        return source.samples * len(source.lengths) * (1 + len(self.sharpen) + self._ways(source, selector, windows))
-
-    def _ways(self, source: Any, selector: Any, windows: Any) -> int:
-        """Return how many methods within windows there are."""
-        within = len(checked_windows(source, windows, self.name))
-        return sum(within if method.traits.has_budget else 1 for method in each(selector))
+        ways = readings(selector, checked_windows(source, windows, self.name))
+        return source.samples * len(source.lengths) * (1 + len(self.sharpen) + ways)
 
     def plan(self, source: Any, selector: Any, windows: Any, machine: Machine) -> Plan:
         """Return what a job costs; a context is read once, or once per window in the phase `prefill`."""
-        ways = self._ways(source, selector, windows)
+        asked = checked_windows(source, windows, self.name)
+        ways = readings(selector, asked)
         lengths = np.array(source.lengths)
         passes = float((lengths / lengths.max()).sum())
         within = ways if self.phase == PREFILL else 0.1 * ways
         lines = source.samples * len(lengths) * len(self.depths)
         return Plan(
             rows=lines,
-            windows=len(checked_windows(source, windows, self.name)),
+            windows=len(asked),
             seconds=source.seconds() * passes * (1 + SPARSE_OVER_DENSE * within),
             memory_bytes=PROCESS_BYTES + source.resident_bytes(),
             disk_bytes=lines * (1 + len(self.sharpen) + ways) * LINE_BYTES,

@@ -162,7 +162,8 @@ class Tables:
         row, table = rows[bucket // self._tables], bucket % self._tables
         key = self._order_GLN[kv_head_R[row], table, start_RL[rows].flatten()[bucket] + within].long()
         key_of_row, by_key = (row * self.keys + key).sort(stable=True)  # hits of one key side by side, by table
-        again = torch.cat([key_of_row.new_zeros(1, dtype=torch.bool), key_of_row[1:] == key_of_row[:-1]])
+        again = torch.zeros_like(key_of_row, dtype=torch.bool)
+        again[1:] = key_of_row[1:] == key_of_row[:-1]
         second = again.clone()
         second[1:] &= ~again[:-1]
         second_RN.view(-1)[key_of_row[second]] = table[by_key[second]] + 1

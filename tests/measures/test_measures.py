@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiments.measures.exact import ExactRows
-from experiments.measures.sparse import measure
+from experiments.measures.subset import measure_subset
 from tests import brute_force
 
 ABSOLUTE, RELATIVE = 1e-9, 1e-5
@@ -31,7 +31,7 @@ def check(logits_RN, values, order_RN, k_RW):
     probability_RN = torch.softmax(ranked_logits, -1)
     if order_RN is exact.order_RN:
         probability_RN = exact.probability_RN
-    measured = measure(order_RN, probability_RN, torch.tensor(values), torch.tensor(k_RW))
+    measured = measure_subset(order_RN, probability_RN, torch.tensor(values), torch.tensor(k_RW))
     for r, row in enumerate(np.float32(logits_RN).astype(float)):
         for w, k in enumerate(k_RW[r]):
             expected = brute_force.sparse_row(row, values, order_RN[r, :k].tolist())
@@ -85,8 +85,8 @@ def test_invisible_keys_are_as_if_absent():
     for name, values_R in part.statistics().items():
         torch.testing.assert_close(whole.statistics()[name], values_R)
     values, k_RW = torch.randn(40, 4, generator=torch.manual_seed(0)), torch.tensor([[1, 7, 23]] * 5)
-    expected = measure(part.order_RN, part.probability_RN, values[:23], k_RW)
-    for name, found in measure(whole.order_RN, whole.probability_RN, values, k_RW).items():
+    expected = measure_subset(part.order_RN, part.probability_RN, values[:23], k_RW)
+    for name, found in measure_subset(whole.order_RN, whole.probability_RN, values, k_RW).items():
         torch.testing.assert_close(found, expected[name])
 
 
@@ -96,7 +96,7 @@ def test_a_dropped_mass_of_one_in_a_million_is_right_to_one_percent():
     logits_RN = torch.full((1, n), float(np.log(1e-6 / n)))
     logits_RN[0, 12345] = float(np.log1p(-1e-6))
     exact = ExactRows.from_logits(logits_RN)
-    measured = measure(exact.order_RN, exact.probability_RN, torch.ones(n, 1), torch.tensor([[1]]))
+    measured = measure_subset(exact.order_RN, exact.probability_RN, torch.ones(n, 1), torch.tensor([[1]]))
     assert measured["dropped_mass"].item() == pytest.approx(1e-6, rel=1e-2)
     assert measured["output_truncated"].sqrt().item() == pytest.approx(1e-6, rel=1e-2)
     assert exact.smallest_RN[0, n - 2].item() == pytest.approx(1e-6, rel=1e-2)
@@ -107,7 +107,7 @@ def test_long_rows_keep_their_digits():
     n, generator = 300_000, torch.manual_seed(1)
     exact = ExactRows.from_logits(torch.randn(1, n, generator=generator))
     values_NV = torch.randn(n, 2, generator=generator)
-    found = measure(exact.order_RN, exact.probability_RN, values_NV, torch.tensor([[10]]))["output_truncated"]
+    found = measure_subset(exact.order_RN, exact.probability_RN, values_NV, torch.tensor([[10]]))["output_truncated"]
     dropped = exact.probability_RN[0, 10:] @ values_NV.double()[exact.order_RN[0, 10:]]
     assert found.item() == pytest.approx(dropped.square().sum().item(), rel=1e-5)
 
@@ -118,7 +118,7 @@ def gaussian_rows():
     exact = ExactRows.from_logits(2 * torch.randn(50, 500, generator=generator))
     values_NV = torch.randn(500, 8, generator=generator)
     k_RW = torch.tensor([[1, 5, 22, 100, 400]] * 50)
-    return exact, values_NV, k_RW, measure(exact.order_RN, exact.probability_RN, values_NV, k_RW)
+    return exact, values_NV, k_RW, measure_subset(exact.order_RN, exact.probability_RN, values_NV, k_RW)
 
 
 def test_identities_T1_to_T6_hold_row_by_row(gaussian_rows):
@@ -150,6 +150,6 @@ def test_block_size_changes_nothing(gaussian_rows):
     exact, values_NV, k_RW, measured = gaussian_rows
     for start, stop in ((0, 1), (7, 20), (20, 50)):
         block = ExactRows.from_logits(exact.logits_RN[start:stop])
-        part = measure(block.order_RN, block.probability_RN, values_NV, k_RW[start:stop])
+        part = measure_subset(block.order_RN, block.probability_RN, values_NV, k_RW[start:stop])
         for name, found in part.items():
             torch.testing.assert_close(found, measured[name][start:stop], rtol=1e-6, atol=1e-12)

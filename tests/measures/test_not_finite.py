@@ -5,13 +5,14 @@ import torch
 
 from experiments.errors import UserError
 from experiments.launch import configure
-from experiments.measures import block
+from experiments.measures.compute import Compute
 from experiments.measures.exact import ExactRows
-from experiments.measures.quick import QuickRows
+from experiments.measures.measure import measure_block
 from experiments.rows import Rows
+from experiments.selectors.oracle import Oracle
 
 GENERATOR = torch.Generator().manual_seed(0)
-PATHS = (ExactRows, QuickRows)
+PATHS = (Compute(), Compute(reference=True))
 
 
 def rows(query_RD, key_ND, **settings):
@@ -32,7 +33,7 @@ def test_a_logit_that_is_no_number_is_refused_wherever_it_stands(path, bad, plac
     logits_RN = draw(6, 5000)
     logits_RN[4, place] = bad
     with pytest.raises(UserError, match="no softmax is defined"):
-        path.from_logits(logits_RN)
+        path.rank(logits_RN)
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -40,7 +41,7 @@ def test_a_row_that_sees_no_key_is_refused(path):
     logits_RN = draw(3, 40)
     logits_RN[1] = -torch.inf
     with pytest.raises(UserError, match="a row sees no key"):
-        path.from_logits(logits_RN)
+        path.rank(logits_RN)
 
 
 @pytest.mark.parametrize(("of", "bad"), [("query_RD", torch.nan), ("key_ND", torch.inf), ("key_ND", 3e38)])
@@ -57,8 +58,10 @@ def test_half_precision_is_measured_by_the_quick_path_as_float32_is(dtype, monke
     windows = configure("windows.top_p=[0.1]", "windows.thresholds=[0.001]").windows.at(500)
     half = rows(draw(16, 64).to(dtype), draw(500, 64).to(dtype))
     whole = rows(half.query_RD.float(), half.key_ND.float())
-    monkeypatch.setattr(block.ExactRows, "from_logits", pytest.fail)
-    (statistics, measured), (expected, same) = (block.measure_block(part, [None], windows) for part in (half, whole))
+    monkeypatch.setattr(ExactRows, "from_logits", pytest.fail)
+    (statistics, measured), (expected, same) = (
+        measure_block(part, [Oracle().prepare(part.cache())], windows, Compute()) for part in (half, whole)
+    )
     for found, right in ((statistics, expected), (measured[0], same[0])):
         for name, values in right.items():
             torch.testing.assert_close(found[name], values, rtol=1e-6, atol=9e-7)

@@ -7,9 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments.measures.exact import COUNT_EPSILONS, K_MIN_ETAS, ExactRows
-from experiments.measures.quick import QuickRows
-from experiments.measures.sparse import measure
+from experiments.kernels.quick_rows import QuickRows
+from experiments.kernels.scratch import Scratch
+from experiments.measures.exact import ExactRows
+from experiments.tables.rows import EPSILONS, ETAS
 
 KINDS = ["normal", "uniform", "ties", "one_hot", "frozen", "masked", "sliding"]
 
@@ -29,20 +30,20 @@ def logits_of(kind, rows, keys, generator):
 
 
 def assert_same(logits_RN, value_NV, k_RW=None):
-    quick, exact = QuickRows.from_logits(logits_RN), ExactRows.from_logits(logits_RN)
+    quick, exact = QuickRows.from_logits(logits_RN, Scratch()), ExactRows.from_logits(logits_RN)
     expected, found = exact.statistics(), quick.statistics()
     for name in expected:
         torch.testing.assert_close(found[name].double(), expected[name].double(), rtol=1e-5, atol=1e-8, msg=name)
-    for eta in (*K_MIN_ETAS, 0.3, 1e-4):
+    for eta in (*ETAS, 0.3, 1e-4):
         assert torch.equal(quick.k_min(eta), exact.k_min(eta)), eta
-    for epsilon in (*COUNT_EPSILONS, 0.25, 1e-5):
+    for epsilon in (*EPSILONS, 0.25, 1e-5):
         assert torch.equal(quick.count_above(epsilon), exact.count_above(epsilon)), epsilon
     if k_RW is None:
         grid_W = torch.tensor([1, 2, 3, 5, 8, 13, 40, 100, 400, 900, 10**6, 3, 1])
         k_RW = torch.cat([grid_W.expand(len(logits_RN), -1), exact.k_min(0.1)[:, None]], dim=1)
     k_RW = k_RW.minimum(exact.n_R[:, None])
-    expected = measure(exact.order_RN, exact.probability_RN, value_NV, k_RW)
-    for name, found_RW in quick.measure(value_NV, k_RW).items():
+    expected = exact.measure_top_k(value_NV, k_RW)
+    for name, found_RW in quick.measure_top_k(value_NV, k_RW).items():
         torch.testing.assert_close(
             found_RW, expected[name], rtol=1e-5, atol=1e-8, msg=lambda m, name=name: f"{name}: {m}"
         )
@@ -83,12 +84,12 @@ def test_rows_and_threads_share_nothing():
     generator = torch.manual_seed(0)
     logits_RN, value_NV = 2 * torch.randn(37, 500, generator=generator), torch.randn(500, 8, generator=generator)
     k_RW = torch.tensor([[1, 20, 300]] * 37)
-    whole = QuickRows.from_logits(logits_RN).measure(value_NV, k_RW)
+    whole = QuickRows.from_logits(logits_RN, Scratch()).measure_top_k(value_NV, k_RW)
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
         for start, stop in ((0, 1), (1, 18), (18, 37)):
-            part = QuickRows.from_logits(logits_RN[start:stop]).measure(value_NV, k_RW[start:stop])
+            part = QuickRows.from_logits(logits_RN[start:stop], Scratch()).measure_top_k(value_NV, k_RW[start:stop])
             assert numba.get_num_threads() == 1
             for name, found in part.items():
                 np.testing.assert_allclose(found, whole[name][start:stop], rtol=1e-6)

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from experiments.measures.top_k import _by_sorting, top_k_attention
+from experiments.kernels import top_k as kernels
+from experiments.measures import top_k
 from tests.measures.test_quick import KINDS, logits_of
 
 
@@ -16,12 +17,16 @@ def test_the_compiled_path_agrees_with_sorting(kind, keys, share):
     value_NV = torch.randn(keys, 16, generator=generator)
     n_R = torch.isfinite(logits_RN).sum(-1)
     k_R = (n_R * share * torch.rand(23, generator=generator)).long().clamp(min=1)
-    found, expected = top_k_attention(logits_RN, value_NV, k_R), _by_sorting(logits_RN, value_NV, k_R)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    outputs = (path.top_k_output(logits_RN, value_NV, k_R) for path in (kernels, top_k))
+    torch.testing.assert_close(*outputs, rtol=1e-4, atol=1e-5)
+    masks = (path.top_k_mask(logits_RN, k_R) for path in (kernels, top_k))
+    assert torch.equal(*masks)
 
 
 def test_all_keys_are_plain_attention():
     generator = torch.manual_seed(0)
     logits_RN, value_NV = logits_of("masked", 30, 50, generator), torch.randn(50, 8, generator=generator)
     k_R = torch.isfinite(logits_RN).sum(-1)
-    torch.testing.assert_close(top_k_attention(logits_RN, value_NV, k_R), torch.softmax(logits_RN, -1) @ value_NV)
+    for path in (kernels, top_k):
+        dense = torch.softmax(logits_RN, -1) @ value_NV
+        torch.testing.assert_close(path.top_k_output(logits_RN, value_NV, k_R), dense)

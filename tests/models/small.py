@@ -6,6 +6,10 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from experiments.measures.compute import Compute
+from experiments.models.attend import attend_by
+from experiments.selectors.oracle import Oracle
+
 VOCABULARY = 120
 SIZES = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
 
@@ -55,3 +59,8 @@ def write_tokenizer(folder):
 def text(words=2000):
     generator = torch.manual_seed(1)
     return " ".join(f"w{i}" for i in torch.randint(VOCABULARY - 1, (words,), generator=generator).tolist())
+
+
+def attend_to_top_k(model, keys_kept, **options):
+    """Let a model attend to its most probable keys alone."""
+    return attend_by(model, Oracle(), keys_kept, Compute(), **options)

@@ -14,13 +14,10 @@ import torch
 import transformers
 
 from experiments.errors import UserError
-from experiments.measures.compute import Compute
-from experiments.models.attend import attend_by
 from experiments.models.context import Context
 from experiments.models.language_model import check_cache, open_language_model
 from experiments.models.loss import token_losses
 from experiments.models.probe import watch
-from experiments.selectors.oracle import Oracle
 from experiments.sources import MatrixRequest
 from experiments.sources.checkpoint import Checkpoint
 from tests.models import small, zoo
@@ -134,7 +131,7 @@ def language_gap(model):
         logits = model(input_ids=TOKENS[None], use_cache=False).logits[0].double()
     true = torch.nn.functional.cross_entropy(logits[:-1], TOKENS[1:], reduction="none")
     dense = token_losses(model, TOKENS)
-    with attend_by(model, Oracle(), lambda rows, *_: rows.n_R, Compute()):
+    with small.attend_to_top_k(model, lambda rows, *_: rows.n_R):
         all_keys = token_losses(model, TOKENS)
     # rounding differs between attention kernels, and these models amplify it
     torch.testing.assert_close(all_keys, dense, rtol=0, atol=1e-3)

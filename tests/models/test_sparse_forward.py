@@ -6,7 +6,6 @@ import torch
 from experiments.models.load import load_model
 from experiments.models.locate import locate
 from experiments.models.probe import forward
-from experiments.models.sparse_forward import attend_to_top_k
 from tests.models import small
 
 CPU = torch.device("cpu")
@@ -22,7 +21,7 @@ TOKENS = torch.arange(60) * 7 % small.VOCABULARY
 
 def test_all_keys_are_the_dense_model(model):
     dense = forward(model, TOKENS)
-    with attend_to_top_k(model, lambda rows, *_: rows.n_R):
+    with small.attend_to_top_k(model, lambda rows, *_: rows.n_R):
         torch.testing.assert_close(forward(model, TOKENS), dense, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(forward(model, TOKENS), dense)
 
@@ -32,7 +31,7 @@ def test_fewer_keys_change_the_model_and_stay_causal(model):
         return rows.n_R.double().sqrt().ceil().long()
 
     dense = forward(model, TOKENS)
-    with attend_to_top_k(model, keep):
+    with small.attend_to_top_k(model, keep):
         sparse = forward(model, TOKENS)
         shorter = forward(model, TOKENS[:-1])
     assert (sparse - dense).abs().max() > 1e-3

@@ -15,16 +15,29 @@ from experiments.errors import UserError
 from experiments.records import folder as folder_module
 from experiments.records.folder import finished, inspect, new_record, run_folder, seal
 from experiments.records.identity import SCHEMA_VERSION
+from experiments.tables.attention import ATTENTION
+from experiments.tables.rows import ROWS
+from experiments.tables.windows import WINDOWS
 
 MANIFEST = {"status": "complete", "run_id": "abc", "schema": SCHEMA_VERSION}
 
 
+TABLES = (ROWS, WINDOWS, ATTENTION)
+
+
+def lines(table, count, value):
+    """Return lines of a table, numbers and names of one value."""
+    columns = table.columns.values()
+    return {c.name: np.array(["power"] * count if c.type == "str" else [value] * count, dtype=c.type) for c in columns}
+
+
 def write(folder, value=1.0, groups=3, replace=False):
-    with new_record(folder, replace=replace) as record:
+    with new_record(folder, TABLES, replace=replace) as record:
         for _ in range(groups):
-            record.rows.append({"x": np.full(4, value), "rule": np.array(["power"] * 4)})
-        record.windows.append({"y": np.arange(2)})
-        record.add_matrix("layer00.head00.sample0.length2", torch.eye(2, dtype=torch.float16), {"layer": 0})
+            record.append(ROWS, lines(ROWS, 4, value))
+        record.append(WINDOWS, lines(WINDOWS, 2, value))
+        facts = {"layer": 0, "head": 0, "sample": 0, "length": 2, "query_pool": 1, "key_pool": 1, "kind": "full"}
+        record.add_matrix(ATTENTION, torch.eye(2, dtype=torch.float16), facts)
         record.close("seed: 0\n", lambda: MANIFEST)
 
 
@@ -42,7 +55,7 @@ def test_a_finished_record_has_all_its_files(tmp_path, monkeypatch):
     ]
     rows = pd.read_parquet(folder / "rows.parquet")
     assert len(rows) == 12
-    assert set(rows["rule"]) == {"power"}
+    assert set(rows["variant"]) == {"power"}
     assert list(folder.parent.iterdir()) == [folder]
 
 
@@ -51,8 +64,8 @@ def test_an_interrupted_record_leaves_nothing(tmp_path, error):
     folder = run_folder(tmp_path, "abc")
 
     def interrupted():
-        with new_record(folder) as record:
-            record.rows.append({"x": np.zeros(3)})
+        with new_record(folder, TABLES) as record:
+            record.append(ROWS, lines(ROWS, 3, 0.0))
             raise error
 
     with pytest.raises(error):
@@ -64,11 +77,11 @@ def test_an_interrupted_record_leaves_nothing(tmp_path, error):
 def test_a_record_is_replaced_in_one_step_and_kept_when_the_new_one_fails(tmp_path):
     folder = run_folder(tmp_path, "abc")
     write(folder, 1.0)
-    with pytest.raises(UserError, match="full"), new_record(folder):
+    with pytest.raises(UserError, match="full"), new_record(folder, TABLES):
         raise OSError(28, "disk full")
-    assert pd.read_parquet(folder / "rows.parquet")["x"].max() == 1.0
+    assert pd.read_parquet(folder / "rows.parquet")["n"].max() == 1.0
     write(folder, 2.0, replace=True)
-    assert pd.read_parquet(folder / "rows.parquet")["x"].max() == 2.0
+    assert pd.read_parquet(folder / "rows.parquet")["n"].max() == 2.0
     assert list(folder.parent.iterdir()) == [folder]
 
 
@@ -105,12 +118,12 @@ def test_a_file_that_is_not_the_one_written_is_found_out(tmp_path, name):
 
 def test_of_two_that_finish_the_same_run_the_first_stays(tmp_path):
     folder = run_folder(tmp_path, "abc")
-    with new_record(folder) as slower:
+    with new_record(folder, TABLES) as slower:
         write(folder, 1.0)
-        slower.rows.append({"x": np.full(4, 2.0)})
-        slower.windows.append({"y": np.arange(2)})
+        slower.append(ROWS, lines(ROWS, 4, 2.0))
+        slower.append(WINDOWS, lines(WINDOWS, 2, 2.0))
         slower.close("seed: 0\n", lambda: MANIFEST)
-    assert pd.read_parquet(folder / "rows.parquet")["x"].max() == 1.0
+    assert pd.read_parquet(folder / "rows.parquet")["n"].max() == 1.0
     assert list(folder.parent.iterdir()) == [folder]
 
 
@@ -119,7 +132,7 @@ def test_replacing_is_asked_for_or_due_to_damage(tmp_path):
     write(folder, 1.0)
     (folder / "rows.parquet").write_bytes(b"torn")
     write(folder, 2.0)
-    assert pd.read_parquet(folder / "rows.parquet")["x"].max() == 2.0
+    assert pd.read_parquet(folder / "rows.parquet")["n"].max() == 2.0
     assert list(folder.parent.iterdir()) == [folder]
 
 
@@ -161,8 +174,8 @@ def test_a_record_without_a_line_is_never_sealed(tmp_path):
     folder = run_folder(tmp_path, "abc")
 
     def empty():
-        with new_record(folder) as record:
-            record.rows.append({"x": np.zeros(0)})
+        with new_record(folder, TABLES) as record:
+            record.append(ROWS, lines(ROWS, 0, 0.0))
             record.close("seed: 0\n", lambda: MANIFEST)
 
     with pytest.raises(UserError, match="nothing was measured"):
@@ -201,10 +214,10 @@ def test_a_draft_of_a_killed_job_of_another_machine_is_removed(tmp_path):
 
 def test_a_draft_that_is_being_written_holds_its_lock(tmp_path):
     folder = run_folder(tmp_path, "abc")
-    with new_record(folder) as record:
+    with new_record(folder, TABLES) as record:
         folder_module.tidy(folder)
         assert folder_module.abandoned(folder.parent) == []
-        record.rows.append({"x": np.zeros(1)})
+        record.append(ROWS, lines(ROWS, 1, 0.0))
         record.close("seed: 0\n", lambda: MANIFEST)
     assert finished(folder)
 

@@ -10,9 +10,10 @@ from safetensors import safe_open
 
 from experiments.errors import UserError
 from experiments.launch import main
+from experiments.measures.compute import Compute
 from experiments.measures.matrix import attention_matrix
+from experiments.measures.measure import measure_rows
 from experiments.measures.memory import rows_per_block
-from experiments.runners.approximation import measure_rows
 from experiments.sources.gaussian import Gaussian
 from tests import brute_force
 from tests.models import small
@@ -28,6 +29,7 @@ WINDOW_COLUMNS = {
     "keys_read",
     *("dropped_mass", "tv", "kl", "linf_truncated", "linf_renormalised", "l2_truncated", "l2_renormalised"),
     *("output_error_truncated", "output_error_renormalised"),
+    *("negative_mass", "normaliser_error", "failed"),
 }
 
 
@@ -122,9 +124,10 @@ def test_the_oracle_drops_least(run):
 def test_block_size_and_memory_setting_change_nothing(job):
     rows = Gaussian(lengths=[300], rows=9, samples=1).draw(300, 0, 0, torch.device("cpu"))
     windows, selectors = job().windows.at(300), [job().selector]
-    statistics, (measures,) = measure_rows(rows, selectors, windows, 9)
+    methods = [selector.prepare(rows.cache()) for selector in selectors]
+    statistics, (measures,) = measure_rows(rows, methods, windows, 9, Compute())
     for block in (1, 4):
-        of_blocks, (found_in_blocks,) = measure_rows(rows, selectors, windows, block)
+        of_blocks, (found_in_blocks,) = measure_rows(rows, methods, windows, block, Compute())
         for expected, found in ((statistics, of_blocks), (measures, found_in_blocks)):
             for name in expected:
                 torch.testing.assert_close(found[name], expected[name], rtol=1e-6, atol=1e-7)

@@ -1,24 +1,23 @@
 """Decoding from a cache, retrieval and the decode timings: what must be equal, and what is refused."""
 
-import dataclasses
-
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from experiments.answers import Kept
 from experiments.errors import UserError
 from experiments.launch import configure
+from experiments.measures.compute import Compute
+from experiments.models.attend import attend_by
 from experiments.models.context import Context
 from experiments.models.load import load_config, load_model
 from experiments.models.locate import locate
 from experiments.models.loss import token_losses
-from experiments.models.sharpened import sharpened
-from experiments.models.sparse_forward import attend_to_top_k
 from experiments.records.folder import Record
 from experiments.runners.decoding import _over_kept
 from experiments.runners.retrieval import _context
-from experiments.selectors import Found
+from experiments.selectors.sharpened import Sharpened
 from tests.models import small
 
 CPU = torch.device("cpu")
@@ -68,8 +67,12 @@ def test_all_keys_of_a_cache_are_dense(model):
     context = Context(model)
     context.read(TOKENS[:60])
     dense, _ = context.losses(TOKENS[60:])
-    with attend_to_top_k(model, lambda rows, *_: rows.n_R):
+    with small.attend_to_top_k(model, lambda rows, *_: rows.n_R):
         torch.testing.assert_close(context.losses(TOKENS[60:])[0], dense, rtol=0, atol=1e-4)
+
+
+def sharpened(model, factor):
+    return attend_by(model, Sharpened(factor), lambda rows, *_: rows.n_R, Compute())
 
 
 def test_a_sharper_softmax_is_that_of_larger_queries(tmp_path):
@@ -91,7 +94,7 @@ def test_a_sharper_softmax_is_that_of_larger_queries(tmp_path):
 def test_decoding_in_one_go_is_decoding_token_by_token(model):
     context = Context(model)
     context.read(TOKENS[:60])
-    with attend_to_top_k(model, root):
+    with small.attend_to_top_k(model, root):
         together = context.read(TOKENS[60:])
         context.forget(60)
         one_by_one = torch.cat([context.read(TOKENS[i : i + 1]) for i in range(60, 90)])
@@ -104,13 +107,12 @@ def measured(tmp_path, folder, *overrides):
     )
     calls = []
     (tmp_path / "record").mkdir()
-    record = Record(tmp_path / "record")
+    record = Record(tmp_path / "record", job.runner.tables)
     machine = type("Machine", (), {"device": CPU, "memory_bytes": 10**9})
+    job.runner.check(job.source, job.selector, job.windows)
     job.runner.run(job.source, job.selector, job.windows, machine, 0, record, lambda: calls.append(1))
-    for field in vars(record).values():
-        if hasattr(field, "close"):
-            field.close()
-    assert len(calls) == job.runner.groups(job.source, job.windows)
+    record.close("", dict)
+    assert len(calls) == job.runner.groups(job.source, job.selector, job.windows)
     return tmp_path / "record"
 
 
@@ -163,7 +165,7 @@ def test_gathered_attention_is_masked_attention():
     kept = [3, 5, 5, 1, 2, 4]
     logits = torch.stack([key[head // 3] @ query[head] * 0.3 for head in range(6)])
     best = logits.topk(5).indices
-    found = _over_kept(query, key, value, Found(best), kept, 0.3)
+    found = _over_kept(query, key, value, Kept(best), kept, 0.3)
     for head, k in enumerate(kept):
         hidden = torch.full((30,), -torch.inf)
         hidden[best[head, :k]] = 0
@@ -203,12 +205,6 @@ def test_every_selector_with_an_index_is_timed_on_the_same_cache(tmp_path):
     assert (steps.loc[["quest", "sort_lsh", "magic_pig"], "index_seconds"] > 0).all()
 
 
-def test_a_selector_without_an_index_is_refused_by_the_clock(tmp_path):
-    folder = small.save("llama", tmp_path)
-    with pytest.raises(UserError, match="selector=h2o: runner=decoding"):
-        measured(tmp_path, folder, "runner=decoding", "source.lengths=[32]", "selector=h2o")
-
-
 @pytest.mark.parametrize(
     ("runner", "override", "message"),
     [
@@ -228,11 +224,3 @@ def test_windows_that_look_at_rows_cannot_be_timed(tmp_path):
     folder = small.save("llama", tmp_path)
     with pytest.raises(UserError, match="leave out windows"):
         measured(tmp_path, folder, "runner=decoding", "source.lengths=[32]", "windows.top_p=[0.1]")
-
-
-def test_a_selector_of_another_kind_is_refused(tmp_path):
-    job = configure("source=smollm2", "runner=retrieval", "selector=sinks", "source.lengths=[256]")
-    machine = type("Machine", (), {"device": CPU})
-    with pytest.raises(UserError, match="selector=oracle"):
-        job.runner.run(job.source, job.selector, job.windows, machine, 0, None, None)
-    assert dataclasses.is_dataclass(job.runner)

@@ -10,7 +10,6 @@ from experiments.launch import configure
 from experiments.models.load import load_model
 from experiments.models.locate import locate
 from experiments.models.loss import token_losses
-from experiments.models.sparse_forward import attend_to_top_k
 from experiments.records.folder import Record
 from tests.models import small
 
@@ -40,29 +39,29 @@ def test_dense_losses_are_those_of_transformers(model):
 
 def test_all_keys_are_dense(model):
     dense = token_losses(model, TOKENS)
-    with attend_to_top_k(model, all_keys):
+    with small.attend_to_top_k(model, all_keys):
         torch.testing.assert_close(token_losses(model, TOKENS), dense, rtol=0, atol=1e-4)
 
 
 def test_a_later_token_changes_no_earlier_loss(model):
-    with attend_to_top_k(model, root, keep_first=2, keep_recent=3):
+    with small.attend_to_top_k(model, root, keep_first=2, keep_recent=3):
         whole, shorter = token_losses(model, TOKENS), token_losses(model, TOKENS[:50])
     torch.testing.assert_close(whole[:49], shorter, rtol=1e-4, atol=1e-4)
 
 
 def test_block_size_changes_nothing(model, monkeypatch):
-    with attend_to_top_k(model, root):
+    with small.attend_to_top_k(model, root):
         expected = token_losses(model, TOKENS)
         for block in (1, 7, 90):
-            monkeypatch.setattr("experiments.models.sparse_forward.BLOCK", block)
+            monkeypatch.setattr("experiments.models.attend.BLOCK", block)
             torch.testing.assert_close(token_losses(model, TOKENS), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_layers_that_are_left_out_attend_densely(model):
     dense = token_losses(model, TOKENS)
-    with attend_to_top_k(model, root, layers=[]):
+    with small.attend_to_top_k(model, root, layers=[]):
         torch.testing.assert_close(token_losses(model, TOKENS), dense)
-    with attend_to_top_k(model, root, layers=[1]):
+    with small.attend_to_top_k(model, root, layers=[1]):
         assert (token_losses(model, TOKENS) - dense).abs().max() > 1e-4
 
 
@@ -73,7 +72,7 @@ def test_windows_may_differ_between_layers_and_heads(model):
         seen.add((layer, head))
         return rows.n_R if head else root(rows)
 
-    with attend_to_top_k(model, by_head):
+    with small.attend_to_top_k(model, by_head):
         losses = token_losses(model, TOKENS)
     heads, layers = model.config.num_attention_heads, model.config.num_hidden_layers
     assert seen == {(layer, head) for layer in range(layers) for head in range(heads)}
@@ -81,7 +80,7 @@ def test_windows_may_differ_between_layers_and_heads(model):
 
 
 def test_tokens_kept_first_and_recent_are_kept(model):
-    with attend_to_top_k(model, lambda rows, *_: torch.ones_like(rows.n_R), keep_recent=200):
+    with small.attend_to_top_k(model, lambda rows, *_: torch.ones_like(rows.n_R), keep_recent=200):
         everything = token_losses(model, TOKENS)
     torch.testing.assert_close(everything, token_losses(model, TOKENS), rtol=0, atol=1e-4)
 
@@ -105,12 +104,12 @@ def test_the_record_has_the_losses_of_every_window(tmp_path):
     )
     calls = []
     (tmp_path / "record").mkdir()
-    record = Record(tmp_path / "record")
+    record = Record(tmp_path / "record", job.runner.tables)
     machine = type("Machine", (), {"device": CPU, "memory_bytes": 10**9})
     job.runner.run(job.source, job.selector, job.windows, machine, 0, record, lambda: calls.append(1))
-    record.losses.close()
+    record.close("", dict)
     losses = pd.read_parquet(tmp_path / "record" / "losses.parquet")
-    assert len(calls) == job.runner.groups(job.source, job.windows) == 2 * 4
+    assert len(calls) == job.runner.groups(job.source, job.selector, job.windows) == 2 * 4
     assert set(losses["phase"]) == {"prefill"}
     assert losses.groupby(["sample", "rule"]).size().eq(63).all()
     wide = losses.pivot_table("loss", ["sample", "position"], "rule")
@@ -124,4 +123,4 @@ def test_the_record_has_the_losses_of_every_window(tmp_path):
 def test_what_is_no_language_model_is_refused():
     job = configure("runner=language")
     with pytest.raises(UserError, match="needs a language model"):
-        job.runner.groups(job.source, job.windows)
+        job.runner.check(job.source, job.selector, job.windows)

@@ -12,7 +12,7 @@ from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
 from experiments.models.probe import watch
 from experiments.rows import Rows
-from experiments.selectors.earlier import accumulated
+from experiments.selectors.earlier import Accumulated
 from experiments.selectors.h2o import H2O
 from experiments.selectors.lev_attention import LevAttention
 from experiments.selectors.sinks import Sinks
@@ -135,7 +135,7 @@ def test_observed_attention_is_the_heavy_part_of_h2o_but_for_the_mean(case, rati
     differ = 0
     for (layer, head), rows in case.rows.items():
         kept = theirs[layer, head // (HEADS // KV_HEADS)]
-        ((_, total_N),) = accumulated(rows, rows.position_R, together=True)
+        total_N = Accumulated(rows.cache(), 0).before(PROMPT).sum(0)
         mean_N = total_N[:PROMPT] / torch.arange(PROMPT, 0, -1)
         assert set(mean_N.topk(len(kept)).indices.tolist()) == kept
         differ += kept_by_us(HEAVY, rows, len(kept)) != kept

@@ -8,14 +8,14 @@ import torch
 
 from experiments.errors import UserError
 from experiments.launch import configure
-from experiments.measures.block import measure_rows
+from experiments.measures.estimate import measure_weighted
 from experiments.measures.exact import ExactRows
-from experiments.measures.weighted import measure_weighted
 from experiments.selectors.lev_attention import LevAttention, leverage
-from experiments.selectors.magic_pig import MagicPIG
+from experiments.selectors.magic_pig import MagicPIG, Tables
 from experiments.selectors.random import Random
 from experiments.selectors.sort_lsh import SortLSH, _buckets
 from experiments.selectors.uniform_columns import UniformColumns
+from tests.selectors.test_selectors import measured
 from tests.selectors.test_sinks import order, rows_at
 
 WIDE = 24
@@ -31,8 +31,7 @@ def wide_rows(rows=4, keys=512, seed=0):
 
 
 def sampled(selector, rows):
-    exact = ExactRows.from_logits(rows.logits())
-    return selector.ranking(rows)(rows, exact), exact
+    return selector.prepare(rows.cache())(rows.questions())
 
 
 def test_buckets_that_stand_side_by_side_differ_in_one_sign():
@@ -46,7 +45,7 @@ def test_buckets_that_stand_side_by_side_differ_in_one_sign():
 def test_sort_lsh_keeps_its_own_bucket_before_others_and_beats_chance_on_peaked_rows():
     rows = replace(wide_rows(rows=256), scale=1.0)
     windows = configure("windows.fixed=[64]", "windows/rules=[fixed]").windows.at(512)
-    lsh, chance = (measure_rows(rows, [s], windows, 256)[1][0]["dropped_mass"].mean() for s in (SortLSH(), Random()))
+    lsh, chance = (measured(rows, [s], windows)[1][0]["dropped_mass"].mean() for s in (SortLSH(), Random()))
     assert lsh < chance - 0.05
 
 
@@ -58,8 +57,8 @@ def test_magic_pig_weighs_by_one_over_the_chance_of_being_sampled():
     cosine_RN = unit(rows.query_RD, dim=-1) @ unit(key_ND, dim=-1).T
     kept_RN, draws = torch.zeros(2, 96), 600
     for draw in range(draws):
-        selector = MagicPIG(bits=2, tables=tables, sinks=0, recent=1, draw=draw)
-        second_RN, chance_RN = selector.hits(rows)(rows)
+        hashed = Tables(rows.cache(), bits=2, tables=tables, draw=draw)
+        second_RN, chance_RN = hashed.second_hits(rows.questions()), hashed.chances(rows.questions())
         kept_RN += second_RN <= tables
     torch.testing.assert_close(chance_RN.float(), (1 - cosine_RN.acos() / math.pi) ** 2, rtol=1e-4, atol=1e-5)
     c = chance_RN
@@ -70,14 +69,15 @@ def test_magic_pig_weighs_by_one_over_the_chance_of_being_sampled():
 def test_magic_pigs_window_reaches_the_table_that_its_last_key_names():
     rows = wide_rows(rows=3, keys=256)
     selector = MagicPIG(bits=3, tables=12, sinks=2, recent=8)
-    chosen, _ = sampled(selector, rows)
+    chosen = sampled(selector, rows)
+    order_RN = chosen.order()
     static = {0, 1, *range(248, 256)}
     for r in range(3):
-        assert set(chosen.order_RN[r, :10].tolist()) == static
+        assert set(order_RN[r, :10].tolist()) == static
     k_R = torch.tensor([10, 40, 256])
     weight_RN = chosen.weight(k_R)
     assert (weight_RN[:, sorted(static)] == 1).all()
-    assert (weight_RN[1, chosen.order_RN[1, 10:40]] > 1).all()
+    assert (weight_RN[1, order_RN[1, 10:40]] > 1).all()
     assert (weight_RN[2] == 1).all()  # the exact window reaches back to the first key
     few, many = chosen.weight(torch.full((3,), 20)), chosen.weight(torch.full((3,), 60))
     assert (few >= many - 1e-12).all()
@@ -93,8 +93,8 @@ def test_samples_estimate_the_exact_output_without_bias_to_speak_of(selector):
     k_R = windows.keys(exact)[:, 0]
     total, draws = torch.zeros(256, dtype=torch.float64), 300
     for draw in range(draws):
-        chosen = replace(selector, draw=draw).ranking(rows)(rows, exact)
-        kept_N = torch.zeros(256, dtype=torch.bool).scatter_(0, chosen.order_RN[0, : int(k_R)], True)
+        chosen = sampled(replace(selector, draw=draw), rows)
+        kept_N = torch.zeros(256, dtype=torch.bool).scatter_(0, chosen.order()[0, : int(k_R)], True)
         total += torch.where(kept_N, chosen.weight(k_R)[0] * p_N, 0.0)
     assert abs(float(total.sum() / draws) - 1) < 0.06
 
@@ -105,7 +105,7 @@ def test_weighted_rows_against_the_sums_written_out():
     value = torch.randn(9, 5, generator=generator)
     order_RN = torch.stack([torch.randperm(9, generator=generator) for _ in range(2)])
     weight = torch.rand(2, 9, generator=generator).double() + 1
-    found = measure_weighted(order_RN, p, value, torch.tensor([[3, 9], [5, 1]]), lambda k_R: weight)
+    found = measure_weighted(order_RN, lambda k_R: weight, p, value, torch.tensor([[3, 9], [5, 1]]))
     for r, k in [(0, 3), (1, 5)]:
         kept = order_RN[r, :k].tolist()
         estimate = [weight[r, j] * p[r, j] if j in kept else 0.0 for j in range(9)]

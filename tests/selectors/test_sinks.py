@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from experiments.answers import TopK
 from experiments.errors import UserError
 from experiments.measures.exact import ExactRows
 from experiments.rows import Rows
@@ -39,10 +40,10 @@ def rows_at(positions, keys, causal=True, key_ND=None):
 
 
 def order(selector, rows):
+    """Return the order in which the rows of one head keep their keys, and their exact rows."""
     exact = ExactRows.from_logits(rows.logits())
-    ranking = selector.ranking(rows)
-    chosen = exact.order_RN if ranking is None else ranking(rows, exact)
-    return getattr(chosen, "order_RN", chosen), exact
+    answer = selector.prepare(rows.cache())(rows.questions())
+    return exact.order_RN if isinstance(answer, TopK) else answer.order(), exact
 
 
 def test_own_key_then_sinks_then_the_most_recent():

@@ -7,7 +7,7 @@ import transformers
 
 from experiments.errors import UserError
 from experiments.measures.exact import ExactRows
-from experiments.measures.sparse import measure
+from experiments.measures.subset import measure_subset
 from experiments.models.load import load_model
 from experiments.models.locate import locate
 from experiments.models.probe import check_watchable, forward, watch
@@ -192,7 +192,7 @@ def test_smollm2_measures_agree_with_brute_force(smollm2_rows):
         exact = ExactRows.from_logits(rows.logits())
         n_R = exact.n_R
         k_RW = torch.stack([torch.ones_like(n_R), n_R.double().sqrt().ceil().long(), n_R // 2], dim=1)
-        measured = measure(exact.order_RN, exact.probability_RN, rows.value_NV, k_RW)
+        measured = measure_subset(exact.order_RN, exact.probability_RN, rows.value_NV, k_RW)
         statistics = exact.statistics()
         logits_RN = rows.query_RD.double().numpy() @ rows.key_ND.double().numpy().T * rows.scale
         for r, n in enumerate(n_R.tolist()):

@@ -10,7 +10,7 @@ from scipy.stats import kstest, norm
 from analysis import closed_forms
 from experiments.errors import UserError
 from experiments.measures.exact import ExactRows
-from experiments.measures.sparse import measure
+from experiments.measures.subset import measure_subset
 from experiments.sources.gaussian import Gaussian
 
 CPU = torch.device("cpu")
@@ -85,7 +85,7 @@ def test_rows_agree_with_the_closed_forms(n, s):
         rows = gaussian.draw(n, sample, 0, CPU)
         exact = ExactRows.from_logits(rows.logits())
         k_RW = torch.tensor([ks] * len(rows))
-        measured = measure(exact.order_RN, exact.probability_RN, rows.value_NV, k_RW)
+        measured = measure_subset(exact.order_RN, exact.probability_RN, rows.value_NV, k_RW)
         found["dropped"].append(measured["dropped_mass"].mean(0).numpy())
         found["output"].append(measured["output_truncated"].mean(0).numpy())
         found["norm"].append(measured["output"].mean().item())
@@ -113,7 +113,7 @@ def test_rows_agree_with_independent_normal_logits_of_the_same_n():
         rows = gaussian.draw(n, sample, 0, CPU)
         exact = ExactRows.from_logits(rows.logits())
         k_RW = torch.tensor([ks] * len(rows))
-        dropped_RW = measure(exact.order_RN, exact.probability_RN, rows.value_NV, k_RW)["dropped_mass"]
+        dropped_RW = measure_subset(exact.order_RN, exact.probability_RN, rows.value_NV, k_RW)["dropped_mass"]
         measured.append(dropped_RW.mean(0).numpy())
     logits = np.random.default_rng(0).normal(size=(3000, n)) * s * math.sqrt(math.log(n))
     weights = np.sort(np.exp(logits - logits.max(1, keepdims=True)), axis=1)[:, ::-1]

@@ -9,7 +9,7 @@ import torch
 
 from analysis import closed_forms
 from experiments.measures.exact import ExactRows
-from experiments.measures.sparse import measure
+from experiments.measures.subset import measure_subset
 from experiments.sources.gaussian import Gaussian
 
 CPU = torch.device("cpu")
@@ -28,7 +28,7 @@ def simulated(s, n):
     for sample in range(DRAWS[n]):
         rows = source.draw(n, sample, 0, CPU)
         exact = ExactRows.from_logits(rows.logits())
-        measured = measure(exact.order_RN, exact.probability_RN, rows.value_NV, k_RW)
+        measured = measure_subset(exact.order_RN, exact.probability_RN, rows.value_NV, k_RW)
         dropped.append(measured["dropped_mass"].mean(0).numpy())
         k_min.append([exact.k_min(eta).double().mean().item() for eta in ETAS])
     return np.mean(dropped, axis=0), np.array(k_min)

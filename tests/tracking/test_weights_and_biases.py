@@ -12,8 +12,8 @@ import pytest
 import wandb
 from wandb.proto.wandb_internal_pb2 import Record
 
+from experiments.curves import curves_over_length, exponents, loss_over_length
 from experiments.launch import main
-from experiments.tracking.curves import curves_over_length, exponents, loss_over_length
 from experiments.tracking.weights_and_biases import WeightsAndBiases, _power_curves
 
 TINY = ["source.lengths=[32,64,128]", "source.rows=4", "source.samples=2", "windows.grid_per_octave=1"]
