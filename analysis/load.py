@@ -264,8 +264,8 @@ def _table(runs: list[Run], name: str, needed: tuple[str, ...]) -> pd.DataFrame:
         except (OSError, ValueError, pa.ArrowException) as problem:
             raise _unreadable(path, problem) from problem
         older = tables()[path.stem].older
-        for column in older.keys() - set(frame):  # in records made before there was one
-            frame[column] = older[column]
+        for later in older.keys() - set(frame):  # in records made before there was one
+            frame[later] = older[later]
         if missing := [column for column in needed if column not in frame]:
             raise _unreadable(path, KeyError(f"no column {', '.join(missing)}"))
         frames.append(frame)

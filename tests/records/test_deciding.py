@@ -16,7 +16,7 @@ from experiments.runners.retrieval import CITIES
 from tests.models import small
 
 SMALL = [
-    *("windows.fixed=[2]", "windows.log_powers=[]", "windows.log_factors=[1]", "windows.exponents=[]"),
+    *("windows.fixed=[4]", "windows.log_powers=[]", "windows.log_factors=[1]", "windows.exponents=[]"),
     *("windows.fractions=[]", "windows.top_p=[]", "windows.thresholds=[]", "windows.grid_per_octave=0"),
     *("selector=sinks", "source.samples=1", "source.rows=2"),
 ]
