@@ -16,9 +16,9 @@ from experiments.runners.retrieval import CITIES
 from tests.models import small
 
 SMALL = [
-    *("windows.fixed=[4]", "windows.log_powers=[]", "windows.log_factors=[1]", "windows.exponents=[]"),
+    *("windows.fixed=[5]", "windows.log_powers=[]", "windows.log_factors=[1]", "windows.exponents=[]"),
     *("windows.fractions=[]", "windows.top_p=[]", "windows.thresholds=[]", "windows.grid_per_octave=0"),
-    *("selector=sinks", "source.samples=1", "source.rows=2"),
+    *("selector=sinks", "selector.sinks=2", "source.samples=1", "source.rows=2"),
 ]
 CASES = {
     "gaussian": ["source.lengths=[16,32]"],
@@ -54,7 +54,7 @@ CHECKPOINT = SOURCE | {
     "variants": {"variants": ["plain", "truncated_context"]},
     "trust_remote_code": {"trust_remote_code": True},
 }
-KEPT = {"keep_first": {"keep_first": 3}, "keep_recent": {"keep_recent": 3}}
+KEPT = {"keep_first": {"keep_first": 3}, "keep_recent": {"keep_recent": 4}}
 MATRICES = {"matrix_layers": [1], "matrix_heads": [1]}
 RUNNERS = {
     "approximation": {
