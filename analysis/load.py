@@ -15,8 +15,9 @@ import yaml
 
 from experiments.errors import UserError
 from experiments.records.folder import inspect
-from experiments.records.identity import SCHEMA_VERSION
+from experiments.records.identity import READABLE
 from experiments.sources.text import CODE, PROSE, corpus_suffix
+from experiments.tables import tables
 
 ETAS = (0.5, 0.2, 0.1, 0.05, 0.01)
 PLACE = ("layer", "head", "sample", "variant", "length")
@@ -67,12 +68,10 @@ def complete_runs(outputs: str | Path) -> list[Run]:
     """
     folders = sorted(path.parent for path in Path(outputs, "runs").glob("*/manifest.json"))
     found = [run for run in map(_read_run, folders) if run is not None]
-    runs = [run for run in found if run.manifest.get("schema") == SCHEMA_VERSION]
-    if others := [run.id for run in found if run.manifest.get("schema") != SCHEMA_VERSION]:
-        print(
-            f"left out, of another schema than {SCHEMA_VERSION}: {', '.join(others)}; measure them again",
-            file=sys.stderr,
-        )
+    runs = [run for run in found if run.manifest.get("schema") in READABLE]
+    if others := [run.id for run in found if run.manifest.get("schema") not in READABLE]:
+        schemas = " or ".join(map(str, sorted(READABLE)))
+        print(f"left out, of another schema than {schemas}: {', '.join(others)}; measure them again", file=sys.stderr)
     if not runs:
         raise UserError(
             f"no complete records in {Path(outputs, 'runs')}: measure first, python run.py experiment=quick"
@@ -234,7 +233,7 @@ def _read_run(folder: Path) -> Run | None:
             f"{folder}: its record is of run {str(manifest['run_id'])[:40]!r}; move the folder out of {folder.parent}, "
             "or give it back its name"
         )
-    if manifest.get("schema") == SCHEMA_VERSION:  # of another schema it is left out
+    if manifest.get("schema") in READABLE:  # of another schema it is left out
         whole, damage = inspect(folder)
         if whole is None:
             raise _unreadable(folder, ValueError(damage))
@@ -264,6 +263,9 @@ def _table(runs: list[Run], name: str, needed: tuple[str, ...]) -> pd.DataFrame:
             frame = pd.read_parquet(path)
         except (OSError, ValueError, pa.ArrowException) as problem:
             raise _unreadable(path, problem) from problem
+        older = tables()[path.stem].older
+        for later in older.keys() - set(frame):  # in records made before there was one
+            frame[later] = older[later]
         if missing := [column for column in needed if column not in frame]:
             raise _unreadable(path, KeyError(f"no column {', '.join(missing)}"))
         frames.append(frame)

@@ -34,7 +34,7 @@ from experiments.models.phases import DECODE, checked_windows
 from experiments.plan import PROCESS_BYTES, Plan
 from experiments.ranges import check_range
 from experiments.records.folder import Record
-from experiments.runners import Findings
+from experiments.runners import ROW_FIELDS, Findings, without
 from experiments.selectors import Answering, Selector
 from experiments.selectors.several import each
 from experiments.tables import Table as RecordTable
@@ -57,9 +57,15 @@ class Decoding:
     repeats: int = 7
     name: str = "decoding"
     tables: ClassVar[tuple[RecordTable, ...]] = (DECODING,)
+    version: ClassVar[int] = 1
+    draws: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_range("runner.repeats", self.repeats, least=1, most=MOST_REPEATS)
+
+    def deciding(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """Return the fields but for those of rows."""
+        return without(fields, ROW_FIELDS)
 
     def check(self, source: Any, selector: Any, windows: Any) -> None:
         """Raise UserError if the source is no language model, or a window is not one of the context length alone."""
