@@ -19,7 +19,7 @@ from experiments.machine import Machine
 from experiments.plan import check_fits
 from experiments.progress import Progress
 from experiments.records.folder import finished, new_record, run_folder, tidy
-from experiments.records.identity import SCHEMA_VERSION, run_id
+from experiments.records.identity import SCHEMA_VERSION, identity, run_id
 from experiments.records.provenance import git_revision, peak_rss_mb, versions
 from experiments.schema import Job
 
@@ -75,6 +75,7 @@ def execute(
         return {
             "run_id": identifier,
             "schema": SCHEMA_VERSION,
+            "identity": identity(job),
             "status": "complete",
             "label": job.source.label,
             "experiment": job.experiment,

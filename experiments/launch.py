@@ -28,7 +28,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from experiments import compose_once, summary
+from experiments import compose_once, options, summary
 from experiments.errors import UserError
 from experiments.interrupts import INTERRUPTED, STOPPED
 from experiments.job import execute
@@ -38,7 +38,7 @@ from experiments.schema import Job, register, to_job
 from experiments.terminal import terminal
 from experiments.workers import bind_joblib, end_with_parent
 
-CONF = str(Path(__file__).resolve().parents[1] / "conf")
+CONF = str(options.CONF)
 # Lines of Hydra's messages that do not help: its own names for things, and advice that the schema would refuse.
 HYDRA_INTERNALS = (
     "reference_type=",
@@ -109,6 +109,7 @@ def main() -> int:
     global _driver
     _driver = os.getpid()
     register()
+    options.register_options()
     # Our launcher presets bear the names that their plugins use for the schema; Hydra announces a change to come.
     warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
     gc.freeze()  # what is imported stays: a third of the time of composing went into looking through it

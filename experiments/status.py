@@ -18,6 +18,7 @@ from rich.text import Text
 
 from experiments.progress import OUTCOME, read_json
 from experiments.records.folder import PARTIAL, abandoned, inspect
+from experiments.records.identity import SCHEMA_VERSION
 from experiments.terminal import terminal
 
 PAGE = 200  # columns, where no terminal says how wide it is
@@ -31,8 +32,8 @@ class Entry:
     Attributes
     ----------
     state
-        `finished`; `running`; `failed`, a job that ended without a record; `stale`, a record that is damaged, of an
-        older schema, or was left half written.
+        `finished`; `running`; `failed`, a job that ended without a record; `stale`, a record that is damaged, of a
+        schema that is not read, or was left half written.
     """
 
     state: str
@@ -61,6 +62,8 @@ def _run(folder: Path) -> Entry:
     if manifest is None:
         return Entry("stale", folder, "", _size(folder), None, problem)
     note = str(manifest.get("experiment") or "")
+    if (schema := manifest["schema"]) != SCHEMA_VERSION:
+        note = f"{note} (schema {schema}: the analysis reads it, run.py measures it anew)".strip()
     seconds = manifest.get("seconds")
     label = str(manifest.get("label", ""))
     return Entry("finished", folder, label, _size(folder), float(seconds) if seconds is not None else None, note)
@@ -96,8 +99,8 @@ def main(arguments: list[str] | None = None) -> int:
     """List the runs; remove failed or stale ones if asked."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments.status",
-        description="List the runs below outputs/: finished, running, failed (no record) and stale (damaged, of an "
-        "older schema, or left by a killed job), with size and seconds.",
+        description="List the runs below outputs/: finished, running, failed (no record) and stale (damaged, of a "
+        "schema that is not read, or left by a killed job), with size and seconds.",
     )
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="where results lie (default: outputs)")
     parser.add_argument("--only", choices=STATES, help="list only these")

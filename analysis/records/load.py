@@ -15,7 +15,7 @@ import yaml
 
 from experiments.errors import UserError
 from experiments.records.folder import inspect
-from experiments.records.identity import SCHEMA_VERSION
+from experiments.records.identity import READABLE
 from experiments.sources.text import CODE, PROSE, corpus_suffix
 from experiments.tables import Table
 from experiments.tables.decoding import DECODING
@@ -26,7 +26,10 @@ from experiments.tables.windows import WINDOWS
 
 PLACE = ("layer", "head", "sample", "variant", "length")
 # What only says how much of a design is measured or written down: it decides no line that is.
-EXTENT = {"source": {"samples"}, "runner": {"matrix_layers", "matrix_heads", "matrix_size", "window_variants"}}
+EXTENT = {
+    *("source.samples", "runner.matrix_layers", "runner.matrix_heads", "runner.matrix_size"),
+    *("runner.window_variants", "windows", "seed"),
+}
 
 
 @dataclass(frozen=True)
@@ -72,12 +75,10 @@ def complete_runs(outputs: str | Path) -> list[Run]:
     """
     folders = sorted(path.parent for path in Path(outputs, "runs").glob("*/manifest.json"))
     every = [run for run in map(_read_run, folders) if run is not None]
-    runs = [run for run in every if run.manifest.get("schema") == SCHEMA_VERSION]
-    if others := [run.id for run in every if run.manifest.get("schema") != SCHEMA_VERSION]:
-        print(
-            f"left out, of another schema than {SCHEMA_VERSION}: {', '.join(others)}; measure them again",
-            file=sys.stderr,
-        )
+    runs = [run for run in every if run.manifest.get("schema") in READABLE]
+    if others := [run.id for run in every if run.manifest.get("schema") not in READABLE]:
+        schemas = " or ".join(map(str, sorted(READABLE)))
+        print(f"left out, of another schema than {schemas}: {', '.join(others)}; measure them again", file=sys.stderr)
     if not runs:
         raise UserError(
             f"no complete records in {Path(outputs, 'runs')}: measure first, python run.py experiment=quick"
@@ -244,7 +245,7 @@ def _read_run(folder: Path) -> Run | None:
             f"{folder}: its record is of run {str(manifest['run_id'])[:40]!r}; move the folder out of {folder.parent}, "
             "or give it back its name"
         )
-    if manifest.get("schema") == SCHEMA_VERSION:  # of another schema it is left out
+    if manifest.get("schema") in READABLE:  # of another schema it is left out
         whole, damage = inspect(folder)
         if whole is None:
             raise _unreadable(folder, ValueError(damage))
@@ -276,9 +277,8 @@ def _table(runs: list[Run], table: Table, needed: tuple[str, ...]) -> pd.DataFra
             frame = pd.read_parquet(path)
         except (OSError, ValueError, pa.ArrowException) as problem:
             raise _unreadable(path, problem) from problem
-        for name in keys:
-            if name not in frame and name in table.older:
-                frame[name] = table.older[name]
+        for later in table.older.keys() - set(frame):  # in records made before there was one
+            frame[later] = table.older[later]
         if missing := [column for column in (*keys, *needed) if column not in frame]:
             raise _unreadable(path, KeyError(f"no column {', '.join(missing)}"))
         frames.append(frame)
@@ -357,15 +357,16 @@ def design(run: Run) -> str:
     Paths of model and text give way to the hashes of their content, as in the run id, so that a moved file is
     the same design.
     """
-    hashes = run.manifest["hashes"]
-    source, runner = (
-        {key: value for key, value in run.config[part].items() if key not in left} for part, left in EXTENT.items()
-    )
-    for key in ("model", "text"):
-        if hashes.get(key):
-            source.pop(key, None)
-    parts = {"source": source, "runner": runner, "selector": run.config.get("selector")}
-    if (run.config.get("windows") or {}).get("file"):
-        parts["run"] = run.id  # the laws of a budget file have names of their own, which another file's may bear too
-    identity = {"schema": run.manifest.get("schema"), "hashes": hashes, **parts}
-    return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:12]
+    windows = run.config.get("windows") or {}
+    # the laws of a budget file have names of their own, which another file's may bear too
+    parts: dict[str, Any] = {"run": run.id if windows.get("file") else None}
+    if identity := run.manifest.get("identity"):
+        fields = {name: value for name, value in identity["fields"].items() if name not in EXTENT}
+        parts |= {name: value for name, value in identity.items() if name not in EXTENT} | {"fields": fields}
+    else:  # a record of before they had one
+        hashes = run.manifest["hashes"]
+        fields = {f"{part}.{name}": value for part in ("source", "runner") for name, value in run.config[part].items()}
+        left = EXTENT | {f"source.{name}" for name in ("model", "text") if hashes.get(name)}
+        parts |= {"fields": {name: value for name, value in fields.items() if name not in left}, "hashes": hashes}
+        parts |= {"schema": run.manifest.get("schema"), "selector": run.config.get("selector")}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:12]

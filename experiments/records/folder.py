@@ -33,7 +33,7 @@ from torch import Tensor
 
 from experiments.durable import sync
 from experiments.errors import UserError
-from experiments.records.identity import SCHEMA_VERSION
+from experiments.records.identity import READABLE, SCHEMA_VERSION
 from experiments.tables import PARQUET, Table
 from experiments.tables.attention import ATTENTION
 
@@ -65,7 +65,7 @@ def inspect(folder: Path) -> tuple[dict[str, Any] | None, str]:
         manifest = json.loads(_regular(folder / MANIFEST).read_text())
         if manifest["status"] != "complete":
             return None, f"its manifest says {manifest['status']!r}"
-        if manifest["schema"] != SCHEMA_VERSION:
+        if manifest["schema"] not in READABLE:
             return None, f"schema {manifest['schema']}, now {SCHEMA_VERSION}"
         if manifest["run_id"] != folder.name:
             return None, f"it is the record of run {manifest['run_id']}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -26,11 +26,30 @@ class Findings:
     facts: dict[str, Any]
 
 
+ROW_FIELDS = frozenset({"source.rows", "source.layers", "source.heads", "source.variants"})
+"""Which rows of a model are measured; a runner of the whole model reads none of them."""
+
+
+def without(fields: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """Return the fields but for those of given names."""
+    return {name: value for name, value in fields.items() if name not in names}
+
+
 class Runner(Protocol):
-    """What a job asks of its runner; `tables` are those that it writes."""
+    """What a job asks of its runner.
+
+    `tables` are those that it writes, `version` is raised when its numbers change, and `draws` says whether the seed
+    decides them, even if the source does not draw.
+    """
 
     name: str
     tables: ClassVar[tuple[Table, ...]]
+    version: ClassVar[int]
+    draws: ClassVar[bool]
+
+    def deciding(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """Return those fields of source and runner, by names such as `source.rows`, that decide the numbers."""
+        ...
 
     def check(self, source: Any, selector: Any, windows: Any) -> None:
         """Raise UserError if the request cannot be run, before anything large is loaded."""

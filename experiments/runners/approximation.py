@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,7 +24,7 @@ from experiments.plan import Plan, plan_of_rows
 from experiments.ranges import MOST_LOGIT, check_range
 from experiments.records.folder import Record
 from experiments.rows import Rows
-from experiments.runners import Findings
+from experiments.runners import Findings, without
 from experiments.selectors import Answering, Selector
 from experiments.selectors.several import each
 from experiments.sources import MatrixRequest
@@ -51,6 +51,8 @@ class Approximation:
     window_variants: list[str] | None = None
     score_power: float | None = None
     tables: ClassVar[tuple[RecordTable, ...]] = (ROWS, WINDOWS, ATTENTION)
+    version: ClassVar[int] = 1
+    draws: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_range("runner.score_power", self.score_power, above=0, most=MOST_LOGIT)  # null: softmax
@@ -58,9 +60,9 @@ class Approximation:
         check_range("runner.matrix_layers", self.matrix_layers, least=0)
         check_range("runner.matrix_heads", self.matrix_heads, least=0)
 
-    def identity(self) -> dict[str, object]:
-        """Return every field; for softmax, without the power, as records were named before there was one."""
-        return {name: value for name, value in asdict(self).items() if name != "score_power" or value is not None}
+    def deciding(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """Return every field, the size of matrices only if there are any."""
+        return fields if self.matrix_layers else without(fields, {"runner.matrix_size"})
 
     def check(self, source: Any, selector: Any, windows: Any) -> None:
         """Raise UserError if no measured variant has windows, or matrices are asked for and of no measured head."""

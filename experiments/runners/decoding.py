@@ -34,7 +34,7 @@ from experiments.models.phases import DECODE, checked_windows
 from experiments.plan import PROCESS_BYTES, Plan
 from experiments.ranges import check_range
 from experiments.records.folder import Record
-from experiments.runners import Findings
+from experiments.runners import ROW_FIELDS, Findings, without
 from experiments.selectors import Answering, Selector
 from experiments.selectors.several import each
 from experiments.tables import Table as RecordTable
@@ -57,9 +57,15 @@ class Decoding:
     repeats: int = 7
     name: str = "decoding"
     tables: ClassVar[tuple[RecordTable, ...]] = (DECODING,)
+    version: ClassVar[int] = 1
+    draws: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_range("runner.repeats", self.repeats, least=1, most=MOST_REPEATS)
+
+    def deciding(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """Return the fields but for those of rows."""
+        return without(fields, ROW_FIELDS)
 
     def check(self, source: Any, selector: Any, windows: Any) -> None:
         """Raise UserError if the source is no language model, or a window is not one of the context length alone."""
@@ -123,12 +129,13 @@ class Decoding:
                 layers = [Prepared(method, sample, earlier) for method in methods]
                 for w, name in enumerate(asked.names()):
                     for prepared in layers:
+                        prepared.begin_window()
                         steps = [
                             _decode(model, context, token_N[length - 1 : length], prepared, asked.only(w))
                             for _ in range(1 + self.repeats)
                         ]
                         line = facts | {"selector": prepared.method.name, **name, "repeats": self.repeats}
-                        line |= _line(steps) | {"index_seconds": prepared.seconds["index_seconds"]}
+                        line |= _line(steps) | {"index_seconds": sum(prepared.seconds.values())}
                         record.append(DECODING, {column: np.array([value]) for column, value in line.items()})
                     advance()
 
@@ -202,11 +209,16 @@ class Prepared:
 
     def __init__(self, method: Selector, sample: int, earlier: EarlierQueries | None) -> None:
         self.method = method
-        self.seconds = {"index_seconds": 0.0}
+        self.seconds = {"prepare": 0.0, "choose": 0.0}  # once for a cache, and once for a window
         self._sample = sample
         self._earlier = earlier
         self._of_layer: dict[int, Answering] = {}
         self._known: dict[tuple[int, int], Kept] = {}
+
+    def begin_window(self) -> None:
+        """Forget the keys that were chosen for another window."""
+        self._known.clear()
+        self.seconds["choose"] = 0.0
 
     def answer(self, attention: Any) -> Answer:
         """Return the method's answer for a layer's last query, a row of each query head.
@@ -220,7 +232,7 @@ class Prepared:
         if attention.layer not in self._of_layer:
             if self._earlier is not None:
                 self._earlier.add(attention)
-            with _Timer(self.seconds, "index_seconds"):
+            with _Timer(self.seconds, "prepare"):
                 cache = cache_of(attention, list(range(len(attention.key_GND))), self._earlier)
                 self._of_layer[attention.layer] = self.method.prepare(cache)
         block = Block(
@@ -240,7 +252,8 @@ class Prepared:
 
     def _beforehand(self, layer: int, answer: Subset, k: int) -> Kept:
         if (layer, k) not in self._known:
-            self._known[layer, k] = answer.first(k)
+            with _Timer(self.seconds, "choose"):
+                self._known[layer, k] = answer.first(k)
         return self._known[layer, k]
 
 

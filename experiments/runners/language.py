@@ -21,7 +21,7 @@ from experiments.models.phases import DECODE, PHASES, PREFILL, check_methods, ch
 from experiments.plan import PROCESS_BYTES, Plan
 from experiments.ranges import MOST_KEYS, check_range
 from experiments.records.folder import Record
-from experiments.runners import Findings
+from experiments.runners import ROW_FIELDS, Findings, without
 from experiments.selectors.several import each
 from experiments.tables import Table as RecordTable
 from experiments.tables.losses import LOSSES
@@ -51,6 +51,8 @@ class Language:
     keep_recent: int = 0
     name: str = "language"
     tables: ClassVar[tuple[RecordTable, ...]] = (LOSSES,)
+    version: ClassVar[int] = 1
+    draws: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.phase not in PHASES:
@@ -61,6 +63,14 @@ class Language:
         check_range("runner.layers", self.layers, least=0)
         if self.layers is not None and not self.layers:
             raise UserError("runner.layers is empty: give the layers that attend within windows, or null for all")
+
+    def deciding(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """Return the fields but for those of rows; a prefill reads the longest length alone, and decodes nothing."""
+        fields = without(fields, ROW_FIELDS)
+        if self.phase == DECODE:
+            return fields
+        longest = max(fields["source.lengths"])
+        return without(fields, {"runner.decode_tokens"}) | {"source.lengths": [longest]}
 
     def check(self, source: Any, selector: Any, windows: Any) -> None:
         """Raise UserError if the source is no language model, or a method has no meaning in this phase."""

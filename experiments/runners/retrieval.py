@@ -24,7 +24,7 @@ from experiments.models.phases import DECODE, PHASES, PREFILL, check_methods, ch
 from experiments.plan import PROCESS_BYTES, Plan
 from experiments.ranges import MOST_KEYS, MOST_LOGIT, check_range
 from experiments.records.folder import Record
-from experiments.runners import Findings
+from experiments.runners import ROW_FIELDS, Findings, without
 from experiments.selectors.several import each
 from experiments.selectors.sharpened import Sharpened
 from experiments.tables import Table as RecordTable
@@ -63,6 +63,8 @@ class Retrieval:
     keep_recent: int = 0
     name: str = "retrieval"
     tables: ClassVar[tuple[RecordTable, ...]] = (RETRIEVAL,)
+    version: ClassVar[int] = 1
+    draws: ClassVar[bool] = True  # cities and numbers
 
     def __post_init__(self) -> None:
         if self.phase not in PHASES:
@@ -73,6 +75,11 @@ class Retrieval:
         check_range("runner.sharpen", self.sharpen, above=0, most=MOST_LOGIT)
         check_range("runner.keep_first", self.keep_first, least=0, most=MOST_KEYS)
         check_range("runner.keep_recent", self.keep_recent, least=0, most=MOST_KEYS)
+
+    def deciding(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """Return the fields but for those of rows, with the version of the control if there is one."""
+        control = {"sharpened.version": Sharpened.version} if self.sharpen else {}
+        return without(fields, ROW_FIELDS) | control
 
     def check(self, source: Any, selector: Any, windows: Any) -> None:
         """Raise UserError if the source is no language model, or a method has no meaning in this phase."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from torch import Tensor
 
@@ -46,9 +46,13 @@ class Traits:
 
 
 class Selector(Protocol):
-    """What a runner asks of a method; `name` is what the column `selector` has."""
+    """What a runner asks of a method.
+
+    `name` is what the column `selector` has, and `version` is raised when its answers change for the same fields.
+    """
 
     name: str
+    version: ClassVar[int]
 
     @property
     def traits(self) -> Traits:

@@ -30,6 +30,7 @@ class BigBird:
     random_share: float = 3.0
     draw: int = 0
     traits: ClassVar[Traits] = Traits()
+    version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         for name in ("window_share", "first_share", "random_share"):

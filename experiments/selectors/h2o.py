@@ -29,6 +29,7 @@ class H2O:
     heavy_share: float = 1.0
     per_kv_head: bool = True
     traits: ClassVar[Traits] = Traits(looks_back=True)
+    version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         check_share("selector.recent_share", self.recent_share)

@@ -28,6 +28,7 @@ class LevAttention:
 
     name: str = "lev_attention"
     traits: ClassVar[Traits] = Traits()
+    version: ClassVar[int] = 1
 
     def prepare(self, cache: Cache) -> Answering:
         """Return the order of leverage; rows that see the same keys share it."""

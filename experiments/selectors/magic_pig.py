@@ -43,6 +43,7 @@ class MagicPIG:
     recent: int = 64
     draw: int = 0
     traits: ClassVar[Traits] = Traits(frozen=True, looks_at_query=True)
+    version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         check_range("selector.bits", self.bits, least=1, most=15)

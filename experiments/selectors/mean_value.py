@@ -22,6 +22,7 @@ class MeanValue:
 
     name: str = "mean_value"
     traits: ClassVar[Traits] = Traits(has_budget=False)
+    version: ClassVar[int] = 1
 
     def prepare(self, cache: Cache) -> Answering:
         """Add up the values; return the mean of those that a row sees."""

@@ -21,6 +21,7 @@ class Oracle:
 
     name: str = "oracle"
     traits: ClassVar[Traits] = Traits(looks_at_query=True)
+    version: ClassVar[int] = 1
 
     def prepare(self, cache: Cache) -> Answering:
         """Return a search that scores every key; there is nothing to prepare."""

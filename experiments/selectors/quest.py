@@ -31,6 +31,7 @@ class Quest:
     name: str = "quest"
     page: int = 16
     traits: ClassVar[Traits] = Traits(looks_at_query=True)
+    version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         check_range("selector.page", self.page, least=1, most=MOST_PAGE)

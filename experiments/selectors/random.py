@@ -27,6 +27,7 @@ class Random:
     name: str = "random"
     draw: int = 0
     traits: ClassVar[Traits] = Traits()
+    version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         check_range("selector.draw", self.draw, least=0)

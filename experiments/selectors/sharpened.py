@@ -26,6 +26,7 @@ class Sharpened:
     factor: float
     name: str = "sharpened"
     traits: ClassVar[Traits] = Traits(looks_at_query=True, has_budget=False)
+    version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         check_range("selector.factor", self.factor, above=0, most=MOST_LOGIT)

@@ -26,6 +26,7 @@ class Sinks:
     name: str = "sinks"
     sinks: int = 4
     traits: ClassVar[Traits] = Traits()
+    version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         check_range("selector.sinks", self.sinks, least=0, most=MOST_KEYS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -36,6 +37,7 @@ class SnapKV:
     pooling: str = "max"
     per_kv_head: bool = True
     frozen: bool = False
+    version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         check_range("selector.window", self.window, least=1, most=MOST_OBSERVED)

@@ -28,6 +28,7 @@ class SortLSH:
     bits: int = 7
     draw: int = 0
     traits: ClassVar[Traits] = Traits(looks_at_query=True)
+    version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         check_range("selector.bits", self.bits, least=1, most=30)

@@ -27,6 +27,7 @@ class Strided:
     name: str = "strided"
     stride: int | None = None
     traits: ClassVar[Traits] = Traits()
+    version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         check_range("selector.stride", self.stride, least=1, most=MOST_KEYS)  # null: sqrt(n)

@@ -28,6 +28,7 @@ class SummaryColumns:
     block: int | None = None
     columns: int = 8
     traits: ClassVar[Traits] = Traits()
+    version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         check_range("selector.columns", self.columns, least=1, most=MOST_KEYS)

@@ -26,6 +26,7 @@ class UniformColumns:
     name: str = "uniform_columns"
     draw: int = 0
     traits: ClassVar[Traits] = Traits()
+    version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         check_range("selector.draw", self.draw, least=0)

@@ -34,6 +34,7 @@ class VerticalSlash:
     first: int = 30
     recent: int = 100
     traits: ClassVar[Traits] = Traits(looks_back=True)
+    version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         check_range("selector.observed", self.observed, least=1, most=MOST_OBSERVED)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -54,8 +54,9 @@ class ReadsText(Protocol):
 
 
 class Source(Protocol):
-    """What the runner asks of a source."""
+    """What the runner asks of a source; `version` is raised when its rows change."""
 
+    version: ClassVar[int]
     name: str
     lengths: list[int]
     rows: int
@@ -68,7 +69,12 @@ class Source(Protocol):
         ...
 
     def identity(self) -> dict[str, object]:
-        """Return what decides the rows, with files and models replaced by the hash of their content."""
+        """Return the fields that decide the rows, with files and models replaced by the hash of their content."""
+        ...
+
+    @property
+    def draws(self) -> bool:
+        """Whether the seed decides the rows."""
         ...
 
     def hashes(self) -> dict[str, str | None]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -55,6 +55,7 @@ class Checkpoint:
     dtype: str = "float32"
     variants: list[str] = field(default_factory=lambda: [PLAIN])
     trust_remote_code: bool = False
+    version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         check_sampling(self.lengths, self.rows, self.samples)
@@ -83,11 +84,14 @@ class Checkpoint:
         return self.located.label + corpus_suffix(self.text, self.shuffle)
 
     def identity(self) -> dict[str, object]:
-        """Return every field, with model and text replaced by their hashes and the name left out."""
-        # what is not asked for is no part, so that records keep the names they had before it could be
-        optional = {name for name in ("shuffle", "trust_remote_code") if not getattr(self, name)}
-        fields = {name: value for name, value in asdict(self).items() if name not in {"name"} | optional}
+        """Return every field but the name, with model, its code and text replaced by their hashes."""
+        fields = {name: value for name, value in asdict(self).items() if name not in ("name", "trust_remote_code")}
         return fields | self.hashes()
+
+    @property
+    def draws(self) -> bool:
+        """Whether the seed decides the rows: only the order of shuffled tokens."""
+        return self.shuffle
 
     def hashes(self) -> dict[str, str | None]:
         """Return the SHA-256 of the model's files and of the text."""

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -45,6 +46,8 @@ class Gaussian:
     inputs: str = "gaussian"
     head_dim: int = 64
     dtype: str = "float32"
+    version: ClassVar[int] = 1
+    draws: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_sampling(self.lengths, self.rows, self.samples)
@@ -69,8 +72,8 @@ class Gaussian:
         return f"Gaussian, {scale}" + (", layer-normed" if self.inputs == "layernorm" else "")
 
     def identity(self) -> dict[str, object]:
-        """Every field decides the rows."""
-        return asdict(self)
+        """Return every field but the name."""
+        return {name: value for name, value in asdict(self).items() if name != "name"}
 
     def hashes(self) -> dict[str, str | None]:
         """Return no hashes: nothing is read from files."""

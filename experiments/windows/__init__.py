@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -36,6 +36,7 @@ class Rule(Protocol):
     """What the window set asks of a rule. One file per rule in `rules/`; the class is its own Hydra schema."""
 
     rule: str
+    version: ClassVar[int]
 
     def coordinates(self, length: int) -> list[tuple[float, float]]:
         """Return `parameter` and `scale` (windows.parquet) of this rule's windows for rows of nominal `length`."""
@@ -74,7 +75,9 @@ class AsksThresholds(Protocol):
 
 
 class WindowSet(Protocol):
-    """What a job asks of its windows."""
+    """What a job asks of its windows; `version` is raised when they change for the same fields."""
+
+    version: ClassVar[int]
 
     def identity(self) -> dict[str, object]:
         """Return what decides the windows, with files replaced by the hash of what is used of them."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from experiments.errors import UserError
 from experiments.ranges import check_range
 from experiments.windows import Visible, Windows, every_key
-from experiments.windows.head_laws import check_model, head_laws, laws_hash, read_budget
+from experiments.windows.head_laws import HeadLaws, check_model, head_laws, laws_hash, read_budget
 
 
 @dataclass
@@ -25,6 +25,7 @@ class Budget:
 
     file: str
     factors: list[float]
+    version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         if not self.factors:
@@ -33,7 +34,11 @@ class Budget:
 
     def identity(self) -> dict[str, object]:
         """Return what decides the windows: the laws in the file, not its name."""
-        return {"budget": laws_hash(read_budget(self.file)), "factors": self.factors}
+        return {
+            "budget": laws_hash(read_budget(self.file)),
+            "factors": self.factors,
+            "laws": HeadLaws.version,
+        }
 
     def check_source(self, source: Any) -> None:
         """Raise UserError if the file is of another model."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from scipy.optimize import brentq
@@ -11,7 +11,7 @@ from scipy.optimize import brentq
 from experiments.errors import UserError
 from experiments.ranges import MOST_KEYS, check_range
 from experiments.windows import Rule, Visible, Windows, every_key
-from experiments.windows.head_laws import check_model, head_laws, head_sizes, laws_hash, read_budget
+from experiments.windows.head_laws import HeadLaws, check_model, head_laws, head_sizes, laws_hash, read_budget
 from experiments.windows.rules.fixed import Fixed
 from experiments.windows.rules.linear import Linear
 from experiments.windows.rules.log import Log
@@ -20,6 +20,8 @@ from experiments.windows.rules.threshold import Threshold
 from experiments.windows.rules.top_p import TopP
 
 MOST_LOG_POWER = 100  # beyond it no factor that a float holds gives every budget
+
+RULES = (TopP, Threshold, Fixed, Log, Power, Linear, HeadLaws)
 
 
 @dataclass
@@ -52,6 +54,7 @@ class EqualCost:
     top_p: list[float] = field(default_factory=list)
     thresholds: list[float] = field(default_factory=list)
     file: str | None = None
+    version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         check_range("windows.budgets", self.budgets, least=1, most=MOST_KEYS)
@@ -61,9 +64,9 @@ class EqualCost:
         check_range("windows.thresholds", self.thresholds, above=0, below=1, symbol="eps")
 
     def identity(self) -> dict[str, object]:
-        """Return every field, in place of the budget file the hash of its laws and the rules that are taken from it."""
-        taken = None if self.file is None else [laws_hash(read_budget(self.file)), "power", "budget", "head_fixed"]
-        return asdict(self) | {"file": taken}
+        """Return every field, in place of the budget file the hash of its laws, and the versions of the rules."""
+        laws = None if self.file is None else laws_hash(read_budget(self.file))
+        return asdict(self) | {"file": laws, "rules": {rule.__name__: rule.version for rule in RULES}}
 
     def check_source(self, source: Any) -> None:
         """Raise UserError if the budget file is of another model."""

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -37,6 +37,8 @@ class Law:
 
 class HeadLaws:
     """A rule that keeps factor x alpha n^C keys, alpha and C those of the row's head."""
+
+    version: ClassVar[int] = 1
 
     def __init__(
         self,
@@ -75,6 +77,8 @@ class HeadLaws:
 
 class OneLaw:
     """Windows factor x alpha n^C."""
+
+    version: ClassVar[int] = HeadLaws.version
 
     def __init__(self, law: Law, rule: str) -> None:
         self._law = law

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from experiments.errors import UserError
+from experiments.part import fields_of
 from experiments.windows import Visible, Windows, every_key
 
 
@@ -27,10 +28,11 @@ class Standard:
     thresholds: list[float]
     grid_per_octave: int
     rules: dict[str, Any] = field(default_factory=dict)
+    version: ClassVar[int] = 1
 
     def identity(self) -> dict[str, object]:
-        """Return every field."""
-        return asdict(self)
+        """Return the rules, which have read the other fields."""
+        return {"rules": [fields_of(rule) for rule in self.rules.values()]}
 
     def check_source(self, source: Any) -> None:
         """Accept every source."""

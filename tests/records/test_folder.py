@@ -152,7 +152,7 @@ def test_a_record_in_the_folder_of_another_run_is_not_that_run(tmp_path):
     assert inspect(run_folder(tmp_path, "def")) == (None, "it is the record of run abc")
 
 
-@pytest.mark.parametrize("schema", [SCHEMA_VERSION - 1, SCHEMA_VERSION + 1, None])
+@pytest.mark.parametrize("schema", [0, SCHEMA_VERSION + 1, None])
 def test_a_record_of_another_schema_is_not_finished(tmp_path, schema):
     folder = run_folder(tmp_path, "abc")
     write(folder)

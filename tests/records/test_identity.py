@@ -32,7 +32,7 @@ def test_circumstances_do_not_change_the_run_id(job, override):
         "source.inputs=layernorm",
         "windows.exponents=[0.5]",
         "selector=sinks",
-        "runner.matrix_size=64",
+        "runner.matrix_layers=[0]",
     ],
 )
 def test_what_decides_the_numbers_changes_the_run_id(job, override):

@@ -160,14 +160,16 @@ def test_shuffling_keeps_each_samples_tokens_and_only_those(small_source):
         assert torch.equal(first.sort(-1).values, other.sort(-1).values)
 
 
-def test_a_shuffle_is_part_of_identity_and_label_only_where_there_is_one(small_source):
+def test_a_shuffle_is_part_of_identity_and_label(small_source):
     source = small_source("llama")
     name = source.located.label
     assert source.label == f"{name}, words"
-    assert "shuffle" not in source.identity()
+    assert source.identity()["shuffle"] is False
+    assert not source.draws
     source.shuffle = True
     assert source.label == f"{name}, words, shuffled tokens"
     assert source.identity()["shuffle"] is True
+    assert source.draws
 
 
 # ---- the real default: SmolLM2-135M-Instruct ----

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -16,6 +17,7 @@ class Fixed:
 
     keys: list[int]
     rule: str = "fixed"
+    version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         check_range("windows.fixed", self.keys, least=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -19,6 +20,7 @@ class Grid:
 
     per_octave: int
     rule: str = "grid"
+    version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         check_range("windows.grid_per_octave", self.per_octave, least=0, most=MOST_PER_OCTAVE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -16,6 +17,7 @@ class Linear:
 
     fractions: list[float]
     rule: str = "linear"
+    version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         check_range("windows.fractions", self.fractions, above=0, most=1, symbol="beta")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -18,6 +19,7 @@ class Log:
     powers: list[float]
     factors: list[float]
     rule: str = "log"
+    version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         check_range("windows.log_powers", self.powers, above=0, symbol="b")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -18,6 +19,7 @@ class Power:
     exponents: list[float]
     scales: list[float]
     rule: str = "power"
+    version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         check_range("windows.exponents", self.exponents, above=0, below=1, symbol="C")

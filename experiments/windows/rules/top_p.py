@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ class TopP:
 
     etas: list[float]
     rule: str = "top_p"
+    version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         check_range("windows.top_p", self.etas, above=0, below=1, symbol="eta")

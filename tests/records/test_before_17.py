@@ -1,0 +1,53 @@
+"""Records of schema 1, made by the code before run ids said which code made them, are read, listed and kept."""
+
+import json
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+from analysis.load import complete_runs, load, load_task
+
+from experiments.records.identity import run_id
+from experiments.status import entries
+from experiments.status import main as status
+
+BEFORE = Path(__file__).parent / "before_17"
+GAUSSIAN, LANGUAGE = "037362194fb63e53", "a0dc2f196d3164d8"
+
+
+@pytest.fixture
+def outputs(tmp_path):
+    shutil.copytree(BEFORE, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+def test_rows_and_losses_are_read(outputs):
+    runs = complete_runs(outputs)
+    assert {run.id for run in runs} == {GAUSSIAN, LANGUAGE}
+    rows, windows = load(outputs)
+    assert set(rows["run"]) == {GAUSSIAN}
+    assert len(rows) == 2 * 2 * 2  # lengths, samples, rows
+    assert sorted(windows["rule"].unique()) == ["fixed", "power", "threshold", "top_p"]
+    assert set(windows["selector"]) == {"oracle"}
+    losses = load_task(runs, "losses")
+    assert losses.groupby("rule", observed=True)["loss"].size().to_dict() == {"dense": 62, "fixed": 62, "power": 62}
+    assert losses["loss"].notna().all()
+
+
+def test_they_are_listed_as_finished_and_stay(outputs, capsys):
+    assert status(["--outputs", str(outputs), "--remove", "stale"]) == 0
+    assert "schema 1: the analysis reads it, run.py measures it anew" in capsys.readouterr().out
+    listed = entries(outputs)
+    assert [(entry.state, entry.folder.name) for entry in listed] == [("finished", GAUSSIAN), ("finished", LANGUAGE)]
+
+
+def test_a_damaged_one_is_stale(outputs):
+    (outputs / "runs" / GAUSSIAN / "rows.parquet").write_bytes(b"torn")
+    assert {entry.folder.name: entry.state for entry in entries(outputs)}[GAUSSIAN] == "stale"
+
+
+def test_the_same_job_is_measured_anew(job):
+    """Its id holds the schema, so that no record of an older one is taken for it."""
+    manifest = json.loads((BEFORE / "runs" / GAUSSIAN / "manifest.json").read_text())
+    assert run_id(job(*shlex.split(manifest["command"])[2:])) != GAUSSIAN
