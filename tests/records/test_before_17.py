@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from analysis.records.load import complete_runs, load, load_task
 
+from analysis.records.load import complete_runs, load, load_task
 from experiments.records.identity import run_id
 from experiments.status import entries
 from experiments.status import main as status
