@@ -118,7 +118,7 @@ def _hydra_job(config: DictConfig) -> None:
     write_json(folder / OUTCOME, outcome)  # a job that is killed leaves this behind
 
     def kept(result: dict[str, Any]) -> None:
-        """Say so at once: whatever ends this process later, the record is there."""
+        """Write the outcome at once, for the record is in place however this process ends."""
         outcome.update(result)
         write_json(folder / OUTCOME, outcome)
 
