@@ -12,7 +12,6 @@ import platform
 import re
 import shlex
 import sys
-import textwrap
 import traceback
 import warnings
 from pathlib import Path
@@ -25,6 +24,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from experiments import options
 from experiments.errors import UserError
 from experiments.interrupts import INTERRUPTED, STOPPED
 from experiments.job import execute
@@ -34,7 +34,7 @@ from experiments.schema import Job, register, to_job
 from experiments.terminal import terminal
 from experiments.workers import end_with_parent
 
-CONF = str(Path(__file__).resolve().parents[1] / "conf")
+CONF = str(options.CONF)
 # Lines of Hydra's messages that do not help: its own names for things, and advice that the schema would refuse.
 HYDRA_INTERNALS = (
     "reference_type=",
@@ -44,7 +44,6 @@ HYDRA_INTERNALS = (
     "See https://hydra",
 )
 
-LINE, COLUMN = 120, 19  # characters of a line of the help, and where its second column begins
 PLUGIN = re.compile(r"hydra_plugins\.hydra_(?P<name>joblib|submitit|ray)_launcher")
 EXTRAS = {"joblib": "clusters", "submitit": "clusters", "ray": "ray"}
 # What is said of memory that could not be had, by torch, its allocators, numpy (whose error is a MemoryError) and C++.
@@ -55,7 +54,7 @@ def main() -> int:
     """Run the command line and return the exit status: 0 only if every job succeeded."""
     WatchLaunch.launches = launches = Launches()
     register()
-    OmegaConf.register_new_resolver("options", options, replace=True)
+    options.register_options()
     # Our launcher presets bear the names that their plugins use for the schema; Hydra announces a change to come.
     warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
     gc.freeze()  # what is imported stays: a third of the time of composing went into looking through it
@@ -95,14 +94,6 @@ def main() -> int:
         failed = launches.report(errors, stopped, raised)
         WatchLaunch.launches = None
     return 1 if failed else 0
-
-
-def options(group: str) -> str:
-    """Return the options of a configuration group, which are its files, for the help: lines of a second column."""
-    names = sorted(path.stem for path in Path(CONF, group).glob("*.yaml"))
-    return textwrap.fill(" ".join(names), width=LINE - COLUMN, break_on_hyphens=False).replace(
-        "\n", "\n" + " " * COLUMN
-    )
 
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="config")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from hydra.errors import ConfigCompositionException
+from omegaconf import OmegaConf
 
 from experiments.errors import UserError
 from experiments.launch import CONF, main, one_line
@@ -52,6 +53,15 @@ def test_a_key_appended_to_the_job_is_refused_by_name(job):
         job("+nothing=1")
 
 
+def test_presets_of_the_same_sweep_differ_by_name_alone():
+    """They share one base, so that a change of it is a change of all; the record of one serves the others."""
+    base = "shared/rules_over_sources"
+    names = ("adaptive", "extrapolation", "log_window", "sufficiency")
+    contents = [OmegaConf.load(Path(CONF) / "experiment" / f"{name}.yaml") for name in names]
+    assert [content.experiment for content in contents] == list(names)
+    assert all(content == {"defaults": [base, "_self_"], "experiment": content.experiment} for content in contents)
+
+
 TINY = ["tracking=disabled", "source.samples=2", "source.rows=4"]
 TINY_ROWS = ["runner.matrix_size=16", "windows.grid_per_octave=1"]
 TINY_OF = {
@@ -77,8 +87,9 @@ def test_every_preset_runs_at_tiny_size(preset, tmp_path, monkeypatch, smollm2):
 
 def test_presets_that_measure_the_same_source_share_its_record(composed):
     """Else make paper would measure it once per preset."""
-    windows = composed("windows=paper").windows
-    presets = [preset for preset in PRESETS if composed(f"experiment={preset}").windows == windows]
+    composed_presets = {preset: composed(f"experiment={preset}") for preset in PRESETS}
+    paper = composed("windows=paper").windows
+    presets = [preset for preset, config in composed_presets.items() if config.windows == paper]
     assert len(presets) >= 8
-    settings = [{part: composed(f"experiment={preset}")[part] for part in ("windows", "runner")} for preset in presets]
+    settings = [{part: composed_presets[preset][part] for part in ("windows", "runner")} for preset in presets]
     assert all(each == settings[0] for each in settings)

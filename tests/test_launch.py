@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import resource
 import signal
 import subprocess
@@ -374,7 +375,10 @@ def test_help_reads_like_a_manual(tmp_path):
     for part in ("USAGE", "EXAMPLES", "KEYS", "GROUPS", "source.lengths", "experiment=quick", "hydra/launcher"):
         assert part in out.stdout
     assert "== Config ==" not in out.stdout
-    options = out.stdout.split("GROUPS")[1].split("More:")[0]
+    listed = out.stdout.split("GROUPS")[1].split("More:")[0]
     for group in ("experiment", "source", "windows", "selector", "runner", "tracking", "hydra/launcher"):
         names = {path.stem for path in (ROOT / "conf" / group).glob("*.yaml")}
-        assert names <= set(options.split()), f"{group}: {names - set(options.split())} missing in conf/config.yaml"
+        of_group = re.search(rf"^ *{group} +((?:[\w ]|\n {{10,}})*)", listed, re.MULTILINE)
+        assert of_group
+        assert set(of_group[1].split()) == names
+    assert max(map(len, listed.splitlines())) <= 120

@@ -129,12 +129,13 @@ class Decoding:
                 layers = [Prepared(method, sample, earlier) for method in methods]
                 for w, name in enumerate(asked.names()):
                     for prepared in layers:
+                        prepared.begin_window()
                         steps = [
                             _decode(model, context, token_N[length - 1 : length], prepared, asked.only(w))
                             for _ in range(1 + self.repeats)
                         ]
                         line = facts | {"selector": prepared.method.name, **name, "repeats": self.repeats}
-                        line |= _line(steps) | {"index_seconds": prepared.seconds["index_seconds"]}
+                        line |= _line(steps) | {"index_seconds": sum(prepared.seconds.values())}
                         record.append(DECODING, {column: np.array([value]) for column, value in line.items()})
                     advance()
 
@@ -208,11 +209,16 @@ class Prepared:
 
     def __init__(self, method: Selector, sample: int, earlier: EarlierQueries | None) -> None:
         self.method = method
-        self.seconds = {"index_seconds": 0.0}
+        self.seconds = {"prepare": 0.0, "choose": 0.0}  # once for a cache, and once for a window
         self._sample = sample
         self._earlier = earlier
         self._of_layer: dict[int, Answering] = {}
         self._known: dict[tuple[int, int], Kept] = {}
+
+    def begin_window(self) -> None:
+        """Forget the keys that were chosen for another window."""
+        self._known.clear()
+        self.seconds["choose"] = 0.0
 
     def answer(self, attention: Any) -> Answer:
         """Return the method's answer for a layer's last query, a row of each query head.
@@ -226,7 +232,7 @@ class Prepared:
         if attention.layer not in self._of_layer:
             if self._earlier is not None:
                 self._earlier.add(attention)
-            with _Timer(self.seconds, "index_seconds"):
+            with _Timer(self.seconds, "prepare"):
                 cache = cache_of(attention, list(range(len(attention.key_GND))), self._earlier)
                 self._of_layer[attention.layer] = self.method.prepare(cache)
         block = Block(
@@ -246,7 +252,8 @@ class Prepared:
 
     def _beforehand(self, layer: int, answer: Subset, k: int) -> Kept:
         if (layer, k) not in self._known:
-            self._known[layer, k] = answer.first(k)
+            with _Timer(self.seconds, "choose"):
+                self._known[layer, k] = answer.first(k)
         return self._known[layer, k]
 
 

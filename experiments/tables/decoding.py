@@ -18,6 +18,11 @@ DECODING = Table(
         Column("select_seconds", "float64", "finding the keys", "s"),
         Column("attend_seconds", "float64", "attention to the keys that are kept", "s"),
         Column("step_seconds", "float64", "the whole decode step, dense and sparse attention in it", "s"),
-        Column("index_seconds", "float64", "preparing the method for the whole cache, once", "s"),
+        Column(
+            "index_seconds",
+            "float64",
+            "preparing the method for the whole cache, once; with choosing the keys, if it does not look at the query",
+            "s",
+        ),
     ),
 )

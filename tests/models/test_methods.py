@@ -4,6 +4,7 @@
 """
 
 import tempfile
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -36,18 +37,22 @@ TABLES = {"approximation": "windows", "language": "losses", "retrieval": "retrie
 def checkpoint():
     """Return a small model of two KV heads, for as long as this process lives."""
     folder = Path(tempfile.mkdtemp())
-    small.save("llama", folder)
+    small.save("llama", folder, num_hidden_layers=1)
     (folder / "text.txt").write_text(small.text())
     return folder
 
 
 @cache
+def job_of(way):
+    """Return a job of a runner and phase, of the oracle."""
+    model = checkpoint()
+    return configure(*SOURCE, f"source.model={model}", f"source.text={model / 'text.txt'}", *WINDOWS, *WAYS[way])
+
+
+@cache
 def trial(name, way):
     """Return the table that a method's record has, or the words in which it is refused."""
-    model = checkpoint()
-    job = configure(
-        *SOURCE, f"source.model={model}", f"source.text={model / 'text.txt'}", *WINDOWS, *WAYS[way], f"selector={name}"
-    )
+    job = replace(job_of(way), selector=selector(name))
     machine = type("Machine", (), {"device": torch.device("cpu"), "memory_bytes": 10**9})
     with tempfile.TemporaryDirectory() as folder:
         record = Record(Path(folder), job.runner.tables)
@@ -125,7 +130,7 @@ def page():
             "",
             "A method is **refreshed** by every key, so that a decode step gives the row that is measured at once, or",
             "**frozen** at the end of the prompt, with later keys kept. One that *looks back* goes by what was asked",
-            "before. One that does not look at the query is known before it comes, so that a decode step finds nothing.",
+            "before. What does not look at the query is known before it comes, so that a decode step finds nothing.",
             "Methods that keep no keys have no budget: they read once, and their lines have the rule `any`.",
             "",
             f"| method | prepares, looks at | {' | '.join(WAYS)} |",
