@@ -17,11 +17,11 @@ KEPT = 256
 
 
 class ComposeOnce:
-    """Stands before the config loader's `load_sweep_config`, and hands a composition out a second time."""
+    """Replaces the config loader's `load_sweep_config`, and returns a kept composition the second time."""
 
     def __init__(self, compose: Callable[[DictConfig, list[str]], DictConfig], keep: bool) -> None:
         self._compose = compose
-        self._room = KEPT if keep else 0
+        self._most_kept = KEPT if keep else 0
         self._kept: dict[tuple[str, ...], DictConfig] = {}
         self._seen: set[tuple[str, ...]] = set()
 
@@ -36,18 +36,18 @@ class ComposeOnce:
         if key in self._kept:
             return self._kept.pop(key)
         config = self._compose(master_config, sweep_overrides)
-        if len(self._kept) < self._room and key not in self._seen:
+        if len(self._kept) < self._most_kept and key not in self._seen:
             self._kept[key] = config
         self._seen.add(key)
         return config
 
     def __getstate__(self) -> dict[str, Any]:
         """Send nothing of what is kept to other processes."""
-        return self.__dict__ | {"_kept": {}, "_seen": set(), "_room": 0}
+        return self.__dict__ | {"_kept": {}, "_seen": set(), "_most_kept": 0}
 
 
 def install(*, keep: bool) -> ComposeOnce:
-    """Put it in place for a sweep and return it; `keep` if jobs run in this process, others compose for themselves."""
+    """Install it for a sweep and return it; `keep` if jobs run in this process, others compose for themselves."""
     loader = GlobalHydra.instance().config_loader()
     loader.load_sweep_config = composed = ComposeOnce(loader.load_sweep_config, keep)
     return composed

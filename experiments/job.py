@@ -59,7 +59,7 @@ def execute(
     job.runner.check(job.source, job.selector, job.windows)
     check_fits(job.source, job.windows, machine)
     hashes = job.source.hashes()
-    identifier = run_id(job)
+    identifier, deciding = run_id(job), identity(job)
     folder = run_folder(outputs, identifier)
     tidy(folder)
     before = None if job.force else finished(folder)
@@ -75,7 +75,7 @@ def execute(
         return {
             "run_id": identifier,
             "schema": SCHEMA_VERSION,
-            "identity": identity(job),
+            "identity": deciding,
             "status": "complete",
             "label": job.source.label,
             "experiment": job.experiment,

@@ -14,8 +14,6 @@ import shlex
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,20 +21,18 @@ import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from rich.console import Console
 
-from experiments import compose_once, options, summary
+from experiments import options
 from experiments.errors import UserError
 from experiments.interrupts import INTERRUPTED, STOPPED
 from experiments.job import execute
-from experiments.progress import OUTCOME, Watch, interruptible, read_json, write_json
-from experiments.records.folder import lives
+from experiments.launches import Launches, WatchLaunch
+from experiments.progress import OUTCOME, interruptible, write_json
 from experiments.schema import Job, register, to_job
 from experiments.terminal import terminal
-from experiments.workers import bind_joblib, end_with_parent
+from experiments.workers import end_with_parent
 
 CONF = str(options.CONF)
 # Lines of Hydra's messages that do not help: its own names for things, and advice that the schema would refuse.
@@ -53,61 +49,10 @@ EXTRAS = {"joblib": "clusters", "submitit": "clusters", "ray": "ray"}
 # What is said of memory that could not be had, by torch, its allocators, numpy (whose error is a MemoryError) and C++.
 OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "cannot allocate memory", "bad_alloc", "out of memory")
 
-_driver: int | None = None  # the process that runs `main`; jobs may run in others
-_launches: list[Launch] = []
-_watches: list[Watch] = []
-
-
-@dataclass
-class Launch:
-    """One call of Hydra: where its jobs write their outcomes, and how many jobs there are.
-
-    Outcomes that lay there before are those of earlier launches into the same folder.
-    """
-
-    folder: Path
-    pattern: str
-    jobs: Callable[[], int]
-    earlier: dict[Path, tuple[int, int]] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.earlier = {path: _version(path) for path in self.folder.glob(self.pattern)}
-
-    def outcomes(self) -> list[Path]:
-        """Return the outcomes that this launch's jobs have written, in the order of the jobs."""
-        paths = [path for path in self.folder.glob(self.pattern) if self.earlier.get(path) != _version(path)]
-        return sorted(paths, key=_job_number)
-
-
-def _version(path: Path) -> tuple[int, int]:
-    state = path.stat()
-    return state.st_ino, state.st_mtime_ns  # an outcome is replaced, never changed
-
-
-class WatchLaunch(Callback):
-    """Remember where this launch's jobs write their outcomes, and show at the terminal how far they are."""
-
-    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Watch a single job."""
-        self._watch(Launch(Path(config.hydra.run.dir), OUTCOME, lambda: 1))
-
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Watch a sweep; Hydra composes all its jobs before it launches the first, so they are counted there."""
-        composed = compose_once.install(keep=config.hydra.launcher._target_.endswith(".BasicLauncher"))
-        if "joblib" in config.hydra.launcher._target_:
-            bind_joblib()
-        self._watch(Launch(Path(config.hydra.sweep.dir), f"**/{OUTCOME}", lambda: composed.jobs))
-
-    def _watch(self, launch: Launch) -> None:
-        _launches.append(launch)
-        _watches.append(Watch(launch.outcomes, launch.jobs, terminal()))
-        _watches[-1].start()
-
 
 def main() -> int:
     """Run the command line and return the exit status: 0 only if every job succeeded."""
-    global _driver
-    _driver = os.getpid()
+    WatchLaunch.launches = launches = Launches()
     register()
     options.register_options()
     # Our launcher presets bear the names that their plugins use for the schema; Hydra announces a change to come.
@@ -124,7 +69,7 @@ def main() -> int:
     try:
         with interruptible():
             _hydra_job()
-        if any(not launch.jobs() for launch in _launches):
+        if launches.has_empty():
             errors.print("error: the sweep has no jobs: a range or a choice in it is empty, as range(5,0) is")
             return 1
     except Exception as error:  # Hydra refuses some overrides with a bare ValueError
@@ -145,15 +90,15 @@ def main() -> int:
     finally:
         if not wants_traceback:
             del os.environ["HYDRA_FULL_ERROR"]
-        while _watches:
-            _watches.pop().stop()
-        failed = _report(errors, stopped, raised)
+        launches.stop_watching()
+        failed = launches.report(errors, stopped, raised)
+        WatchLaunch.launches = None
     return 1 if failed else 0
 
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="config")
 def _hydra_job(config: DictConfig) -> None:
-    if os.getpid() != _driver:
+    if WatchLaunch.launches is None or WatchLaunch.launches.driver != os.getpid():
         end_with_parent()
     console = terminal()
     context = HydraConfig.get()
@@ -164,7 +109,7 @@ def _hydra_job(config: DictConfig) -> None:
     write_json(folder / OUTCOME, outcome)  # a job that is killed leaves this behind
 
     def kept(result: dict[str, Any]) -> None:
-        """Say so at once: whatever ends this process later, the record is there."""
+        """Write the outcome at once, for the record is in place however this process ends."""
         outcome.update(result)
         write_json(folder / OUTCOME, outcome)
 
@@ -203,64 +148,3 @@ def one_line(error: BaseException) -> str:
         detail = one_line(cause)
         text = text if detail in text else f"{text} {detail}"
     return text or type(error).__name__
-
-
-def _report(errors: Console, stopped: bool, raised: bool) -> bool:
-    """Say what the jobs found, or would cost, and which of them failed or never began; return whether any did.
-
-    The launcher has ended, so a job that has not said how it ended was killed, even if its process is still going
-    down; but after Ctrl-C (`stopped`) a cluster may run it still. What the launcher `raised` was printed already.
-    """
-    launches = list(_launches)
-    paths = [path for launch in launches for path in launch.outcomes()]
-    outcomes = [read_json(path) | {"folder": str(path.parent)} for path in paths]
-    _launches.clear()
-    planned = {o["run_id"]: o for o in outcomes if o.get("status") == "planned"}
-    if len(planned) > 1:
-        seconds, disk = (sum(o[key] for o in planned.values()) for key in ("seconds", "disk_bytes"))
-        memory = max(o["memory_bytes"] for o in planned.values())
-        terminal().print(
-            f"{len(planned)} jobs: about {seconds:.0f} s one after the other, memory {memory / 1e9:.1f} GB, "
-            f"disk {disk / 1e6:.1f} MB"
-        )
-    done = [o for o in outcomes if o.get("status") in ("measured", "found")]
-    if len(done) > 1:
-        console = terminal()
-        if facts := [o["findings"] for o in done if o.get("findings")]:
-            console.print(summary.sweep_table(facts))
-        measured = sum(o["status"] == "measured" for o in done)
-        console.print(f"{measured} jobs measured, {len(done) - measured} found measured; now: python -m analysis")
-    failed = [o for o in outcomes if o.get("status", "started") in ("started", "failed")]
-    for outcome in failed:
-        ended = "is still running" if stopped and _runs(outcome) else "ended without a word: killed, or out of memory"
-        errors.print(f"error: {outcome.get('error') or f'{_name(outcome)} {ended}'}")
-    jobs = max(sum(launch.jobs() for launch in launches), len(outcomes))
-    never_began = jobs - len(outcomes)
-    folders = [launch.folder for launch in launches]
-    if failed and any(Path(o["folder"]) not in folders for o in failed):  # a sweep's jobs lie one level deeper
-        others = f", {never_began} never began" if never_began else ""
-        errors.print(
-            f"{len(failed)} of {jobs} jobs failed (each in its folder){others}; the same command repeats just them, or "
-            "one by one:"
-        )
-        for outcome in failed:
-            errors.print(f"  {outcome.get('command', 'python run.py ...')}  # {outcome['folder']}")
-    elif never_began and not stopped and not raised:
-        errors.print(f"error: {never_began} of {jobs} jobs never began; repeat the same command")
-    return bool(failed or never_began)
-
-
-def _job_number(path: Path) -> tuple[int, str]:
-    name = path.parent.name
-    return (int(name) if name.isdigit() else 0, str(path))
-
-
-def _name(outcome: dict[str, Any]) -> str:
-    return f"the job in {outcome['folder']}"
-
-
-def _runs(outcome: dict[str, Any]) -> bool:
-    """Say whether a job that has not ended still runs, as far as this machine can know."""
-    pid = outcome.get("pid")
-    here = outcome.get("node") == platform.node()
-    return outcome.get("status") == "started" and here and pid != os.getpid() and lives(int(pid or 0))

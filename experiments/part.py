@@ -16,7 +16,7 @@ class Part(Protocol):
 
 
 def fields_of(part: Any) -> dict[str, Any]:
-    """Return the fields of a part with its class and version, which its name does not stand for: a user may set it."""
+    """Return the fields of a part with its class and version, for its name may be set by a user."""
     return class_of(part) | asdict(part)
 
 

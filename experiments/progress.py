@@ -31,8 +31,8 @@ _interrupted = False
 def interruptible() -> Iterator[None]:
     """Let Ctrl-C end the jobs wherever it falls.
 
-    Python drops a KeyboardInterrupt that is raised within a finaliser or a callback of compiled code; it is remembered
-    here and raised again at the job's next group of rows.
+    Python drops a KeyboardInterrupt that is raised within a finaliser or a callback of compiled code; a flag keeps it,
+    and it is raised again at the job's next group of rows.
     """
     global _interrupted
 
@@ -50,7 +50,7 @@ def interruptible() -> Iterator[None]:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a small file in one step: whoever reads it finds the old content or the new."""
+    """Write a small file in one step: a reader sees the old content or the new."""
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(content, indent=2) + "\n")
     put_in_place(partial, path)
@@ -97,7 +97,7 @@ class Watch:
         )
 
     def start(self) -> None:
-        """Begin to show, if anybody can see it."""
+        """Begin to show the lines, at a terminal."""
         if self._live.console.is_terminal:
             self._live.start()
 

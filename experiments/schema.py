@@ -1,7 +1,7 @@
 """The configuration of a job, and the registration of every part's dataclass as its Hydra schema.
 
 A part (a source, selector, window rule, runner or tracker) is a dataclass whose fields are its configuration and whose
-methods do the work. Every one found in the folders below becomes a schema `schema/GROUP/MODULE`, which the yaml of the
+methods do the work. Each one in the packages of PARTS becomes a schema `schema/GROUP/MODULE`, which the yaml of the
 same group names first in its defaults list: an unknown key or a wrong type is then refused when Hydra composes.
 """
 
@@ -89,12 +89,12 @@ def _refuse_odd_numbers(key: str, value: Any) -> None:
         for name, part in value.items():
             _refuse_odd_numbers(f"{key}.{name}" if key else str(name), part)
     elif isinstance(value, list):
-        known = set()
+        seen = set()
         for part in value:
             _refuse_odd_numbers(key, part)
-            if repr(part) in known:
+            if repr(part) in seen:
                 raise UserError(f"{key} has {part} twice: name each once")
-            known.add(repr(part))
+            seen.add(repr(part))
     elif isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{key} has {value}: give a finite number")
     elif isinstance(value, int) and not -(2**63) <= value < 2**63:
@@ -105,10 +105,10 @@ def _refuse_appended_keys(config: DictConfig, prefix: str) -> None:
     """Raise UserError for a key that `+key=value` has added to a node whose dataclass does not have it."""
     part = OmegaConf.get_type(config)
     if part is not None and dataclasses.is_dataclass(part):
-        known = {field.name for field in dataclasses.fields(part)}
-        if unknown := sorted(set(map(str, config)) - known):
+        names = {field.name for field in dataclasses.fields(part)}
+        if unknown := sorted(set(map(str, config)) - names):
             raise UserError(
-                f"{prefix}{unknown[0]} is no key of the configuration: choose from {', '.join(sorted(known))}"
+                f"{prefix}{unknown[0]} is no key of the configuration: choose from {', '.join(sorted(names))}"
             )
     for key in map(str, config):
         if OmegaConf.is_dict(config) and not OmegaConf.is_missing(config, key):

@@ -47,14 +47,14 @@ class Entry:
 def entries(outputs: Path) -> list[Entry]:
     """Return every run and every failed job below `outputs`, finished ones first, then by label."""
     runs = outputs / "runs"
-    found = [_run(folder) for folder in sorted(runs.glob("[!.]*")) if folder.is_dir()]
-    finished = {entry.folder.name for entry in found if entry.state == "finished"}
+    result = [_run(folder) for folder in sorted(runs.glob("[!.]*")) if folder.is_dir()]
+    finished = {entry.folder.name for entry in result if entry.state == "finished"}
     left = abandoned(runs)
     for folder in sorted(runs.glob(f"{PARTIAL}*")):
         state, note = ("stale", "left half written by a job that was killed") if folder in left else ("running", "")
-        found.append(Entry(state, folder, "", _size(folder), None, note))
-    found += failed_jobs(outputs / "jobs", finished)
-    return sorted(found, key=lambda entry: (STATES.index(entry.state), entry.label, str(entry.folder)))
+        result.append(Entry(state, folder, "", _size(folder), None, note))
+    result += failed_jobs(outputs / "jobs", finished)
+    return sorted(result, key=lambda entry: (STATES.index(entry.state), entry.label, str(entry.folder)))
 
 
 def _run(folder: Path) -> Entry:
@@ -96,7 +96,7 @@ def _table(listed: list[Entry]) -> Table:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """List the runs; remove failed or stale ones if asked."""
+    """List the runs; remove failed or stale ones on request."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments.status",
         description="List the runs below outputs/: finished, running, failed (no record) and stale (damaged, of a "
@@ -107,19 +107,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--remove", choices=("failed", "stale"), help="delete these: records of stale runs, job folders of failed jobs"
     )
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     console = terminal(width=None if sys.stdout.isatty() else PAGE)
-    if not asked.outputs.is_dir():
-        print(f"error: --outputs {asked.outputs}: there is no such directory", file=sys.stderr)
+    if not options.outputs.is_dir():
+        print(f"error: --outputs {options.outputs}: there is no such directory", file=sys.stderr)
         return 1
-    listed = entries(asked.outputs)
-    if asked.remove:
-        going = [entry for entry in listed if entry.state == asked.remove]
-        for entry in going:
+    listed = entries(options.outputs)
+    if options.remove:
+        removed = [entry for entry in listed if entry.state == options.remove]
+        for entry in removed:
             shutil.rmtree(entry.folder, ignore_errors=True)
-        console.print(f"{len(going)} {asked.remove} removed, {sum(entry.size for entry in going) / 1e6:.1f} MB")
-        listed = [entry for entry in listed if entry not in going]
-    shown = [entry for entry in listed if asked.only in (None, entry.state)]
+        console.print(f"{len(removed)} {options.remove} removed, {sum(entry.size for entry in removed) / 1e6:.1f} MB")
+        listed = [entry for entry in listed if entry not in removed]
+    shown = [entry for entry in listed if options.only in (None, entry.state)]
     console.print(_table(shown))
     counts = {state: sum(entry.state == state for entry in listed) for state in STATES}
     total = sum(entry.size for entry in listed) / 1e6

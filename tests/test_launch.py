@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import launch
 from experiments.launch import main
+from experiments.launches import Launch, Launches
 from experiments.progress import OUTCOME, write_json
 from experiments.records.folder import finished
 from experiments.terminal import terminal
@@ -193,13 +193,14 @@ def test_running_out_of_memory_names_the_remedy(command, monkeypatch):
 
 
 def test_a_job_that_ended_without_a_word_is_a_failure(tmp_path, capsys):
-    launch._launches.append(launch.Launch(tmp_path, f"*/{OUTCOME}", lambda: 4))
+    launches = Launches()
+    launches.add(Launch(tmp_path, f"*/{OUTCOME}", lambda: 4))
     dead = {"status": "started", "command": "python run.py seed=1", "pid": 999999999, "node": platform.node()}
     for name in "01":
         (tmp_path / name).mkdir()
     write_json(tmp_path / "0" / OUTCOME, dead)
     write_json(tmp_path / "1" / OUTCOME, {"status": "measured", "command": "python run.py seed=2", "run_id": "a"})
-    assert launch._report(terminal(stderr=True), stopped=False, raised=False)
+    assert launches.report(terminal(stderr=True), stopped=False, raised=False)
     err = capsys.readouterr().err
     assert "killed, or out of memory" in err
     assert "1 of 4 jobs failed" in err

@@ -109,7 +109,7 @@ def _convert(checkpoint: Checkpoint, folder: Path) -> None:
     transformers = transformers_quietly()
     header = _Header(checkpoint)
     with reading(checkpoint, "the GGUF file"), contextlib.redirect_stderr(io.StringIO()):  # a progress bar
-        model, told = transformers.AutoModelForCausalLM.from_pretrained(
+        model, report = transformers.AutoModelForCausalLM.from_pretrained(
             checkpoint.folder,
             gguf_file=checkpoint.gguf,
             dtype=torch.float32,
@@ -119,7 +119,7 @@ def _convert(checkpoint: Checkpoint, folder: Path) -> None:
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             checkpoint.folder, gguf_file=checkpoint.gguf, trust_remote_code=False
         )
-    check_loaded(checkpoint, model, told)
+    check_loaded(checkpoint, model, report)
     header.check_attention(model.config)
     header.apply_rope(model.config)
     # The weights are plain float32 now; what says otherwise would make the copy load as a quantised model.

@@ -24,7 +24,7 @@ def transformers_quietly() -> ModuleType:
 
 @contextlib.contextmanager
 def reading(checkpoint: Checkpoint, what: str) -> Iterator[None]:
-    """Turn whatever transformers raises while it reads a part of a checkpoint into a UserError.
+    """Turn any exception of transformers, while it reads a part of a checkpoint, into a UserError.
 
     A damaged or unknown file fails in many ways inside transformers and the libraries below it.
     """

@@ -178,7 +178,7 @@ def encode(checkpoint: Checkpoint, text: str) -> list[int]:
     Raises
     ------
     UserError
-        If the tokenizer merges the piece with what stands before it, whatever that is.
+        If the tokenizer merges the piece with the text before it.
     """
     tokenizer = load_tokenizer(checkpoint)
 

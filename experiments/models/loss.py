@@ -66,7 +66,7 @@ def logits_of_states(model: Any, state_NW: Tensor, token_N: Tensor) -> Tensor:
 
     They are made by the model's own forward pass, with its transform, scale and soft cap.
     """
-    with _given(model, state_NW), torch.inference_mode():
+    with _with_states(model, state_NW), torch.inference_mode():
         return model(input_ids=token_N[None], use_cache=False).logits[0].float()
 
 
@@ -87,8 +87,8 @@ def check_head(model: Any, token_N: Tensor) -> None:
 
 
 @contextmanager
-def _given(model: Any, state_NW: Tensor) -> Iterator[None]:
-    """Let the model's body return these hidden states, whatever it is asked; some heads ask its decoder themselves."""
+def _with_states(model: Any, state_NW: Tensor) -> Iterator[None]:
+    """Let the model's body, and its decoder, which some heads call themselves, return these hidden states."""
     # some models call their output layer a decoder
     parts = {body(model), model.get_decoder()} - {model, model.get_output_embeddings()}
     if not parts:

@@ -25,12 +25,12 @@ def check_config(label: str, config: Any) -> None:
     """Raise UserError unless a configuration says what every softmax transformer's says."""
     for name in NEEDED:
         try:
-            known = getattr(config, name)
+            value = getattr(config, name)
         except AttributeError:
-            known = None
+            value = None
         except RuntimeError:  # a value per layer
-            known = 1
-        if not known:
+            value = 1
+        if not value:
             raise UserError(
                 f"{label}: its config.json, of type {config.model_type}, gives no {name}; only transformers with "
                 "softmax attention over tokens are measured"
@@ -51,16 +51,15 @@ def parameters(config: Any) -> int:
 def longest_context(config: Any) -> int | None:
     """Return the most tokens that a model reads, None if its configuration names no limit.
 
-    Where positions are counted from the place after the padding's (RoBERTa), the table holds fewer tokens than it has
-    places.
+    RoBERTa counts positions from the index after the padding's, so that its table is longer than its longest context.
     """
     limits = [getattr(config, "max_position_embeddings", None)]
     for name, module in skeleton(config).named_modules():
         table = name.endswith("position_embeddings") and isinstance(module, nn.Embedding)
         if table and module.padding_idx is not None:
             limits.append(module.num_embeddings - module.padding_idx - 1)
-    known = [int(limit) for limit in limits if limit and limit > 0]
-    return min(known) if known else None
+    named = [int(limit) for limit in limits if limit and limit > 0]
+    return min(named) if named else None
 
 
 def heads_of_layers(config: Any) -> list[int]:
@@ -79,7 +78,7 @@ def keys_seen(config: Any, n_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return how many of n keys rows see in each kind of layer [kinds, N], and the heads of all its layers [kinds].
 
     A sliding window or a chunk hides the rest. Where no kinds of layers are named, a window counts if the model's type
-    has one: a window that merely stands in a config.json is not read. `visible.check_seen` compares this with the masks
+    has one; others ignore such a key of a config.json. `visible.check_seen` compares this with the masks
     of the loaded model.
     """
     kinds = getattr(config, "layer_types", None)
@@ -120,10 +119,10 @@ class _Key:
 def _skeleton(key: _Key) -> nn.Module:
     transformers = transformers_quietly()
     config = copy.deepcopy(key.config)
-    known = type(config) in transformers.MODEL_MAPPING
+    has_body = type(config) in transformers.MODEL_MAPPING
     try:
         with torch.device("meta"):
-            auto = transformers.AutoModel if known else transformers.AutoModelForCausalLM
+            auto = transformers.AutoModel if has_body else transformers.AutoModelForCausalLM
             return auto.from_config(config, trust_remote_code=True)  # code that the user did not trust was not read
     except Exception as error:  # a configuration fails in as many ways as there are models
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]

@@ -28,13 +28,13 @@ ROOT = Path(__file__).resolve().parents[2]
 @lru_cache(maxsize=1)
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that touch the numbers."""
-    found = {"python": platform.python_version()}
+    result = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            result[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return result
 
 
 @lru_cache(maxsize=1)

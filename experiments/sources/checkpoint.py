@@ -35,7 +35,7 @@ PLAIN, NO_SINK, TRUNCATED = VARIANTS = ("plain", "no_sink", "truncated_context")
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 TRIAL_TOKENS = 12
 CHARACTERS_PER_TOKEN = 8  # read at first; twice as many until they are enough
-CUT = 64  # tokens at the end of a text that is cut off there, which more of it may change
+CUT = 64  # tokens at the end of a text that is cut off there, whose tokens change if the text goes on
 FLOPS_PER_SECOND = 8e10  # of a forward pass on two cores; only an estimate's scale
 
 
@@ -98,7 +98,7 @@ class Checkpoint:
         return {"model": self.located.sha256(), "text": text_hash(self.text)}
 
     def layers_and_heads(self) -> tuple[list[int], list[int]]:
-        """Return the chosen layers, and the heads that at least one of them has, all by default."""
+        """Return the selected layers, and the heads that at least one of them has, all by default."""
         heads_of = self._heads_of_layers(self._checked_config())
         return list(heads_of), sorted(set().union(*heads_of.values()))
 
@@ -138,7 +138,7 @@ class Checkpoint:
         matrices: MatrixRequest,
         record: Callable[[Rows], None],
     ) -> None:
-        """Push the rows of every chosen layer, head and length while the model reads each sample."""
+        """Push the rows of every selected layer, head and length while the model reads each sample."""
         from experiments.models.load import load_model
         from experiments.models.positions import by_regime
         from experiments.models.probe import check_watchable, forward, watch
@@ -160,13 +160,12 @@ class Checkpoint:
         def look(sample: int, lengths: list[int], variants: list[str], attention: Attention) -> None:
             if attention.layer not in layers:
                 return
-            here = range(len(attention.query_HND))
-            heads = [head for head in here if self.heads is None or head in self.heads]
+            heads = [head for head in range(len(attention.query_HND)) if self.heads is None or head in self.heads]
             measured_heads.update(heads)
             for head in heads:
                 for length in lengths:
-                    choose = causal_positions if causal else _spread_positions
-                    position_R = choose(length, self.rows).to(device)
+                    positions = causal_positions if causal else _spread_positions
+                    position_R = positions(length, self.rows).to(device)
                     rows = _rows_of(attention, head, sample, length, position_R, causal)
                     for variant in variants:
                         measure(_without_first_key(rows) if variant == NO_SINK else replace(rows, variant=variant))
@@ -182,7 +181,7 @@ class Checkpoint:
             for group in groups:
                 read(sample, token_N[: group[-1]], group, of_full_pass)
             if unknown := sorted(set(self.heads or ()) - measured_heads):
-                raise UserError(f"source.heads has {unknown[0]}, which no chosen layer of {self.located.label} has")
+                raise UserError(f"source.heads has {unknown[0]}, which no selected layer of {self.located.label} has")
             for length in lengths if TRUNCATED in self.variants else []:
                 read(sample, token_N[longest - length :], [length], [TRUNCATED])
 
@@ -242,12 +241,12 @@ class Checkpoint:
         return tokens_SN
 
     def _heads_of_layers(self, config: Any) -> dict[int, list[int]]:
-        """Return the chosen heads of each chosen layer, as far as the configuration tells.
+        """Return the selected heads of each selected layer, as far as the configuration says.
 
         Raises
         ------
         UserError
-            If a chosen layer, or a chosen head of every layer, is not there.
+            If a selected layer, or a selected head of every layer, is missing.
         """
         from experiments.models.shape import heads_of_layers
 
@@ -256,8 +255,8 @@ class Checkpoint:
             if bad := [index for index in requested or () if not 0 <= index < total]:
                 raise UserError(f"source.{name} has {bad[0]}, but {self.located.label} has {name} 0..{total - 1}")
         layers = range(len(counts)) if self.layers is None else sorted(set(self.layers))
-        chosen = {layer: range(counts[layer]) for layer in layers}
-        return {layer: [h for h in heads if self.heads is None or h in self.heads] for layer, heads in chosen.items()}
+        selected = {layer: range(counts[layer]) for layer in layers}
+        return {layer: [h for h in heads if self.heads is None or h in self.heads] for layer, heads in selected.items()}
 
 
 def first_tokens(checkpoint: Located, text: str | None, count: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Checks and choices that every source shares: which lengths, and which rows stand for each of them."""
+"""Checks and choices that every source shares: which lengths, and which rows of each."""
 
 from __future__ import annotations
 
