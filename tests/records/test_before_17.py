@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 
 from analysis.records.load import complete_runs, load, load_task
+from experiments.machine import Machine
+from experiments.records.folder import Record
 from experiments.records.identity import run_id
 from experiments.status import entries
 from experiments.status import main as status
