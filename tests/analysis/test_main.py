@@ -99,7 +99,7 @@ def test_what_figures_show_changes_no_verdict(outputs, capsys, monkeypatch):
     plain, before = settings.figure, (outputs / "tables" / "claims.csv").read_bytes()
     less = {"gaussians": 2, "shows": {"s": [0.3, None]}}
     monkeypatch.setattr(settings, "figure", lambda name: OmegaConf.merge(plain(name), less))
-    assert run(outputs, "--force") == 0
+    assert run(outputs) == 0
     assert "failed" not in statuses(capsys.readouterr().out).values()
     assert (outputs / "tables" / "claims.csv").read_bytes() == before
     verdicts = pd.read_csv(outputs / "tables" / "claims.csv")
