@@ -12,7 +12,7 @@ PAPER := quick heads extrapolation collapse sufficiency log_window phase adaptiv
 WITHIN := language retrieval prefill
 BUDGET := outputs/budgets/smollm2.json
 
-.PHONY: run paper quotes test test-all examples soak check bench format clean clean-outputs
+.PHONY: run paper figures quotes test test-all examples soak check bench format clean clean-outputs
 
 run: $(VENV)/.installed
 	$(BIN)/python run.py experiment=quick
@@ -23,6 +23,10 @@ paper: $(VENV)/.installed $(VENV)/.models
 	$(BIN)/python -m analysis.budget --model SmolLM2 --tolerance dropped_mass=0.05 --name smollm2
 	for name in $(WITHIN); do $(BIN)/python run.py experiment=$$name windows.file=$(BUDGET) || exit 1; done
 	$(BIN)/python -m analysis
+
+# Every figure of the paper into outputs/published, from the tables in docs/tables: nothing is measured.
+figures: $(VENV)/.installed
+	$(BIN)/python -m analysis.published
 
 # What README and docs quote, from the tables of make paper.
 quotes: $(VENV)/.installed

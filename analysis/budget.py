@@ -26,12 +26,14 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from scipy import stats
-from scipy.optimize import brentq
 
-from analysis import bootstrap, save, settings
-from analysis.growth import alike, distinct
-from analysis.load import complete_runs, fullest_design, load_runs
+from analysis import save, settings
+from analysis.records.load import complete_runs, fullest_design, load_runs
+from analysis.statistics import bootstrap
+from analysis.statistics.equal_cost import scale_for
+from analysis.statistics.growth import alike, distinct
+from analysis.statistics.intervals import student
+from analysis.statistics.line import fit_line
 from experiments.errors import UserError
 from experiments.windows.head_laws import FORMAT, read_budget
 
@@ -46,13 +48,13 @@ HOLDS = 0.8  # share of heads whose measurement at the longest length must lie w
 class Needs:
     """The smallest windows of a model's rows at one tolerance.
 
-    `k` (heads, lengths, samples, rows) smallest windows, `n` (heads, lengths, rows) keys visible, `places` (layer,
+    `k` (heads, lengths, samples, rows) smallest windows, `n` (heads, lengths, rows) keys visible, `head_keys` (layer,
     head) of each head, `lengths` nominal, `samples` numbers of the text samples.
     """
 
     k: Array
     n: Array
-    places: list[tuple[int, int]]
+    head_keys: list[tuple[int, int]]
     lengths: list[int]
     samples: list[int]
 
@@ -93,9 +95,9 @@ class Design:
         used = np.where(grows[:, None], different, seen == seen.max(-1, keepdims=True))
         return cls(needs.x[:, :-1], used, grows)
 
-    def of_curves(self, chosen: NDArray[np.bool_]) -> Design:
+    def of_curves(self, selected: NDArray[np.bool_]) -> Design:
         """Return the design of some of the curves."""
-        return Design(self.x[chosen], self.used[chosen], self.grows[chosen])
+        return Design(self.x[selected], self.used[selected], self.grows[selected])
 
     def mean(self, values: Array) -> Array:
         """Mean over the points of values (..., curves, lengths)."""
@@ -124,7 +126,7 @@ class Laws:
         x = np.log(n)
         y = self.level + self.slope * x
         drawn = (self.levels + self.slopes * x).std(0) * np.sqrt(self.units / max(self.units - 1, 1))
-        reach = stats.t.isf((1 - confidence) / 2, self.freedom) * np.hypot(drawn, self.scatter)
+        reach = student(self.freedom, confidence) * np.hypot(drawn, self.scatter)
         return y, y - reach, y + reach
 
 
@@ -141,18 +143,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--extrapolate", action="store_true", help="hold beyond what the held-out length supports")
     parser.add_argument("--name", help="of the file, by default the model's")
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), metavar="DIR", help="where runs/ lies")
-    asked = parser.parse_args(arguments)
+    requested = parser.parse_args(arguments)
     try:
         content = budget(
-            asked.outputs,
-            asked.model,
-            _tolerance(asked.tolerance),
-            asked.coverage,
-            asked.cost,
-            asked.lengths,
-            asked.extrapolate,
+            requested.outputs,
+            requested.model,
+            _tolerance(requested.tolerance),
+            requested.coverage,
+            requested.cost,
+            requested.lengths,
+            requested.extrapolate,
         )
-        path = _path(asked.outputs / "budgets", asked.name, content)
+        path = _path(requested.outputs / "budgets", requested.name, content)
         save.write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -162,21 +164,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     console = Console(soft_wrap=True, highlight=False, markup=False)
     console.print(_promise_table(content))
-    if asked.lengths:
-        console.print(_keys_table(content, sorted(set(asked.lengths))))
+    if requested.lengths:
+        console.print(_keys_table(content, sorted(set(requested.lengths))))
     console.print(f"wrote {path}; the model within it:")
-    console.print(_next_command(asked.outputs, content, path))
+    console.print(_next_command(requested.outputs, content, path))
     return 0
 
 
-def _tolerance(told: str) -> float:
-    name, _, text = told.partition("=")
+def _tolerance(text: str) -> float:
+    name, _, number = text.partition("=")
     try:
-        value = float(text)
+        value = float(number)
     except ValueError:
         value = math.nan
     if name != "dropped_mass" or not 0 < value < 1:
-        raise UserError(f"--tolerance {told}: give dropped_mass=VALUE, such as dropped_mass=0.05")
+        raise UserError(f"--tolerance {text}: give dropped_mass=VALUE, such as dropped_mass=0.05")
     return value
 
 
@@ -213,7 +215,7 @@ def budget(
     eta: float,
     coverage: float,
     cost: float | None,
-    asked: Sequence[int],
+    lengths: Sequence[int],
     extrapolate: bool,
 ) -> dict[str, Any]:
     """Fit every head's law and return the content of a budget file.
@@ -225,7 +227,7 @@ def budget(
     eta : dropped mass allowed; one of those recorded.
     coverage : share of a head's rows that are to stay within it.
     cost : mean number of keys, over heads and contexts of 1 to N keys, that all windows are scaled to; None for none.
-    asked : lengths to give k for, besides those measured.
+    lengths : context lengths to give k for, besides those measured.
     extrapolate : write a budget that holds at all lengths asked for, supported or not.
 
     Raises
@@ -235,7 +237,7 @@ def budget(
     """
     if not 0 < coverage < 1:
         raise UserError(f"--coverage {coverage}: give a share between 0 and 1")
-    if bad := [length for length in asked if not 1 <= length <= FURTHEST]:
+    if bad := [length for length in lengths if not 1 <= length <= FURTHEST]:
         raise UserError(f"--lengths {str(bad[0])[:30]}: give numbers of keys from 1 to {FURTHEST:,}")
     how = settings.fits(settings.analysis())
     runs = complete_runs(outputs)
@@ -263,7 +265,7 @@ def budget(
     right = (needed >= low) & (needed <= high)
     foretold = float(right[tested if tested.any() else slice(None)].mean())
     reach = longest**2 // fitted if foretold >= HOLDS else longest
-    beyond = [length for length in asked if length > reach]
+    beyond = [length for length in lengths if length > reach]
     if beyond and not extrapolate:
         raise UserError(
             f"--lengths {max(beyond)}: the laws fitted up to {fitted} keys were tested at {longest}, where they "
@@ -276,8 +278,8 @@ def budget(
         shape = np.exp(laws.level[:, None] + laws.slope[:, None] * np.log(n))
         if not 1 < cost < n.mean():
             raise UserError(f"--cost {cost:g}: give a mean number of keys between 1 and {n.mean():.0f}")
-        factor = float(np.exp(brentq(lambda f: np.clip(np.exp(f) * shape, 1, n).mean() - cost, -40, 40)))
-    keys = _keys(laws, needs.sees, factor, sorted({*needs.lengths, FAR * fitted, *asked}), reach, how.confidence)
+        factor = scale_for(shape.ravel(), n.ravel(), np.full(n.size, 1 / n.size), cost)
+    keys = _keys(laws, needs.sees, factor, sorted({*needs.lengths, FAR * fitted, *lengths}), reach, how.confidence)
     return {
         "format": FORMAT,
         "label": str(rows["label"].iloc[0]),
@@ -291,13 +293,13 @@ def budget(
         "confidence": how.confidence,
         "fitted": {"samples": needs.samples[fit], "lengths": needs.lengths[:-1]},
         "held_out": {"samples": needs.samples[test], "length": longest, "foretold": foretold},
-        "supported_length": max([reach, *asked]) if extrapolate else reach,
+        "supported_length": max([reach, *lengths]) if extrapolate else reach,
         "extrapolated": bool(beyond),
         "promise": _promise(needs, test, laws, factor, coverage),
         "pooled": _line(shared, 0, needs.sees[typical].max(), factor, how.confidence),
         "heads": [
             {"layer": layer, "head": head, **_line(laws, h, needs.sees[h], factor, how.confidence), "keys": keys[h]}
-            for h, (layer, head) in enumerate(needs.places)
+            for h, (layer, head) in enumerate(needs.head_keys)
         ],
     }
 
@@ -305,33 +307,33 @@ def budget(
 def _rows_of(rows: pd.DataFrame, model: str) -> pd.DataFrame:
     real = rows[(rows["kind"] == "real") & (rows["variant"] == "plain") & (rows["role"] == "main")]
     labels = sorted(set(real["label"].astype(str)))
-    found = [label for label in labels if label == model] or [
+    matching = [label for label in labels if label == model] or [
         label for label in labels if model.lower() in label.lower()
     ]
-    if len(found) != 1:
+    if len(matching) != 1:
         raise UserError(
-            f"--model {model}: {'no' if not found else 'more than one'} measured model is called so; "
+            f"--model {model}: {'no' if not matching else 'more than one'} measured model is called so; "
             f"measured are: {', '.join(labels) or 'none'}"
         )
-    return fullest_design(real[real["label"] == found[0]])
+    return fullest_design(real[real["label"] == matching[0]])
 
 
 def _needs(rows: pd.DataFrame, eta: float) -> Needs:
     column = f"k_min_{eta:g}"
     if column not in rows:
-        known = ", ".join(name.removeprefix("k_min_") for name in map(str, rows) if name.startswith("k_min_"))
-        raise UserError(f"--tolerance dropped_mass={eta:g}: recorded are {known}")
+        recorded = ", ".join(name.removeprefix("k_min_") for name in map(str, rows) if name.startswith("k_min_"))
+        raise UserError(f"--tolerance dropped_mass={eta:g}: recorded are {recorded}")
     rows = rows[rows["seed"] == rows["seed"].min()].sort_values(["layer", "head", "length", "sample", "position"])
-    places = sorted(set(zip(rows["layer"].tolist(), rows["head"].tolist(), strict=True)))
+    head_keys = sorted(set(zip(rows["layer"].tolist(), rows["head"].tolist(), strict=True)))
     lengths, samples = sorted(rows["length"].unique().tolist()), sorted(rows["sample"].unique().tolist())
-    shape = (len(places), len(lengths), len(samples), -1)
+    shape = (len(head_keys), len(lengths), len(samples), -1)
     try:
         n, k = (rows[name].to_numpy(float).reshape(shape) for name in ("n", column))
     except ValueError as error:
         raise UserError(
             f"{rows['label'].iloc[0]}: its heads have different numbers of rows; measure it again"
         ) from error
-    return Needs(k, n[:, :, 0], places, lengths, samples)
+    return Needs(k, n[:, :, 0], head_keys, lengths, samples)
 
 
 def _quantile(k: Array, coverage: float) -> Array:
@@ -345,13 +347,13 @@ def _fit(k: Array, design: Design, coverage: float, resamples: int, seed: int) -
 
 
 def _fit_typical(
-    needs: Needs, chosen: NDArray[np.bool_], fit: slice, design: Design, coverage: float, resamples: int, seed: int
+    needs: Needs, selected: NDArray[np.bool_], fit: slice, design: Design, coverage: float, resamples: int, seed: int
 ) -> Laws:
     """Fit the mean over some heads of ln k: one curve."""
-    curves = _curves(needs.k[chosen, :-1, fit], coverage, resamples, seed).mean(1, keepdims=True)
-    x = np.log(needs.n[chosen].mean((0, 2)))[None, :-1]
+    curves = _curves(needs.k[selected, :-1, fit], coverage, resamples, seed).mean(1, keepdims=True)
+    x = np.log(needs.n[selected].mean((0, 2)))[None, :-1]
     return _fit_curves(
-        curves, Design(x, design.used[chosen][:1], design.grows[chosen][:1]), needs.k[:, :, fit].shape[2]
+        curves, Design(x, design.used[selected][:1], design.grows[selected][:1]), needs.k[:, :, fit].shape[2]
     )
 
 
@@ -359,14 +361,13 @@ def _curves(k: Array, coverage: float, resamples: int, seed: int) -> Array:
     """Ln of the window that serves the share `coverage` of rows, then its resamples (1 + resamples, heads, lengths)."""
     samples = k.shape[2]
     drawn = np.random.default_rng(seed).integers(samples, size=(min(resamples, 200), samples))
-    return np.stack([np.log(_quantile(k[:, :, chosen], coverage)) for chosen in [np.arange(samples), *drawn]])
+    return np.stack([np.log(_quantile(k[:, :, selected], coverage)) for selected in [np.arange(samples), *drawn]])
 
 
 def _fit_curves(curves: Array, design: Design, samples: int) -> Laws:
     middle = design.mean(design.x)
-    centred = np.where(design.used, design.x - middle[:, None], 0.0)
-    squares = np.where(design.grows, (centred**2).sum(-1), np.inf)  # what does not grow has the slope 0
-    slope = np.clip((curves * centred).sum(-1) / squares, 0.0, 1.0)
+    fitted = fit_line(curves, design.x, np.broadcast_to(design.used, curves.shape))[..., 1]
+    slope = np.clip(np.where(design.grows, fitted, 0.0), 0.0, 1.0)  # what does not grow has the slope 0
     level = design.mean(curves) - slope * middle
     left = np.where(design.used, curves[0] - level[0][:, None] - slope[0][:, None] * design.x, 0.0)
     spare = np.maximum(design.used.sum(-1) - np.where(design.grows, 2, 1), 1)
@@ -398,17 +399,17 @@ def _with_margin(laws: Laws, needs: Needs, fit: slice, design: Design, coverage:
 
 def _line(laws: Laws, h: int, sees: float, factor: float, confidence: float) -> dict[str, float]:
     """Return alpha and C of a curve with their intervals, and the most keys that it sees unless that is the context."""
-    told: dict[str, float] = {}
+    line: dict[str, float] = {}
     for name, value, replicates in (("alpha", laws.level, laws.levels), ("C", laws.slope, laws.slopes)):
         ends = bootstrap.interval(value[h], replicates[:, h], laws.units, confidence)
         points = np.array([value[h], *ends], float)
         points = factor * np.exp(points) if name == "alpha" else np.clip(points, 0.0, 1.0)
-        told |= dict(zip((name, f"{name}_low", f"{name}_high"), map(float, points), strict=True))
+        line |= dict(zip((name, f"{name}_low", f"{name}_high"), map(float, points), strict=True))
     if np.isinf(sees):
-        return told
-    if told["C"] == 0:  # alpha is a number of keys
-        told |= {name: min(value, float(sees)) for name, value in told.items() if name.startswith("alpha")}
-    return told | {"sees": int(sees)}
+        return line
+    if line["C"] == 0:  # alpha is a number of keys
+        line |= {name: min(value, float(sees)) for name, value in line.items() if name.startswith("alpha")}
+    return line | {"sees": int(sees)}
 
 
 def _keys(
@@ -445,18 +446,18 @@ def _next_command(outputs: Path, content: dict[str, Any], path: Path) -> str:
     if source.get("layers") or source.get("heads"):
         return "measure it with all layers and heads first (source.layers=null source.heads=null)"
     group = source["name"] if (settings.CONF / "source" / f"{source['name']}.yaml").exists() else "checkpoint"
-    known: dict[str, Any] = {}
+    defaults: dict[str, Any] = {}
     for name in ("checkpoint", group):
-        known |= yaml.safe_load((settings.CONF / "source" / f"{name}.yaml").read_text(encoding="utf-8"))
+        defaults |= yaml.safe_load((settings.CONF / "source" / f"{name}.yaml").read_text(encoding="utf-8"))
     overrides = {
         f"source.{key}": value
         for key, value in source.items()
-        if key not in OWN_OF_A_RUN and value is not None and value != known.get(key)
+        if key not in OWN_OF_A_RUN and value is not None and value != defaults.get(key)
     }
     overrides |= {"source.lengths": [content["held_out"]["length"]], "source.samples": source["samples"]}
     overrides |= {"windows.file": str(path)}
-    told = [f"{key}={_value(value)}" for key, value in overrides.items()]
-    return shlex.join(["python", "run.py", f"source={group}", "runner=language", "windows=budget", *told])
+    words = [f"{key}={_value(value)}" for key, value in overrides.items()]
+    return shlex.join(["python", "run.py", f"source={group}", "runner=language", "windows=budget", *words])
 
 
 def _value(value: Any) -> str:

@@ -13,6 +13,8 @@ from experiments.errors import UserError
 
 FORMATS = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {"Software": None}}
 
+TEX_LINES = 2000
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -48,7 +50,13 @@ def write_csv(frame: pd.DataFrame, folder: Path, name: str) -> None:
 
 
 def write_tex(frame: pd.DataFrame, folder: Path, name: str) -> None:
-    """Write NAME.tex, a tabular of three significant digits with LaTeX's special characters escaped."""
+    """Write NAME.tex, a tabular of three significant digits with LaTeX's special characters escaped.
+
+    Of a table of more than `TEX_LINES` lines, which no page holds, none is written, and an older one is removed.
+    """
+    if len(frame) > TEX_LINES:
+        (folder / f"{name}.tex").unlink(missing_ok=True)
+        return
     plain = frame.map(lambda value: "--" if pd.isna(value) else f"{value:.3g}" if isinstance(value, float) else value)
     with replacing(folder / f"{name}.tex") as draft:
         draft.write_text(plain.style.hide(axis="index").format(escape="latex").to_latex(), encoding="utf-8")

@@ -1,12 +1,25 @@
-"""Reads the analysis's own configuration: conf/analysis.yaml and one yaml per figure."""
+"""Reads the analysis's own configuration: conf/analysis.yaml, conf/claims.yaml, a yaml per study and per figure."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from analysis.fit import Settings
-
 CONF = Path(__file__).resolve().parents[1] / "conf"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to fit; conf/analysis.yaml says why each value is what it is."""
+
+    etas: tuple[float, ...]
+    seed: int
+    resamples: int
+    confidence: float
+    min_lengths: int
+    at_one: float
+    at_n: float
+    clear_lead: float
 
 
 def analysis() -> DictConfig:
@@ -19,9 +32,24 @@ def claims() -> DictConfig:
     return _read(CONF / "claims.yaml")
 
 
+def study(name: str) -> DictConfig:
+    """Return conf/study/NAME.yaml."""
+    return _read(CONF / "study" / f"{name}.yaml")
+
+
 def figure(name: str) -> DictConfig:
     """Return conf/figure/NAME.yaml."""
     return _read(CONF / "figure" / f"{name}.yaml")
+
+
+def studies() -> list[str]:
+    """Names of all studies, from conf/study, sorted."""
+    return sorted(path.stem for path in (CONF / "study").glob("*.yaml"))
+
+
+def figures() -> list[str]:
+    """Names of all figures, from conf/figure, in the order of reading."""
+    return sorted((path.stem for path in (CONF / "figure").glob("*.yaml")), key=lambda name: figure(name).order)
 
 
 def fits(config: DictConfig) -> Settings:
@@ -34,6 +62,7 @@ def fits(config: DictConfig) -> Settings:
         min_lengths=config.min_lengths,
         at_one=config.censored.at_one,
         at_n=config.censored.at_n,
+        clear_lead=config.clear_lead,
     )
 
 

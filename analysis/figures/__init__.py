@@ -1,47 +1,48 @@
-"""One script per figure. Adding one is a script here and a yaml of the same name in conf/figure/, no more.
+"""One script per figure, and a yaml of the same name in conf/figure/. Figures draw tables: they fit nothing.
 
-A script defines `draw(evidence, config) -> Drawing` and raises `NothingToDraw` where records lack.
+A script defines `draw(tables, config) -> Figure`, of the tables that its yaml `reads`, and raises `NothingToDraw` where
+they hold nothing of what the yaml shows. What several figures share is in `analysis.figures.page`.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
+import matplotlib as mpl
+import matplotlib.style
 import pandas as pd
 from matplotlib.figure import Figure
+from omegaconf import DictConfig
 
-from analysis.matrices import Matrix
+STYLE = Path(__file__).parent / "page" / "paper.mplstyle"
 
 
 class NothingToDraw(Exception):
-    """No record answers what the figure asks; the message says in one line what is missing."""
+    """The tables hold nothing of what the figure shows; the message says in one line what is missing."""
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """What a figure may draw on, already restricted to the records that its yaml names.
+def drawn(name: str, config: DictConfig, read: Callable[[str], pd.DataFrame], save: Callable[[Figure], None]) -> None:
+    """Draw and save a figure of the tables, and of those the lines, that its yaml names.
 
-    `rows` and `windows` as of `analysis.load`, the longest design of each label; `heads` and `pooled` the
-    fits of the labels in `rows`; `matrices` the recorded attention, not yet read; `tables` those of the other
-    runners, by name: `losses`, `retrieval`, `decoding`. What the yaml does not name in `uses` is empty.
+    Parameters
+    ----------
+    name, config : of the figure.
+    read : returns a table by name.
+    save : writes the figure, under the style in which it was drawn.
+
+    Raises
+    ------
+    NothingToDraw : if the tables hold nothing of what the yaml shows.
     """
-
-    rows: pd.DataFrame
-    windows: pd.DataFrame
-    heads: pd.DataFrame
-    pooled: pd.DataFrame
-    matrices: list[Matrix]
-    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A figure, the table of exactly the numbers that it shows, and a short one where the yaml says `summary: true`."""
-
-    figure: Figure
-    table: pd.DataFrame
-    summary: pd.DataFrame | None = None
+    tables = {table: shown_lines(table, read(table), config) for table in config.reads}
+    module = import_module(f"analysis.figures.{name}")
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.style.use(STYLE)
+        save(module.draw(tables, config))
 
 
-def names() -> list[str]:
-    """Names of all figures, from the scripts in this folder, sorted."""
-    return sorted(path.stem for path in Path(__file__).parent.glob("[!_]*.py"))
+def shown_lines(name: str, table: pd.DataFrame, config: DictConfig) -> pd.DataFrame:
+    """Return the lines of a table that a figure reads: those of the condition in its yaml, else all."""
+    condition = config.get("lines", {}).get(name)
+    return table.query(condition) if condition else table

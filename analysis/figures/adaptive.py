@@ -1,15 +1,17 @@
 """Window rules at equal total cost: dropped mass, worst length, cost for the floor's error, and power against fixed."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 from omegaconf import DictConfig
 
-from analysis import families, settings, style
-from analysis.equal_cost import Contest, contest
-from analysis.figures import Drawing, Evidence, NothingToDraw
-from analysis.load import labels_in_order
+from analysis.figures import NothingToDraw
+from analysis.figures.page import families, style
+from analysis.figures.page.shown import sources_shown
 
 MEASURES = {
     "dropped_mass": "mean dropped mass",
@@ -30,23 +32,13 @@ BLACK = (0.0, 0.0, 0.0, 1.0)
 MARKERS = "os^Dv*P"
 
 
-def draw(evidence: Evidence, config: DictConfig) -> Drawing:
+def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
     """Draw one column of panels per source, and below them one panel per mix; see conf/figure/adaptive.yaml."""
-    first, last, count = config.exponents
-    how = Contest(
-        tuple(map(float, config.budgets)),
-        {str(name): float(p) for name, p in config.mixes.items()},
-        tuple(np.linspace(first, last, count)),
-        config.widest,
-        config.most,
-    )
-    table = contest(evidence.windows, how, settings.fits(settings.analysis()))
-    if table.empty:
-        raise NothingToDraw(
-            "no source has a dense grid of windows at two lengths and two samples or more, long enough for a budget of "
-            f"{min(how.budgets):g} keys"
-        )
-    labels = [label for label in labels_in_order(evidence.windows) if (table["label"] == label).any()]
+    table, sources = tables["adaptive"], sources_shown(tables["adaptive_sources"], config)
+    if sources.empty:
+        raise NothingToDraw("no source that the figure shows was compared at equal cost")
+    labels, mixes = sources["label"].tolist(), table["mix"].unique().tolist()
+    table = table[table["label"].isin(labels)]
     figure, axes = style.panels(
         len(MEASURES) + 1, len(labels), config.height, left=0.66, right=0.04, gap=0.08, edge=0.72
     )
@@ -62,18 +54,17 @@ def draw(evidence: Evidence, config: DictConfig) -> Drawing:
     shades = _shades()
     families.legend(axes[0, -1], {name: (shades[rule], dash, marker) for rule, (name, dash, marker) in RULES.items()})
     against = table[table["rule"] == "power"]
-    for panel, mix in zip(_bottom(axes, len(how.mixes)), how.mixes, strict=True):
-        ends = _versus_fixed(panel, against[against["mix"] == mix], labels, evidence.windows)
+    for panel, mix in zip(_bottom(axes, len(mixes)), mixes, strict=True):
+        ends = _versus_fixed(panel, against[against["mix"] == mix], labels, sources)
         if against["ratio_fixed"].notna().any():
             panel.set_ylim(0.95 * against["ratio_fixed"].min(), 1.05 * against["ratio_fixed"].max())
         _plain(panel, (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1, 1.2))
         style.label_ends(panel, ends, 5.5)
         panel.set_title(f"lengths {mix}")
-        panel.set_ylabel("dropped mass,\npower / fixed" if mix == next(iter(how.mixes)) else "")
-        panel.tick_params(labelleft=mix == next(iter(how.mixes)))
-    used = evidence.windows[evidence.windows["label"].isin(labels)]
-    style.footer(figure, style.counts(used))
-    return Drawing(figure, table)
+        panel.set_ylabel("dropped mass,\npower / fixed" if mix == mixes[0] else "")
+        panel.tick_params(labelleft=mix == mixes[0])
+    style.footer(figure, style.counts(sources))
+    return figure
 
 
 def _bottom(axes: np.ndarray, count: int) -> list[Axes]:
@@ -123,9 +114,9 @@ def _shades() -> dict[str, style.Colour]:
 
 
 def _versus_fixed(
-    axes: Axes, table: pd.DataFrame, labels: list[str], windows: pd.DataFrame
+    axes: Axes, table: pd.DataFrame, labels: list[str], sources: pd.DataFrame
 ) -> list[tuple[float, str, style.Colour]]:
-    real = set(windows.loc[windows["kind"] == "real", "label"])
+    real = set(sources.loc[sources["kind"] == "real", "label"])
     axes.axhline(1, color="black", lw=0.6)
     axes.set_yscale("log")
     _budget_axis(axes, table["budget"])

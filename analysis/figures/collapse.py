@@ -1,39 +1,35 @@
 """Effective entries of a row against context length, at fixed and at growing logit scale and in real models."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
-from analysis import closed_forms, settings, style
-from analysis.aggregate import with_spread
-from analysis.decay import WINDOW, decay_rates
-from analysis.figures import Drawing, Evidence, NothingToDraw
-from analysis.load import labels_in_order
+from analysis.figures import NothingToDraw
+from analysis.figures.page import style
+from analysis.figures.page.shown import sources_shown
+from analysis.statistics import closed_forms
 
 MARKERS = "os^Dv*P"
 REGIMES = ("fixed sigma", "sigma = s sqrt(ln n)", "real model")
 TITLES = (r"$\sigma$ fixed", r"$\sigma = s\sqrt{\ln n}$", "real model, median head")
 
 
-def draw(evidence: Evidence, config: DictConfig) -> Drawing:
+def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
     """Draw one column of panels per regime, one row per count; see conf/figure/collapse.yaml."""
-    if evidence.rows.empty:
-        raise NothingToDraw("no rows were measured")
-    rows = evidence.rows.assign(exp_entropy=np.exp(evidence.rows["entropy"]))
-    real, fixed = rows["kind"] == "real", rows["sigma"].notna()
-    rows["regime"] = np.where(real, REGIMES[2], np.where(fixed, REGIMES[0], REGIMES[1]))
-    by = ["regime", "length"]
-    table = pd.concat([with_spread(rows, m, by, config.confidence) for m in config.measures], ignore_index=True)
-    about = rows.drop_duplicates("label").set_index("label")[["regime", "s", "sigma"]]
+    table, sources = tables["collapse"], sources_shown(tables["collapse_sources"], config)
+    if sources.empty:
+        raise NothingToDraw("no rows of the sources that the figure shows were measured")
+    about = sources.set_index("label")[["s", "sigma"]]
+    about["regime"] = table.drop_duplicates("label").set_index("label")["regime"]
     shown = [i for i, regime in enumerate(REGIMES) if (about["regime"] == regime).any()]
     figure, axes = style.panels(
         len(config.measures), len(shown), config.height, right=0.62, gap=0.1, block=len(config.measures)
     )
-    labels = {
-        i: style.spread_over([x for x in labels_in_order(rows) if about.loc[x, "regime"] == REGIMES[i]], config.curves)
-        for i in shown
-    }
+    labels = {i: style.spread_over(about.index[about["regime"] == REGIMES[i]].tolist(), config.curves) for i in shown}
     for line, (measure, names) in zip(axes, config.measures.items(), strict=True):
         for panel, i in zip(line, shown, strict=True):
             at = (table["measure"] == measure) & table["label"].isin(labels[i])
@@ -42,16 +38,9 @@ def draw(evidence: Evidence, config: DictConfig) -> Drawing:
             panel.set_ylabel(names.name if i == shown[0] else "")
             panel.tick_params(labelleft=i == shown[0])
             panel.set_xlabel("context length n (keys)" if measure == list(config.measures)[-1] else "")
-    rows = rows[rows["label"].isin([label for chosen in labels.values() for label in chosen])]
-    style.footer(figure, style.counts(rows))
-    return Drawing(figure, table[table["label"].isin(rows["label"])], _growth(rows, list(config.measures)))
-
-
-def _growth(rows: pd.DataFrame, measures: list[str]) -> pd.DataFrame:
-    """Slopes d ln measure / d ln n with intervals; a row is here a window of its own."""
-    lines = rows.assign(rule="", parameter=0.0, scale=1.0, k=0)
-    table = decay_rates(lines, measures, settings.fits(settings.analysis()))
-    return table.drop(columns=WINDOW, errors="ignore")
+    drawn = {label for part in labels.values() for label in part}
+    style.footer(figure, style.counts(sources[sources["label"].isin(drawn)]))
+    return figure
 
 
 def _panel(axes: Axes, table: pd.DataFrame, about: pd.DataFrame, measure: str, limits: list[float]) -> None:

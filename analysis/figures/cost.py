@@ -1,34 +1,25 @@
 """Seconds and bytes of a decode step's attention over context length: dense, and over the kept keys alone."""
 
+from collections.abc import Mapping
+
+import pandas as pd
+from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from omegaconf import DictConfig
 
-from analysis import families, style, tasks
-from analysis.choices import ORACLE
-from analysis.figures import Drawing, Evidence, NothingToDraw
+from analysis.figures import NothingToDraw
+from analysis.figures.page import families, style
+from analysis.figures.page.shown import nearest_windows
 
 
-def draw(evidence: Evidence, config: DictConfig) -> Drawing:
+def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
     """Draw milliseconds of attending, milliseconds with the oracle's selection, and megabytes read."""
-    steps = evidence.tables["decoding"]
-    if steps.empty:
+    table, sources = tables["cost"], tables["cost_sources"]
+    if sources.empty:
         raise NothingToDraw("no decode steps: python run.py experiment=cost")
-    if "selector" in steps:  # the other selectors' steps belong to the figure of that name
-        steps = steps[steps["selector"].astype(str) == ORACLE]
-    steps = tasks.fullest_runs(steps).astype({"rule": str, "label": str})
-    steps = steps[steps["run"] == steps["run"].astype(str).value_counts().index[0]]
-    steps = steps.assign(family=tasks.families(steps))
-    window = ["label", "phase", "family", "rule", "parameter", "scale"]
-    table = (
-        steps.groupby([*window, "length"], sort=False)
-        .mean(numeric_only=True)
-        .reset_index()
-        .drop(columns=["sample", "seed"], errors="ignore")
-    )
-    table["oracle_seconds"] = table["select_seconds"] + table["attend_seconds"]
-    sizes = table.groupby(window)["k"].mean().reset_index()
-    near = sizes.iloc[(sizes["k"] - config.budget).abs().argsort()].drop_duplicates("family")[window]
-    shown = table.merge(near, on=window)
+    facts = sources.iloc[0]  # the label of most lines
+    table = table[table["label"] == facts["label"]]
+    shown = table.merge(nearest_windows(table, "k", config.budget))
     looks = families.looks(shown["family"].unique())
     dense = table.groupby("length")[["dense_seconds", "bytes_dense", "bytes_selected"]].mean()
     figure, axes = style.panels(1, 3, config.height, left=0.5, gap=0.42, right=0.02, edge=0.9)
@@ -37,8 +28,8 @@ def draw(evidence: Evidence, config: DictConfig) -> Drawing:
         (axes[0, 1], "oracle_seconds", 1e3, "with the oracle's selection"),
         (axes[0, 2], "bytes_attended", 1e-6, "keys and values read"),
     ):
-        known = dense["bytes_dense" if unit < 1 else "dense_seconds"] * unit
-        panel.plot(known.index, known, color="0.6", lw=2.4, zorder=0)
+        whole = dense["bytes_dense" if unit < 1 else "dense_seconds"] * unit
+        panel.plot(whole.index, whole, color="0.6", lw=2.4, zorder=0)
         for name, look in looks.items():
             line = shown[shown["family"] == name]
             families.curve(panel, line.assign(value=line[measure] * unit), "length", "value", look)
@@ -52,10 +43,9 @@ def draw(evidence: Evidence, config: DictConfig) -> Drawing:
         panel.set_xlabel("context length (keys)")
     axes[0, 2].plot(dense.index, dense["bytes_selected"] * 1e-6, color="0.6", lw=1, ls=":")
     families.legend(axes[0, -1], looks)
-    facts = steps.iloc[0]
     style.footer(
         figure,
-        f"{facts['label']}, decode: all layers' attention for one token, median of {facts['repeats']} steps, "
-        f"{steps['sample'].nunique()} caches; thick grey: dense; dotted: what the oracle reads to select.",
+        f"{facts['label']}, decode: all layers' attention for one token, median of {facts['repeats']:.0f} steps, "
+        f"{facts['samples']} caches; thick grey: dense; dotted: what the oracle reads to select.",
     )
-    return Drawing(figure, table)
+    return figure

@@ -1,30 +1,26 @@
 """Decay rates d ln error / d ln n of windows k = n^C against C, one panel per norm."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
-from analysis import settings, style
-from analysis.decay import decay_rates
-from analysis.figures import Drawing, Evidence, NothingToDraw
-from analysis.load import labels_in_order
+from analysis.figures import NothingToDraw
+from analysis.figures.page import style
+from analysis.figures.page.shown import sources_shown
 
 MARKERS = "os^Dv*P"
 
 
-def draw(evidence: Evidence, config: DictConfig) -> Drawing:
+def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
     """Draw one panel per norm, one curve per source; see conf/figure/decay_rates.yaml."""
-    windows = evidence.windows[evidence.windows["scale"] == 1]
-    if windows.empty:
-        raise NothingToDraw("no window k = n^C was recorded")
-    table = decay_rates(windows, list(config.measures), settings.fits(settings.analysis()))
-    if table.empty:
-        raise NothingToDraw(
-            "no source was measured at enough lengths, at which its heads see more keys, to fit a decay rate"
-        )
-    labels = [label for label in labels_in_order(windows) if (table["label"] == label).any()]
-    real = set(windows.loc[windows["kind"] == "real", "label"])
+    table, sources = tables["decay_rates"], sources_shown(tables["decay_rates_sources"], config)
+    if sources.empty:
+        raise NothingToDraw("no source that the figure shows has a decay rate")
+    labels, real = sources["label"].tolist(), set(sources.loc[sources["kind"] == "real", "label"])
     columns = config.across
     figure, axes = style.panels(-(-len(config.measures) // columns), columns, config.height, right=0.48)
     names = iter(config.measures.items())
@@ -42,9 +38,8 @@ def draw(evidence: Evidence, config: DictConfig) -> Drawing:
             c = np.array([0, 1.0])
             panel.plot(c, -c, ":", color="black", lw=0.8)
             panel.text(0.52, -0.42, "[T4]", fontsize=style.SMALL, va="bottom", ha="left")
-    used = windows[windows["label"].isin(labels)]
-    style.footer(figure, style.counts(used))
-    return Drawing(figure, table)
+    style.footer(figure, style.counts(sources))
+    return figure
 
 
 def _panel(axes: Axes, table: pd.DataFrame, labels: list[str], real: set[str], config: DictConfig) -> None:

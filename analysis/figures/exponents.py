@@ -1,5 +1,7 @@
 """Fitted exponents of a real model: a map over layers and heads, and their distribution with intervals."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -9,24 +11,21 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from omegaconf import DictConfig
 
-from analysis import style
-from analysis.figures import Drawing, Evidence, NothingToDraw
-from analysis.load import labels_in_order
-
-COLUMNS = ["label", "layer", "head", "C", "C_low", "C_high", "lengths", "censored", "clusters", "reason"]
+from analysis.figures import NothingToDraw
+from analysis.figures.page import style
+from analysis.figures.page.shown import sources_shown
 
 
-def draw(evidence: Evidence, config: DictConfig) -> Drawing:
+def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
     """Draw a map and a sorted plot of exponents per real model; see conf/figure/exponents.yaml."""
-    heads, pooled = (
-        table[(table["law"] == "power") & (table["eta"] == config.eta)] for table in (evidence.heads, evidence.pooled)
-    )
+    sources, pooled = sources_shown(tables["fits_sources"], config), tables["fits_pooled"]
+    heads = tables["fits"][tables["fits"]["label"].isin(sources["label"])]
     if heads.empty:
         raise NothingToDraw("no real model has been measured")
     if heads["C"].isna().all():
         raise NothingToDraw(f"no head could be fitted: {heads['reason'].iloc[0]}")
     fitted = set(heads.loc[heads["C"].notna(), "label"])
-    labels = [label for label in labels_in_order(evidence.rows) if label in fitted]
+    labels = [label for label in sources["label"] if label in fitted]
     figure, axes = style.panels(len(labels), 2, config.height, gap=0.62, right=0.42)
     for (chart, sorted_plot), label in zip(axes, labels, strict=True):
         of_label = heads[heads["label"] == label]
@@ -38,9 +37,8 @@ def draw(evidence: Evidence, config: DictConfig) -> Drawing:
         sorted_plot.set_title(rf"{count} heads, sorted ($\eta$ = {config.eta:g})")
     without = heads[~heads["label"].isin(fitted)].drop_duplicates("label")
     reasons = (f" No head of {line.label} could be fitted: {line.reason}." for line in without.itertuples())
-    style.footer(figure, style.counts(evidence.rows) + "".join(reasons))
-    table = heads[[column for column in COLUMNS if column in heads]]
-    return Drawing(figure, table.sort_values(["label", "layer", "head"], ignore_index=True))
+    style.footer(figure, style.counts(sources) + "".join(reasons))
+    return figure
 
 
 def _map(figure: Figure, axes: Axes, heads: pd.DataFrame) -> None:

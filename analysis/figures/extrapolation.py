@@ -1,42 +1,33 @@
 """How far off each law is at the longest context after a fit at shorter ones."""
 
-from dataclasses import replace
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from omegaconf import DictConfig
 
-from analysis import settings, style
-from analysis.extrapolate import extrapolate, summary
-from analysis.figures import Drawing, Evidence, NothingToDraw
-from analysis.laws import LAWS
-from analysis.load import labels_in_order
+from analysis.figures import NothingToDraw
+from analysis.figures.page import style
+from analysis.figures.page.names import FORMULAS
+from analysis.figures.page.shown import sources_shown
 
 FACTORS = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8)
 NAMES = {1 / 8: "⅛", 1 / 4: "¼", 1 / 2: "½"}
-FORMULAS = {
-    "power": r"$a\,n^C$",
-    "power_log": r"$a\,n^C\,\ln n$",
-    "log": r"$a + b\,\ln n$",
-    "linear": r"$b\,n$",
-    "constant": "$a$",
-}
 CROWD = 5  # fewer heads than this are no distribution
 
 
-def draw(evidence: Evidence, config: DictConfig) -> Drawing:
+def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
     """Draw one panel per source; see conf/figure/extrapolation.yaml."""
-    if evidence.rows.empty:
-        raise NothingToDraw("no rows were measured")
-    how = replace(settings.fits(settings.analysis()), etas=(config.eta,))
-    table = extrapolate(evidence.rows, how, list(config.shares))
-    known = table.dropna(subset="error")
-    if known.empty:
-        raise NothingToDraw(f"no law could be put to the test: {table['reason'].iloc[0]}")
-    labels = [label for label in labels_in_order(evidence.rows) if (known["label"] == label).any()]
+    sources = sources_shown(tables["extrapolation_sources"], config)
+    tested = tables["extrapolation"].dropna(subset="error")
+    sources = sources[sources["label"].isin(tested["label"])]
+    if sources.empty:
+        raise NothingToDraw("no law of the sources that the figure shows could be put to the test")
+    labels, shares = sources["label"].tolist(), sorted(tested["share"].unique())
     columns = min(len(labels), config.across)
     lines = -(-len(labels) // columns)
     figure, axes = style.panels(lines, columns, config.height, left=0.88, gap=0.1, right=0.42)
@@ -44,29 +35,28 @@ def draw(evidence: Evidence, config: DictConfig) -> Drawing:
         if i >= len(labels):
             panel.remove()
             continue
-        _panel(panel, known[known["label"] == labels[i]], config)
+        _panel(panel, tested[tested["label"] == labels[i]], shares, config)
         style.title(panel, labels[i], style.PAGE / columns - 0.5)
         panel.tick_params(labelleft=i % columns == 0)
         panel.set_ylabel("law of k" if i % columns == 0 else "")
-    _legend(axes[0, 0], config)
-    used = evidence.rows[evidence.rows["label"].isin(labels)]
-    style.footer(figure, style.counts(used))
-    return Drawing(figure, table, summary(evidence.rows, config.eta, how, list(config.shares)))
+    _legend(axes[0, 0], shares)
+    style.footer(figure, style.counts(sources))
+    return figure
 
 
-def _panel(axes: Axes, table: pd.DataFrame, config: DictConfig) -> None:
+def _panel(axes: Axes, table: pd.DataFrame, shares: list[float], config: DictConfig) -> None:
     reach = config.reach
     axes.axvline(0, color="black", lw=0.6)
-    shades = style.shades(len(config.shares))
-    for i, law in enumerate(LAWS):
-        for j, (share, shade) in enumerate(zip(config.shares, shades, strict=True)):
-            y = i + 0.8 * ((j + 0.5) / len(config.shares) - 0.5)
-            at = table[(table["law"] == law.name) & (table["share"] == share)]
+    shades = style.shades(len(shares))
+    for i, law in enumerate(FORMULAS):
+        for j, (share, shade) in enumerate(zip(shares, shades, strict=True)):
+            y = i + 0.8 * ((j + 0.5) / len(shares) - 0.5)
+            at = table[(table["law"] == law) & (table["share"] == share)]
             heads, pooled = at[at["scope"] == "head"], at[at["scope"] == "pooled"]
             crowd = len(heads) >= CROWD
             if crowd:
                 above = y - 0.08
-                ends = np.clip(heads["error"].quantile([0.05, 0.25, 0.5, 0.75, 0.95]), -reach, reach)
+                ends = heads["error"].quantile([0.05, 0.25, 0.5, 0.75, 0.95]).clip(-reach, reach)
                 axes.hlines(above, ends.iloc[0], ends.iloc[4], color=shade, lw=0.7)
                 axes.hlines(above, ends.iloc[1], ends.iloc[3], color=shade, lw=3.6, alpha=0.55)
                 axes.plot(ends.iloc[2], above, "|", color=shade, ms=6, mew=1.4)
@@ -77,11 +67,11 @@ def _panel(axes: Axes, table: pd.DataFrame, config: DictConfig) -> None:
             for error, low, high in pooled[["error", "error_low", "error_high"]].itertuples(index=False, name=None):
                 axes.hlines(below, *np.clip([low, high], -reach, reach), color="black", lw=0.6)
                 axes.plot(np.clip(error, -reach, reach), below, "Ds"[j % 2], color=shade, mec="black", mew=0.4, ms=3.6)
-    if ((table["scope"] == "head") & (table["share"] == config.shares[0])).sum() >= CROWD * len(LAWS):
+    if ((table["scope"] == "head") & (table["share"] == shares[0])).sum() >= CROWD * len(FORMULAS):
         where = axes.get_yaxis_transform()
         axes.text(1.03, -0.75, "best for", transform=where, va="center", fontsize=style.SMALL, color="0.35")
-    axes.set_yticks(range(len(LAWS)), [FORMULAS.get(law.name, law.formula) for law in LAWS])
-    axes.set_ylim(len(LAWS) - 0.4, -0.95)
+    axes.set_yticks(range(len(FORMULAS)), list(FORMULAS.values()))
+    axes.set_ylim(len(FORMULAS) - 0.4, -0.95)
     axes.set_xlim(-1.04 * reach, 1.04 * reach)
     axes.xaxis.set_major_locator(FixedLocator([np.log(f) for f in FACTORS if abs(np.log(f)) <= reach]))
     axes.xaxis.set_minor_locator(NullLocator())
@@ -94,11 +84,11 @@ def _factor(value: float) -> str:
     return NAMES.get(nearest, f"{nearest:g}")
 
 
-def _legend(axes: Axes, config: DictConfig) -> None:
-    shades = style.shades(len(config.shares))
+def _legend(axes: Axes, shares: list[float]) -> None:
+    shades = style.shades(len(shares))
     handles = [
         Line2D([], [], marker="Ds"[j % 2], color=shade, mec="black", mew=0.4, ms=3.6, lw=0, label=f"n ≤ {share:g} N")
-        for j, (share, shade) in enumerate(zip(config.shares, shades, strict=True))
+        for j, (share, shade) in enumerate(zip(shares, shades, strict=True))
     ]
     axes.legend(
         handles=handles,

@@ -1,5 +1,7 @@
 """Head by head: the exponent that a head's own logit scale predicts, its law, and its control variants."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -9,50 +11,39 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from omegaconf import DictConfig
 
-from analysis import heads, settings, style
-from analysis.figures import Drawing, Evidence, NothingToDraw
-from analysis.laws import LAWS
-from analysis.load import labels_in_order
+from analysis.figures import NothingToDraw
+from analysis.figures.page import style
+from analysis.figures.page.names import LAWS
 
 NAMES = {"plain": "plain", "no_sink": "key 0 hidden", "truncated_context": "truncated context"}
-SHORT = {"constant": "$a$", "log": r"$\ln n$", "power": "$n^C$", "linear": "$n$", "power_log": r"$n^C\ln n$"}
 COLUMNS = 4
 
 
-def draw(evidence: Evidence, config: DictConfig) -> Drawing:
+def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
     """Draw two rows of panels per real model; see conf/figure/heads.yaml."""
-    if evidence.rows.empty:
-        raise NothingToDraw("no real model has been measured")
-    how = settings.fits(settings.analysis())
-    found = heads.exponents(evidence.rows, config.eta, how)
-    table, summary = heads.by_head(found), heads.summary(found, how)
-    winners = evidence.heads[(evidence.heads["eta"] == config.eta) & (evidence.heads["winner"].astype(str) == "True")]
-    keys = ["label", "variant", "layer", "head"]
-    table = table.merge(winners[[*keys, "law", "lead"]], how="left", on=keys)
-    labels = [
-        label for label in labels_in_order(evidence.rows) if table.loc[table["label"] == label, "C"].notna().any()
-    ]
+    table, every, sources = tables["heads"], tables["heads_summary"], tables["heads_sources"]
+    labels = [label for label in sources["label"] if table.loc[table["label"] == label, "C"].notna().any()]
     if not labels:
         raise NothingToDraw("no head was measured at enough lengths to fit an exponent")
     figure, axes = style.panels(2 * len(labels), COLUMNS, config.height, left=0.45, gap=0.3, right=0.2)
     for i, label in enumerate(labels):
-        of_label, told = (part[part["label"] == label].set_index("variant") for part in (table, summary))
+        of_label, summary = (part[part["label"] == label].set_index("variant") for part in (table, every))
         variants = [variant for variant in NAMES if variant in of_label.index]
-        _predictions(axes[2 * i], of_label, told, variants, label)
+        _predictions(axes[2 * i], of_label, summary, variants, label)
         _laws(axes[2 * i, -1], of_label, variants)
         _map(figure, axes[2 * i + 1, 0], of_label.loc[["plain"]])
-        _controls(axes[2 * i + 1, 1:], of_label, told, [variant for variant in variants if variant != "plain"])
-    style.footer(figure, style.counts(evidence.rows[evidence.rows["variant"] == "plain"]))
-    return Drawing(figure, table, summary)
+        _controls(axes[2 * i + 1, 1:], of_label, summary, [variant for variant in variants if variant != "plain"])
+    style.footer(figure, style.counts(sources))
+    return figure
 
 
-def _predictions(axes: np.ndarray, table: pd.DataFrame, told: pd.DataFrame, variants: list[str], label: str) -> None:
+def _predictions(axes: np.ndarray, table: pd.DataFrame, summary: pd.DataFrame, variants: list[str], label: str) -> None:
     for panel, variant in zip(axes, NAMES, strict=False):
         if variant not in variants:
             panel.remove()
             continue
         at = table.loc[[variant]].dropna(subset=["C", "C_predicted"])
-        _scatter(panel, at["C_predicted"], at["C"], pd.Series(told.loc[variant]), "rank_correlation")
+        _scatter(panel, at["C_predicted"], at["C"], pd.Series(summary.loc[variant]), "rank_correlation")
         panel.set_title(NAMES[variant])
         panel.set_xlabel("C predicted by σ(n) [G6]")
         panel.set_ylabel("C measured" if variant == "plain" else "")
@@ -60,7 +51,7 @@ def _predictions(axes: np.ndarray, table: pd.DataFrame, told: pd.DataFrame, vari
     axes[0].text(0, 1.15, label, transform=axes[0].transAxes, fontsize=8, weight="bold", parse_math=False)
 
 
-def _scatter(axes: Axes, x: pd.Series, y: pd.Series, told: pd.Series, rank: str) -> None:
+def _scatter(axes: Axes, x: pd.Series, y: pd.Series, summary: pd.Series, rank: str) -> None:
     low, high = -0.35, 1.35
     left = -1.1 if rank == "rank_correlation" else low  # predictions stray further than measurements
     axes.plot([low, high], [low, high], color="0.6", lw=0.7)
@@ -70,10 +61,10 @@ def _scatter(axes: Axes, x: pd.Series, y: pd.Series, told: pd.Series, rank: str)
     axes.set_ylim(low, high)
     axes.xaxis.set_major_locator(FixedLocator([-1, 0, 1] if left < low else [0, 0.5, 1]))
     axes.yaxis.set_major_locator(FixedLocator([0, 0.5, 1]))
-    if pd.notna(told.get(rank)):
-        words = f"rank corr. {told[rank]:.2f}"
-        if pd.notna(told[f"{rank}_low"]):
-            words += f"\n[{told[f'{rank}_low']:.2f}, {min(told[f'{rank}_high'], 1):.2f}]"
+    if pd.notna(summary.get(rank)):
+        words = f"rank corr. {summary[rank]:.2f}"
+        if pd.notna(summary[f"{rank}_low"]):
+            words += f"\n[{summary[f'{rank}_low']:.2f}, {min(summary[f'{rank}_high'], 1):.2f}]"
         axes.text(0.03, 0.97, words, transform=axes.transAxes, va="top", fontsize=style.SMALL, linespacing=1.1)
 
 
@@ -81,10 +72,10 @@ def _laws(axes: Axes, table: pd.DataFrame, variants: list[str]) -> None:
     width = 0.8 / len(variants)
     for j, (variant, shade) in enumerate(zip(variants, style.shades(len(variants)), strict=True)):
         won = table.loc[[variant], "law"].dropna()
-        shares = [float((won == law.name).mean()) if len(won) else 0.0 for law in LAWS]
-        place = np.arange(len(LAWS)) + (j + 0.5) * width - 0.4
-        axes.barh(place, shares, 0.92 * width, color=shade, label=NAMES[variant])
-    axes.set_yticks(range(len(LAWS)), [SHORT[law.name] for law in LAWS])
+        shares = [float((won == law).mean()) if len(won) else 0.0 for law in LAWS]
+        middle = np.arange(len(LAWS)) + (j + 0.5) * width - 0.4
+        axes.barh(middle, shares, 0.92 * width, color=shade, label=NAMES[variant])
+    axes.set_yticks(range(len(LAWS)), list(LAWS.values()))
     axes.set_ylim(len(LAWS) - 0.5, -0.5)
     axes.set_xlim(0, 1)
     axes.set_xticks([0, 0.5, 1], ["0", "50%", "100%"])
@@ -117,7 +108,7 @@ def _map(figure: Figure, axes: Axes, plain: pd.DataFrame) -> None:
     bar.tick_params(labelsize=5, pad=1)
 
 
-def _controls(axes: np.ndarray, table: pd.DataFrame, told: pd.DataFrame, controls: list[str]) -> None:
+def _controls(axes: np.ndarray, table: pd.DataFrame, summary: pd.DataFrame, controls: list[str]) -> None:
     plain = table.loc[["plain"]].set_index(["layer", "head"])
     for panel, variant in zip(axes, [*controls, *[None] * (len(axes) - len(controls))], strict=True):
         if variant is None and panel is axes[-1] and "truncated_context" in controls:
@@ -127,20 +118,20 @@ def _controls(axes: np.ndarray, table: pd.DataFrame, told: pd.DataFrame, control
         else:
             other = table.loc[[variant]].set_index(["layer", "head"])
             both = pd.DataFrame({"plain": plain["C"], "other": other["C"]}).dropna()
-            _scatter(panel, both["plain"], both["other"], pd.Series(told.loc[variant]), "rank_with_plain")
+            _scatter(panel, both["plain"], both["other"], pd.Series(summary.loc[variant]), "rank_with_plain")
             panel.set_title(f"C {NAMES[variant]}")
             panel.set_xlabel("C plain")
 
 
 def _disagreement(axes: Axes, plain: pd.DataFrame, other: pd.DataFrame) -> None:
-    names = [law.name for law in LAWS]
+    names = list(LAWS)
     counts = pd.crosstab(plain["law"], other["law"]).reindex(index=names, columns=names, fill_value=0).to_numpy()
     axes.grid(False)
     axes.imshow(counts, cmap="Greys", vmax=2 * max(counts.max(), 1), aspect="auto")
     for (i, j), count in np.ndenumerate(counts):
         axes.text(j, i, str(count), ha="center", va="center", fontsize=style.SMALL, weight="bold" if i == j else None)
-    axes.set_xticks(range(len(names)), [SHORT[name] for name in names], fontsize=5.5)
-    axes.set_yticks(range(len(names)), [SHORT[name] for name in names], fontsize=5.5)
+    axes.set_xticks(range(len(names)), list(LAWS.values()), fontsize=5.5)
+    axes.set_yticks(range(len(names)), list(LAWS.values()), fontsize=5.5)
     axes.set_title("heads per law")
     axes.set_xlabel("truncated context")
     axes.set_ylabel("plain")

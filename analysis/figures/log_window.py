@@ -1,48 +1,45 @@
 """Fixed, logarithmic and power windows side by side: where does the error persist, and where not."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
-from analysis import settings, style
-from analysis.aggregate import with_spread
-from analysis.decay import WINDOW, decay_rates
-from analysis.figures import Drawing, Evidence, NothingToDraw
-from analysis.load import labels_in_order
+from analysis.figures import NothingToDraw
+from analysis.figures.page import style
+from analysis.figures.page.names import window_text
+from analysis.figures.page.shown import sources_shown
 
+WINDOW = ["rule", "parameter", "scale"]
 MARKERS = "os^Dv*P"
 
 
-def draw(evidence: Evidence, config: DictConfig) -> Drawing:
+def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
     """Draw one column of panels per window, one row per measure; see conf/figure/log_window.yaml."""
-    chosen = {(w.rule, float(w.parameter), float(w.scale)): w.name for w in config.windows}
-    windows = evidence.windows
-    at = pd.MultiIndex.from_frame(windows[WINDOW].astype({"rule": str})).isin(list(chosen))
-    windows = windows[at]
-    if windows.empty:
+    selected = [(window.rule, float(window.parameter), float(window.scale)) for window in config.windows]
+    table, sources = tables["log_window"], sources_shown(tables["log_window_sources"], config)
+    compared = pd.MultiIndex.from_frame(table[WINDOW]).isin(selected) & table["label"].isin(sources["label"])
+    table = table[compared]
+    if table.empty:
         raise NothingToDraw("none of the windows compared was recorded")
-    points = [with_spread(windows, m, [*WINDOW, "length"], config.confidence) for m in config.measures]
-    table = pd.concat(points, ignore_index=True)
-    rates = decay_rates(windows, list(config.measures), settings.fits(settings.analysis()))
-    if not rates.empty:
-        told = ["label", *WINDOW, "measure", "rate", "rate_low", "rate_high", "falling"]
-        table = table.merge(rates[told], how="left", on=told[:5])
-    labels = labels_in_order(windows)
-    real = set(windows.loc[windows["kind"] == "real", "label"])
+    labels = [label for label in sources["label"] if (table["label"] == label).any()]
+    real = set(sources.loc[sources["kind"] == "real", "label"])
     figure, axes = style.panels(
-        len(config.measures), len(chosen), config.height, right=0.45, block=len(config.measures)
+        len(config.measures), len(selected), config.height, right=0.45, block=len(config.measures)
     )
     for line, (measure, name) in zip(axes, config.measures.items(), strict=True):
-        for panel, (key, title) in zip(line, chosen.items(), strict=True):
-            shown = (table[["measure", *WINDOW]].astype({"rule": str}) == [measure, *key]).all(axis=1)
+        for panel, window in zip(line, selected, strict=True):
+            shown = (table[["measure", *WINDOW]] == [measure, *window]).all(axis=1)
             _panel(panel, table[shown], labels, real, config)
-            panel.set_title(title if measure == next(iter(config.measures)) else "")
+            panel.set_title(f"k = {window_text(*window)}" if measure == next(iter(config.measures)) else "")
             panel.set_ylabel(name if panel is line[0] else "")
             panel.tick_params(labelleft=panel is line[0])
             panel.set_xlabel("context length n (keys)" if measure == list(config.measures)[-1] else "")
-    style.footer(figure, style.counts(windows))
-    return Drawing(figure, table)
+    style.footer(figure, style.counts(sources[sources["label"].isin(labels)]))
+    return figure
 
 
 def _panel(axes: Axes, table: pd.DataFrame, labels: list[str], real: set[str], config: DictConfig) -> None:

@@ -1,7 +1,6 @@
 """Several models and texts side by side: exponents of the heads, the laws that win, errors of extrapolation."""
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,34 +9,22 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from omegaconf import DictConfig
 
-from analysis import settings, style
-from analysis.extrapolate import extrapolate
-from analysis.figures import Drawing, Evidence, NothingToDraw
-from analysis.fit import fit_heads, fit_pooled, share_of_laws
-from analysis.laws import LAWS
-from analysis.load import labels_in_order
+from analysis.figures import NothingToDraw
+from analysis.figures.page import style
+from analysis.figures.page.names import LAWS
 
-QUANTILES = {"q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95}
-NAMES = {"constant": "$a$", "log": r"$\ln n$", "power": "$n^C$", "linear": "$n$", "power_log": r"$n^C\ln n$"}
+QUANTILES = ["q05", "q25", "median", "q75", "q95"]
 LETTERS = 34  # of a name, that the left margin has room for
 INSIDE = 0.09  # share of heads from which its bar has room for its name
 
 
-def draw(evidence: Evidence, config: DictConfig) -> Drawing:
+def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
     """Draw one line per model and text; see conf/figure/models.yaml."""
-    if evidence.rows.empty:
+    table, sources = tables["models"], tables["models_sources"]
+    labels = sources["label"].tolist()
+    if not labels:
         raise NothingToDraw("no real model has been measured")
-    analysis = settings.analysis()
-    how = replace(settings.fits(analysis), etas=(config.eta,))
-    rows = on_common_lengths(evidence.rows, how.min_lengths)
-    heads, pooled = fit_heads(rows, how), fit_pooled(rows, how)
-    if heads.loc[heads["law"] == "power", "C"].isna().all():
-        raise NothingToDraw(f"no head could be fitted: {heads['reason'].iloc[0]}")
-    won = share_of_laws(heads, analysis.clear_lead)
-    errors = extrapolate(rows, how, [config.share])
-    labels = labels_in_order(rows)
-    table = pd.concat([_numbers(label, rows, heads, pooled, won, errors, config) for label in labels])
-    figure, (exponents, shares, misses) = _page(labels, config)
+    figure, (exponents, shares, misses) = _page(labels, float(table["share_fitted"].iloc[0]), config)
     for y, label in enumerate(labels):
         of_label = dict(table[table["label"] == label].set_index("quantity").iterrows())
         _spread(exponents, y, of_label["exponent C"], style.shades(2)[0])
@@ -46,67 +33,13 @@ def draw(evidence: Evidence, config: DictConfig) -> Drawing:
             offset = 0.88 * ((i + 0.5) / len(config.laws) - 0.5)
             _spread(misses, y + offset, of_label[f"ln k error, {law}"], shade, config.reach)
             where = misses.get_yaxis_transform()
-            misses.text(1.02, y + offset, NAMES.get(law, law), transform=where, va="center", fontsize=style.SMALL)
+            misses.text(1.02, y + offset, LAWS[law], transform=where, va="center", fontsize=style.SMALL)
     _name_lines(exponents, table, labels)
-    style.footer(figure, style.counts(rows))
-    return Drawing(figure, table.reset_index(drop=True))
+    style.footer(figure, style.counts(sources))
+    return figure
 
 
-def on_common_lengths(rows: pd.DataFrame, least: int) -> pd.DataFrame:
-    """Keep, of each model, the lengths that all its labels have, if there are at least `least` of them.
-
-    Parameters
-    ----------
-    rows : of `analysis.load`, one design per label.
-    least : fewer lengths than this cannot be fitted, and the model's labels keep their own.
-
-    Returns
-    -------
-    DataFrame : the lines kept, order kept.
-    """
-    keep = pd.Series(True, index=rows.index)
-    for _, of_model in rows.groupby("model_hash", observed=True):
-        lengths = [set(part["length"]) for _, part in of_model.groupby("label", observed=True)]
-        common = set.intersection(*lengths)
-        if len(common) >= least:
-            keep[of_model.index] = of_model["length"].isin(common)
-    return rows[keep]
-
-
-def _numbers(
-    label: str,
-    rows: pd.DataFrame,
-    heads: pd.DataFrame,
-    pooled: pd.DataFrame,
-    won: pd.DataFrame,
-    errors: pd.DataFrame,
-    config: DictConfig,
-) -> pd.DataFrame:
-    """Every number of one label's line: quantiles over heads, and the pooled estimate or the share of heads."""
-
-    def of(table: pd.DataFrame, law: str) -> pd.DataFrame:
-        return table[(table["label"] == label) & (table["law"] == law)]
-
-    def line(quantity: str, over: pd.Series, estimate: pd.DataFrame, column: str) -> dict[str, object]:
-        numbers = {name: over.quantile(q) for name, q in QUANTILES.items()}
-        one = estimate.iloc[0]
-        numbers |= {"pooled": one[column], "low": one[f"{column}_low"], "high": one[f"{column}_high"]}
-        return {"quantity": quantity, "heads": int(over.notna().sum()), **numbers}
-
-    lines = [line("exponent C", of(heads, "power")["C"], of(pooled, "power"), "C")]
-    for law in LAWS:
-        result = of(won, law.name).iloc[0]
-        lines.append({"quantity": f"share won by {law.name}", "heads": int(result["ranked"]), "share": result["share"]})
-    for law_name in config.laws:
-        of_law = of(errors, law_name)
-        by_head, pool = (of_law[of_law["scope"] == scope] for scope in ("head", "pooled"))
-        lines.append(line(f"ln k error, {law_name}", by_head["error"], pool, "error"))
-    length = rows.loc[rows["label"] == label, "length"]
-    about = {"label": label, "shortest": int(length.min()), "longest": int(length.max()), "lengths": length.nunique()}
-    return pd.DataFrame([about | numbers for numbers in lines])
-
-
-def _page(labels: Sequence[str], config: DictConfig) -> tuple[Figure, list[Axes]]:
+def _page(labels: Sequence[str], share: float, config: DictConfig) -> tuple[Figure, list[Axes]]:
     figure, grid = style.panels(1, 3, config.line * len(labels) + 0.1, left=1.72, gap=0.0, right=0.12, edge=0.18)
     exponents, shares, misses = axes = list(grid[0])
     for panel in axes:
@@ -125,7 +58,7 @@ def _page(labels: Sequence[str], config: DictConfig) -> tuple[Figure, list[Axes]
     shares.set_title("heads won by each law")
     shares.set_xlabel("share of heads, by AICc")
     shares.set_xlim(0, 1)
-    misses.set_title(f"miss at N, fitted up to {config.share:g} N")
+    misses.set_title(f"miss at N, fitted up to {share:g} N")
     misses.set_xlabel("ln k predicted − ln k measured")
     misses.set_xlim(-1.04 * config.reach, 1.04 * config.reach)
     misses.axvline(0, color="0.6", lw=0.5)
@@ -146,14 +79,14 @@ def _spread(axes: Axes, y: float, numbers: pd.Series, shade: style.Colour, reach
 
 def _stack(axes: Axes, y: int, numbers: Mapping[Hashable, pd.Series]) -> None:
     left = 0.0
-    for law, shade in zip(LAWS, style.shades(len(LAWS)), strict=True):
-        share = float(numbers[f"share won by {law.name}"]["share"])
+    for (law, name), shade in zip(LAWS.items(), style.shades(len(LAWS)), strict=True):
+        share = float(numbers[f"share won by {law}"]["share"])
         if not share > 0:
             continue
         axes.add_patch(Rectangle((left, y - 0.3), share, 0.6, facecolor=shade, edgecolor="white", lw=0.5))
         if share >= INSIDE:
             pale = np.dot(shade[:3], (0.3, 0.59, 0.11)) > 0.45
-            text = f"{NAMES.get(law.name, law.name)}\n{share:.0%}"
+            text = f"{name}\n{share:.0%}"
             axes.text(left + share / 2, y, text, ha="center", va="center", fontsize=5, color="0" if pale else "1")
         left += share
     if left == 0:

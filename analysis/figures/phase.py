@@ -1,5 +1,7 @@
 """The plane of logit scale s and exponent C: where n^C keys are enough, and how slowly the limit [G5] is reached."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -8,24 +10,24 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter
 from omegaconf import DictConfig
-from scipy import stats
+from scipy.stats import norm
 
-from analysis import closed_forms, heads, settings, style
-from analysis.figures import Drawing, Evidence, NothingToDraw
+from analysis.figures import NothingToDraw
+from analysis.figures.page import style
+from analysis.statistics import closed_forms
 
 COLUMNS = 3
 MARKERS = "os^Dv*"
 
 
-def draw(evidence: Evidence, config: DictConfig) -> Drawing:
+def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
     """Draw the plane at three lengths, and below it local exponents and real heads; see conf/figure/phase.yaml."""
-    gaussian = evidence.windows[evidence.windows["s"].notna() & (evidence.windows["scale"] == 1)]
-    scales = np.sort(gaussian["s"].unique())
-    if len(scales) < config.scales:
+    table, sources = tables["phase"], tables["phase_sources"]
+    plane, local, placed = (table[table["what"] == what] for what in ("plane", "local exponent", "head"))
+    if plane["s"].nunique() < config.scales:
         raise NothingToDraw(f"fewer than {config.scales} logit scales s were measured: python run.py experiment=phase")
-    plane = _plane(gaussian)
-    local = _local_exponents(evidence.rows[evidence.rows["s"].notna()], config)
-    placed = _heads(evidence, config)
+    if local.empty:
+        raise NothingToDraw("no logit scale was measured at lengths far enough apart: python run.py experiment=phase")
     figure, axes = style.panels(2, COLUMNS, config.height, left=0.45, gap=0.32, right=0.36)
     lengths = style.spread_over(sorted(plane["length"].unique()), COLUMNS)
     for panel, length in zip(axes[0], lengths, strict=False):
@@ -37,61 +39,8 @@ def draw(evidence: Evidence, config: DictConfig) -> Drawing:
     _against_s(axes[1, 0], local, config)
     _drift(axes[1, 1], local, config)
     _placed(axes[1, 2], placed, config)
-    used = pd.concat([gaussian, evidence.windows[evidence.windows["label"].isin(placed["label"])]])
-    style.footer(figure, style.counts(used))
-    tables = {"plane": plane, "local exponent": local, "head": placed}
-    table = pd.concat([part.assign(what=what) for what, part in tables.items()], ignore_index=True)
-    return Drawing(figure, table[["what", *(c for c in table if c != "what")]], _agreement(plane, local, config))
-
-
-def _plane(windows: pd.DataFrame) -> pd.DataFrame:
-    """Mean dropped mass of k = n^C at every s, C and n, with that of [G1]."""
-    keys = ["label", "s", "length", "parameter"]
-    table = windows.groupby(keys, observed=True)[["k", "dropped_mass"]].mean().reset_index()
-    sigma = closed_forms.deviation(table["length"], s=1) * table["s"]
-    return table.rename(columns={"parameter": "C"}).assign(
-        theory=closed_forms.dropped_mass(table["k"], table["length"], sigma)
-    )
-
-
-def _local_exponents(rows: pd.DataFrame, config: DictConfig) -> pd.DataFrame:
-    """Local exponents d ln k_min / d ln n between lengths a factor apart, with Student's interval over draws."""
-    column = f"k_min_{config.eta:g}"
-    keys = ["label", "s", "cluster"]
-    means = rows.pivot_table(index=keys, columns="length", values=column, observed=True)
-    lines = []
-    for length in means.columns:
-        if (longer := config.factor * length) not in means:
-            continue
-        slopes = (np.log(means[longer] / means[length]) / np.log(config.factor)).dropna()
-        for (label, s), values in slopes.groupby(["label", "s"], observed=True):
-            count, middle = len(values), length * np.sqrt(config.factor)
-            half = stats.t.isf((1 - config.confidence) / 2, count - 1) * values.sem() if count > 1 else np.nan
-            line = {"label": label, "s": s, "length": middle, "local_exponent": values.mean()}
-            line |= {"low": values.mean() - half, "high": values.mean() + half, "clusters": count}
-            line["theory"] = float(closed_forms.local_exponent_growing(config.eta, middle, s))
-            lines.append(line)
-    return pd.DataFrame(lines)
-
-
-def _heads(evidence: Evidence, config: DictConfig) -> pd.DataFrame:
-    """Place every head of every real model by its own s and its own exponent."""
-    real = evidence.rows[evidence.rows["kind"] == "real"]
-    columns = ["label", "layer", "head", "s", "C", "C_predicted", "n_middle"]
-    if real.empty:
-        return pd.DataFrame(columns=columns)
-    found = heads.exponents(real, config.eta, settings.fits(settings.analysis()))
-    return heads.by_head(found)[columns].dropna()
-
-
-def _agreement(plane: pd.DataFrame, local: pd.DataFrame, config: DictConfig) -> pd.DataFrame:
-    """Largest distances from [G1] and [G6] for each s, beside the limit [G5]."""
-    distance = (plane["dropped_mass"] - plane["theory"]).abs().groupby(plane["s"]).max()
-    apart = (local["local_exponent"] - local["theory"]).abs().groupby(local["s"])
-    longest = local.sort_values("length").groupby("s").last()
-    table = pd.DataFrame({"dropped_mass_from_G1": distance, "local_exponent_from_G6": apart.max()}).reset_index()
-    table["local_exponent_at_longest"] = table["s"].map(longest["local_exponent"])
-    return table.assign(C_star=closed_forms.critical_exponent(table["s"]), trusted=table["s"] <= config.trusted)
+    style.footer(figure, style.counts(sources))
+    return figure
 
 
 def _map(axes: Axes, plane: pd.DataFrame, length: float, config: DictConfig) -> None:
@@ -107,7 +56,7 @@ def _map(axes: Axes, plane: pd.DataFrame, length: float, config: DictConfig) -> 
     s = np.linspace(float(plane["s"].min()), float(plane["s"].max()), 200)
     axes.plot(s, closed_forms.critical_exponent(s), color="black", lw=1.1)
     # [G1] is at one half where z(k / n) = sigma
-    half = 1 + stats.norm.logsf(s * np.sqrt(np.log(length))) / np.log(length)
+    half = 1 + norm.logsf(s * np.sqrt(np.log(length))) / np.log(length)
     axes.plot(s, half, "--", color="white", lw=1.0)
     axes.axvline(np.sqrt(2), color="black", lw=0.7, ls=":")
     axes.set_ylim(*_edges(np.asarray(grid.index, float))[[0, -1]])
@@ -143,7 +92,9 @@ def _against_s(axes: Axes, local: pd.DataFrame, config: DictConfig) -> None:
             elinewidth=0.7,
         )
         trusted = s[s <= config.trusted]
-        axes.plot(trusted, closed_forms.local_exponent_growing(config.eta, length, trusted), color=shade, lw=0.8)
+        axes.plot(
+            trusted, closed_forms.local_exponent_growing(local["eta"].iloc[0], length, trusted), color=shade, lw=0.8
+        )
         ends.append((at["local_exponent"].iloc[-1], f"n = {style.count_text(length)}", shade))
     axes.plot(s, closed_forms.critical_exponent(s), color="black", lw=1.1)
     axes.axvline(np.sqrt(2), color="black", lw=0.7, ls=":")
@@ -162,15 +113,15 @@ def _against_s(axes: Axes, local: pd.DataFrame, config: DictConfig) -> None:
 
 def _drift(axes: Axes, local: pd.DataFrame, config: DictConfig) -> None:
     axes.set_xscale("log", base=2)
-    known = [s for s in sorted(local["s"].unique()) if s <= config.trusted]
-    scales = style.spread_over(known, config.drifts)
+    trusted = [s for s in sorted(local["s"].unique()) if s <= config.trusted]
+    scales = style.spread_over(trusted, config.drifts)
     furthest = 2.0**config.furthest
     n = np.geomspace(local["length"].min(), furthest, 200)
     ends = []
     for s, shade, marker in zip(scales, style.shades(len(scales)), MARKERS, strict=False):
         at = local[local["s"] == s].sort_values("length")
         axes.plot(at["length"], at["local_exponent"], marker, color=shade, ms=3)
-        curve = closed_forms.local_exponent_growing(config.eta, n, s)
+        curve = closed_forms.local_exponent_growing(local["eta"].iloc[0], n, s)
         axes.plot(n, curve, color=shade, lw=0.8)
         axes.plot(furthest * 2.0**3, closed_forms.critical_exponent(s), "_", color=shade, ms=9, mew=1.6)
         ends.append((float(curve[-1]), f"s = {s:g}", shade))

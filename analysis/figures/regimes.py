@@ -1,15 +1,19 @@
 """Error against context length for windows that grow as a power, as a logarithm, or not at all."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
-from analysis import closed_forms, style
-from analysis.aggregate import with_spread
-from analysis.figures import Drawing, Evidence, NothingToDraw
-from analysis.layout import by_label
-from analysis.load import labels_in_order
+from analysis.figures import NothingToDraw
+from analysis.figures.page import style
+from analysis.figures.page.layout import by_label
+from analysis.figures.page.names import window_text
+from analysis.figures.page.shown import sources_shown
+from analysis.statistics import closed_forms
 
 THEORY = {
     "dropped_mass": closed_forms.dropped_mass,
@@ -19,39 +23,31 @@ THEORY = {
 LINES = {"power": ("-", "o"), "log": ("--", "s"), "fixed": (":", "^")}
 
 
-def draw(evidence: Evidence, config: DictConfig) -> Drawing:
+def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
     """Draw one panel per source and measure; see conf/figure/regimes.yaml."""
-    wanted = evidence.windows["rule"].isin(list(config.rules))
-    windows = evidence.windows[wanted]
-    if windows.empty:
+    table, sources = tables["regimes"], sources_shown(tables["regimes_sources"], config)
+    if not (table["label"].isin(sources["label"]) & table["rule"].isin(list(config.rules))).any():
         raise NothingToDraw(f"no window of the rules {', '.join(config.rules)} was recorded")
-    curves = pd.concat(
-        _thin(same[same["rule"] == rule], most)
-        for _, same in windows.groupby("label", observed=True)
-        for rule, most in config.rules.items()
-    )
-    by = ["rule", "parameter", "scale", "length"]
-    points = [with_spread(curves, measure, by, config.confidence) for measure in config.measures]
-    table = pd.concat(points, ignore_index=True)
     figure, panels = by_label(
-        labels_in_order(curves),
+        sources["label"].tolist(),
         list(config.measures),
         config.across,
         config.height,
         "context length n (keys)",
     )
     for (label, measure), axes in panels.items():
-        about = curves[curves["label"] == label].iloc[0]
-        shown = table[(table["label"] == label) & (table["measure"] == measure)]
-        _panel(axes, shown, about, measure, config)
-    style.footer(figure, style.counts(curves))
-    return Drawing(figure, table)
+        about = sources[sources["label"] == label].iloc[0]
+        of_label = table[(table["label"] == label) & (table["measure"] == measure)]
+        shown = [_thin(of_label[of_label["rule"] == rule], most) for rule, most in config.rules.items()]
+        _panel(axes, pd.concat(shown), about, measure, config)
+    style.footer(figure, style.counts(sources))
+    return figure
 
 
 def _thin(frame: pd.DataFrame, most: int) -> pd.DataFrame:
-    known = frame[["parameter", "scale"]].drop_duplicates().sort_values(["parameter", "scale"])
-    picked = style.spread_over(range(len(known)), most)
-    return frame.merge(known.iloc[picked], on=["parameter", "scale"])
+    windows = frame[["parameter", "scale"]].drop_duplicates().sort_values(["parameter", "scale"])
+    picked = style.spread_over(range(len(windows)), most)
+    return frame.merge(windows.iloc[picked], on=["parameter", "scale"])
 
 
 def _panel(axes: Axes, table: pd.DataFrame, about: pd.Series, measure: str, config: DictConfig) -> None:
@@ -77,19 +73,9 @@ def _panel(axes: Axes, table: pd.DataFrame, about: pd.Series, measure: str, conf
                 theory = THEORY[measure](curve["k"].to_numpy(), n, sigma)
                 trusted = sigma <= config.trusted[measure] * np.sqrt(np.log(n)) + 1e-9
                 axes.plot(n, np.where(trusted, theory, np.nan), color="black", lw=0.6, zorder=5)
-            ends.append((centre[-1], _name(*name), shade))
+            ends.append((centre[-1], window_text(*name), shade))
     style.label_ends(axes, ends)
 
 
 def _number(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
-
-
-def _name(rule: str, parameter: float, scale: float) -> str:
-    factor = "" if scale == 1 else f"{scale:g} "
-    if rule == "power":
-        return rf"{factor}$n^{{{parameter:g}}}$"
-    if rule == "log":
-        power = "" if parameter == 1 else f"^{{{parameter:g}}}"
-        return rf"{factor}$\ln{power} n$"
-    return style.count_text(parameter)

@@ -1,39 +1,31 @@
 """Practical selectors beside the oracle: errors against k, n and what is read, budget and choice, and exponents."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 from omegaconf import DictConfig
 
-from analysis import choices, families, settings, style
-from analysis.figures import Drawing, Evidence, NothingToDraw
-from analysis.load import labels_in_order
+from analysis.figures import NothingToDraw
+from analysis.figures.page import families, style
+from analysis.figures.page.names import KINDS, kind_of
 
 BLACK, GREY = (0.0, 0.0, 0.0, 1.0), (0.55, 0.55, 0.55, 1.0)
-KINDS = (
-    ("sliding", "sinks", "strided", "summary_columns", "big_bird"),
-    ("vertical_slash", "h2o", "snap_kv"),
-    ("quest", "sort_lsh", "magic_pig"),
-    ("uniform_columns", "lev_attention"),
-)
 MARKERS = "osv^D"
-DASHES = ("-", "--", ":", "-.")
+DASHES = ("-", "--", ":", "-.", "-")
 Look = tuple[style.Colour, str, str]
 
 
-def draw(evidence: Evidence, config: DictConfig) -> Drawing:
+def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
     """Draw one column of panels per source; see conf/figure/selectors.yaml."""
-    windows = evidence.windows
-    compared = windows.loc[windows["selector"] != choices.ORACLE, "label"].unique()
-    windows = windows[windows["label"].isin(compared) & windows["rule"].isin(["fixed", "power", "grid"])]
-    if windows.empty:
+    table, grown, sources = tables["selectors"], tables["selectors_summary"], tables["selectors_sources"]
+    labels = sources["label"].tolist()
+    if not labels:
         raise NothingToDraw("no selector beside the oracle: python run.py experiment=selectors")
-    how = settings.fits(settings.analysis())
-    table = choices.with_times(choices.split(windows, how.confidence), evidence.tables["decoding"])
-    grown = choices.growth(windows, config.eta, how)
-    rates = choices.rates(windows, ["dropped_mass", "output_error_renormalised"], how)
-    labels = [label for label in labels_in_order(windows) if (table["label"] == label).any()]
+    grown = grown[grown["measure"] == "keys needed"]
     looks = _looks(list(table["selector"].unique()))
     grid = table[(table["rule"] == "grid") & (table["length"] == table.groupby("label")["length"].transform("max"))]
     grid = grid[grid["k"] < 0.9 * grid["length"]]  # beyond it the curves only fall to 0
@@ -79,20 +71,24 @@ def draw(evidence: Evidence, config: DictConfig) -> Drawing:
     families.legend(axes[0, -1], {name.replace("_", " "): look for name, look in looks.items()})
     names = style.short_names(labels, 16)
     at = "; ".join(f"{names[label]}: {length}" for label, length in n.items())
-    style.footer(figure, f"{style.counts(windows)} Longest context: {at} keys.")
-    slopes = rates.rename(columns={"parameter": "exponent"})[
-        [*("label", "selector", "exponent", "measure", "rate", "rate_low", "rate_high", "lengths", "clusters")]
-    ]
-    return Drawing(figure, table, pd.concat([grown.assign(measure="keys needed"), slopes], ignore_index=True))
+    style.footer(figure, f"{style.counts(sources)} Longest context: {at} keys.")
+    return figure
 
 
 def _looks(names: list[str]) -> dict[str, Look]:
-    """Return shade, dash and marker of each selector, kind by kind; others as controls."""
-    shades = style.shades(len(KINDS))
-    looks: dict[str, Look] = {"oracle": (BLACK, "-", "")} if "oracle" in names else {}
-    for kind, shade, dash in zip(KINDS, shades, DASHES, strict=True):
-        looks |= {name: (shade, dash, MARKERS[i]) for i, name in enumerate(kind) if name in names}
-    looks |= {name: (GREY, "--", "x") for name in names if name not in looks}
+    """Return shade, dash and marker of each method, kind by kind."""
+    plain = [kind for kind in KINDS if kind not in ("oracle", "control")]
+    shades = dict(zip(plain, style.shades(len(plain)), strict=True))
+    looks: dict[str, Look] = {}
+    for name in sorted(names, key=lambda name: list(KINDS).index(kind_of(name))):
+        kind = kind_of(name)
+        if kind == "oracle":
+            looks[name] = (BLACK, "-", "")
+        elif kind == "control":
+            looks[name] = (GREY, "--", "x")
+        else:
+            index = KINDS[kind].index(name)
+            looks[name] = (shades[kind], DASHES[plain.index(kind)], MARKERS[index % len(MARKERS)])
     return looks
 
 

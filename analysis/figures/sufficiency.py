@@ -1,36 +1,36 @@
 """Error of windows k = n^C against context length in every norm, truncated and renormalised."""
 
+from collections.abc import Mapping
+
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from omegaconf import DictConfig
 
-from analysis import style
-from analysis.aggregate import with_spread
-from analysis.figures import Drawing, Evidence, NothingToDraw
-from analysis.layout import by_label
-from analysis.load import labels_in_order
+from analysis.figures import NothingToDraw
+from analysis.figures.page import style
+from analysis.figures.page.layout import by_label
+from analysis.figures.page.names import window_text
+from analysis.figures.page.shown import sources_shown
 
 DASHES = {"truncated": "-", "renormalised": "--"}
 MARKERS = "os^Dv"
 
 
-def draw(evidence: Evidence, config: DictConfig) -> Drawing:
+def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
     """Draw one column of panels per source, one row per norm; see conf/figure/sufficiency.yaml."""
-    windows = evidence.windows
-    windows = windows[windows["parameter"].isin(list(config.exponents)) & (windows["scale"] == 1)]
-    if windows.empty:
-        raise NothingToDraw("no window k = n^C of the exponents asked for was recorded")
-    by = ["parameter", "length"]
-    measures = [norm[kind] for norm in config.norms.values() for kind in DASHES if kind in norm]
-    table = pd.concat([with_spread(windows, m, by, config.confidence) for m in measures], ignore_index=True)
-    labels = labels_in_order(windows)
+    table, sources = tables["sufficiency"], sources_shown(tables["sufficiency_sources"], config)
+    table = table[table["parameter"].isin(list(config.exponents)) & table["label"].isin(sources["label"])]
+    if table.empty:
+        raise NothingToDraw("no window k = n^C of the exponents shown was recorded")
+    labels = [label for label in sources["label"] if (table["label"] == label).any()]
     figure, panels = by_label(labels, list(config.norms), config.across, config.height, "context length n")
     for (label, norm), axes in panels.items():
         _panel(axes, table[table["label"] == label], config.norms[norm])
     _legend(panels[labels[0], next(iter(config.norms))])
-    style.footer(figure, style.counts(windows))
-    return Drawing(figure, table)
+    style.footer(figure, style.counts(sources[sources["label"].isin(labels)]))
+    return figure
 
 
 def _panel(axes: Axes, table: pd.DataFrame, norm: DictConfig) -> None:
@@ -48,7 +48,7 @@ def _panel(axes: Axes, table: pd.DataFrame, norm: DictConfig) -> None:
             n, centre = curve["length"].to_numpy(float), curve["centre"].to_numpy()
             axes.fill_between(n, curve["low"].clip(norm.range[0] / 9), curve["high"], color=shade, alpha=0.11, lw=0)
             axes.plot(n, centre, dash, marker=marker, color=shade, ms=2.2, lw=0.9)
-        ends.append((centre[-1], rf"$n^{{{exponent:g}}}$", shade))
+        ends.append((centre[-1], window_text("power", exponent, 1), shade))
         if norm.get("bound"):
             k = curve["k"].to_numpy()
             axes.plot(n, 1 / (k + 1), ":", color="black", lw=0.7, zorder=5)

@@ -1,34 +1,31 @@
 """Error against the number of keys kept, one curve per context length."""
 
+from collections.abc import Mapping
+
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from omegaconf import DictConfig
 
-from analysis import style
-from analysis.aggregate import with_spread
-from analysis.figures import Drawing, Evidence, NothingToDraw
-from analysis.layout import by_label
-from analysis.load import labels_in_order
+from analysis.figures import NothingToDraw
+from analysis.figures.page import style
+from analysis.figures.page.layout import by_label
+from analysis.figures.page.shown import sources_shown
 
 MARKERS = "os^Dv*P"
 
 
-def draw(evidence: Evidence, config: DictConfig) -> Drawing:
+def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
     """Draw one panel per source and measure; see conf/figure/windows.yaml."""
-    windows = evidence.windows
-    if windows.empty:
-        raise NothingToDraw("no window of the rule grid was recorded")
-    shown = pd.concat(_thin(same, config.curves) for _, same in windows.groupby("label", observed=True))
-    by = ["length", "parameter"]
-    points = [with_spread(shown, measure, by, config.confidence) for measure in config.measures]
-    table = pd.concat(points, ignore_index=True)
-    figure, panels = by_label(
-        labels_in_order(shown), list(config.measures), config.across, config.height, "keys kept k"
-    )
+    table, sources = tables["windows"], sources_shown(tables["windows_sources"], config)
+    if sources.empty:
+        raise NothingToDraw("no source that the figure shows has a dense grid of windows")
+    labels = sources["label"].tolist()
+    figure, panels = by_label(labels, list(config.measures), config.across, config.height, "keys kept k")
     for (label, measure), axes in panels.items():
         at = (table["label"] == label) & (table["measure"] == measure)
-        _panel(axes, table[at], config.floor)
+        _panel(axes, _thin(table[at], config.curves), config.floor)
         if measure == config.measures[0]:
             axes.legend(
                 title="n",
@@ -39,8 +36,8 @@ def draw(evidence: Evidence, config: DictConfig) -> Drawing:
                 labelspacing=0.2,
                 borderaxespad=0.2,
             )
-    style.footer(figure, style.counts(shown))
-    return Drawing(figure, table)
+    style.footer(figure, style.counts(sources))
+    return figure
 
 
 def _thin(frame: pd.DataFrame, most: int) -> pd.DataFrame:

@@ -23,17 +23,18 @@ sys.meta_path.insert(0, Press())
     ("command", "module"),
     [
         ("analysis", "pandas"),
-        ("analysis", "analysis.draw"),
+        ("analysis", "analysis.pipeline"),
         ("analysis", "analysis.figures.windows"),  # imported when the figure is drawn
         ("analysis.budget", "scipy.stats"),
         ("analysis.dashboard", "wandb"),
+        ("analysis.published", "PIL"),
         ("analysis.quotes", "analysis.save"),
     ],
 )
 def test_ctrl_c_at_any_time_is_one_line(outputs, tmp_path, command, module):
     (tmp_path / "sitecustomize.py").write_text(HOOK.format(name=module))
     asked = {"analysis.budget": ["--model", "x"], "analysis.dashboard": ["--entity", "x"], "analysis.quotes": []}
-    place = [] if command == "analysis.quotes" else ["--outputs", str(outputs)]
+    place = [] if command in ("analysis.quotes", "analysis.published") else ["--outputs", str(outputs)]
     force = ["--only", "windows", "--force"] if command == "analysis" else []
     done = subprocess.run(
         [sys.executable, "-m", command, *place, *asked.get(command, []), *force],

@@ -9,24 +9,26 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
-from analysis import figures, ledger, settings
+from analysis import settings
 from analysis.__main__ import main
+from analysis.publishing import ledger
 from experiments.errors import UserError
 from experiments.records.folder import seal
 from tests.analysis.synthetic import gaussian, law, write_run
 
 ROOT = Path(__file__).parents[2]
-REAL_ONLY = ("exponents", "heads", "models", "attention")  # of the demo's records, these rest on the real model's alone
-MODEL_RUN = ["cost", "language", "retrieval"]  # their records are those of other runners
+REAL_ONLY = ("heads", "models", "attention")  # of the demo's records, these studies rest on the real model's alone
+MODEL_RUN = ("cost", "language", "retrieval")  # their records are those of other runners
 
 
 def run(outputs, *arguments):
     return main(["--outputs", str(outputs), *arguments])
 
 
-def statuses(text):
-    lines = [line.split(maxsplit=2) for line in text.splitlines()]
-    return {line[0]: line[1] for line in lines if len(line) > 1 and line[0] in {*figures.names(), "fits"}}
+def statuses(text, kind="figure"):
+    """Return the statuses of all figures, or with `tables` of all studies, by name."""
+    lines = [line.split(maxsplit=3) for line in text.splitlines()]
+    return {line[1]: line[2] for line in lines if len(line) > 2 and line[0] == kind}
 
 
 def times(outputs):
@@ -34,27 +36,30 @@ def times(outputs):
     return {path.name: path.stat().st_mtime_ns for path in drawn}
 
 
-def test_every_script_has_its_yaml_and_the_other_way_round():
-    assert figures.names() == sorted(path.stem for path in (settings.CONF / "figure").glob("*.yaml"))
+@pytest.mark.parametrize(("folder", "names"), [("figures", settings.figures), ("studies", settings.studies)])
+def test_every_script_has_its_yaml_and_the_other_way_round(folder, names):
+    scripts = {path.stem for path in (ROOT / "analysis" / folder).glob("[!_]*.py")} - {"provenance"}
+    assert scripts == set(names())
 
 
 def test_everything_is_made_and_the_last_line_is_the_report(outputs, capsys):
     assert run(outputs) == 0
     printed = capsys.readouterr().out
     assert printed.rstrip().endswith(str(outputs / "report" / "index.html"))
-    for name in figures.names():
+    for name in settings.figures():
         for suffix in ("pdf", "svg", "png", "json"):
             assert (outputs / "figures" / f"{name}.{suffix}").stat().st_size > 0
-        for suffix in ("csv", "tex"):
-            assert (outputs / "tables" / f"{name}.{suffix}").stat().st_size > 0
-    for name in ("fits", "fits_pooled", "laws"):
-        assert (outputs / "tables" / f"{name}.csv").stat().st_size > 0
+    for name in settings.studies():
+        for table in settings.study(name).tables:
+            for suffix in ("csv", "tex"):
+                assert (outputs / "tables" / f"{table}.{suffix}").stat().st_size > 0
 
 
 def test_a_second_run_draws_nothing(outputs, capsys):
     before = times(outputs)
     assert run(outputs) == 0
-    assert set(statuses(capsys.readouterr().out).values()) == {"fresh"}
+    printed = capsys.readouterr().out
+    assert set(statuses(printed).values()) == set(statuses(printed, "tables").values()) == {"fresh"}
     assert times(outputs) == before
 
 
@@ -62,29 +67,55 @@ def test_force_redraws_all_and_to_the_last_byte_alike(outputs, capsys):
     before = {path: path.read_bytes() for path in (outputs / "figures").iterdir()}
     before |= {path: path.read_bytes() for path in (outputs / "tables").iterdir()}
     assert run(outputs, "--force") == 0
-    assert set(statuses(capsys.readouterr().out).values()) == {"made", "drawn"}
+    printed = capsys.readouterr().out
+    assert set(statuses(printed).values()) == {"drawn"}
+    assert set(statuses(printed, "tables").values()) == {"made"}
     assert [path.name for path, old in before.items() if path.read_bytes() != old] == []
 
 
-def test_only_the_figures_of_a_changed_record_are_redrawn(outputs, capsys):
+def test_only_the_tables_of_a_changed_record_are_made_and_equal_tables_redraw_nothing(outputs, capsys):
     path = outputs / "runs" / "gaussian0" / "manifest.json"
     seal(path.parent, json.loads(path.read_text()) | {"created": "2025-02-02T00:00:00"})
     assert run(outputs) == 0
-    assert statuses(capsys.readouterr().out) == {
-        "fits": "made",
-        **dict.fromkeys(figures.names(), "drawn"),
-        **dict.fromkeys([*REAL_ONLY, *MODEL_RUN], "fresh"),
-    }
+    printed = capsys.readouterr().out
+    fresh = dict.fromkeys([*REAL_ONLY, *MODEL_RUN], "fresh")
+    assert statuses(printed, "tables") == dict.fromkeys(settings.studies(), "made") | fresh
+    assert set(statuses(printed).values()) == {"fresh"}
 
 
-def test_a_changed_yaml_redraws_its_figure_alone(outputs, capsys, monkeypatch):
+def test_a_changed_style_or_size_redraws_its_figure_alone_and_runs_no_study(outputs, capsys, monkeypatch):
     plain = settings.figure
     changed = {"windows": {"curves": 2}}
     monkeypatch.setattr(settings, "figure", lambda name: OmegaConf.merge(plain(name), changed.get(name, {})))
+    monkeypatch.setattr("analysis.pipeline.gather", lambda *_: pytest.fail("a study was run"))
     assert run(outputs) == 0
-    found = statuses(capsys.readouterr().out)
-    assert found.pop("windows") == "drawn"
-    assert set(found.values()) == {"fresh"}
+    printed = capsys.readouterr().out
+    figures = statuses(printed)
+    assert figures.pop("windows") == "drawn"
+    assert set(figures.values()) == set(statuses(printed, "tables").values()) == {"fresh"}
+
+
+def test_what_figures_show_changes_no_verdict(outputs, capsys, monkeypatch):
+    plain, before = settings.figure, (outputs / "tables" / "claims.csv").read_bytes()
+    less = {"gaussians": 2, "shows": {"s": [0.3, None]}}
+    monkeypatch.setattr(settings, "figure", lambda name: OmegaConf.merge(plain(name), less))
+    assert run(outputs, "--force") == 0
+    assert "failed" not in statuses(capsys.readouterr().out).values()
+    assert (outputs / "tables" / "claims.csv").read_bytes() == before
+    verdicts = pd.read_csv(outputs / "tables" / "claims.csv")
+    assert {f"Gaussian, s = {s}" for s in (0.3, 0.5, 0.8)} <= set(verdicts["source"])
+
+
+def test_every_measured_setting_and_window_is_judged(tmp_path):
+    """Seven logit scales and two fixed windows: claims 1, 2 and 3 speak of all of them."""
+    for i in range(7):
+        rows, windows = gaussian((256, 512, 1024, 2048), 4, 3, s=0.2 + 0.1 * i, seed=i)
+        write_run(tmp_path, f"g{i}", f"Gaussian, s = {0.2 + 0.1 * i:g}", rows, windows, s=round(0.2 + 0.1 * i, 1))
+    assert run(tmp_path, "--only", "decay_rates", "log_window", "collapse") == 0
+    verdicts = claims_of(tmp_path)
+    for claim in (1, 2, 3):
+        assert verdicts[verdicts["claim"] == claim]["source"].nunique() == 7
+    assert set(verdicts.loc[verdicts["claim"] == 2, "lines"]) == {2}
 
 
 def test_a_lost_file_is_drawn_again(outputs, capsys):
@@ -107,10 +138,13 @@ def test_only_leaves_the_other_figures_alone(outputs, capsys):
     assert not (outputs / "figures" / "attention.svg").exists()
 
 
-def test_the_stamp_names_the_records_and_the_command(analysed):
+def test_the_stamps_name_records_tables_and_commands(analysed):
     stamp = json.loads((analysed / "figures" / "exponents.json").read_text())
-    assert list(stamp["records"]) == ["real"]
+    assert list(stamp["inputs"]) == ["fits", "fits_pooled", "fits_sources"]
     assert stamp["command"] == "python -m analysis --only exponents --force"
+    assert stamp["config"]["eta"] == 0.1
+    stamp = json.loads((analysed / "tables" / "heads.json").read_text())
+    assert list(stamp["inputs"]) == ["real", "several_real_None"]
     assert stamp["config"]["eta"] == 0.1
 
 
@@ -119,12 +153,9 @@ def test_a_figure_without_records_is_skipped_with_its_reason_and_its_old_files_g
         manifest.unlink()
     assert run(outputs) == 0
     printed = capsys.readouterr().out
-    assert statuses(printed) == {
-        "fits": "made",
-        **dict.fromkeys(figures.names(), "drawn"),
-        **dict.fromkeys(REAL_ONLY, "skipped"),
-        **dict.fromkeys(MODEL_RUN, "fresh"),
-    }
+    none, fresh = dict.fromkeys(REAL_ONLY, "skipped"), dict.fromkeys(MODEL_RUN, "fresh")
+    assert statuses(printed, "tables") == dict.fromkeys(settings.studies(), "made") | none | fresh
+    assert statuses(printed) == dict.fromkeys(settings.figures(), "drawn") | none | fresh | {"exponents": "skipped"}
     assert "no real model has been measured" in printed
     assert "no run recorded attention matrices" in printed
     assert not list((outputs / "figures").glob("exponents.*"))
@@ -135,7 +166,7 @@ def test_an_unknown_figure_is_one_line_with_the_names(outputs, capsys):
     assert run(outputs, "--only", "regimes", "nonsense") == 1
     error = capsys.readouterr().err
     assert error.startswith("error: no figure named nonsense: choose from ")
-    assert all(name in error for name in figures.names())
+    assert all(name in error for name in settings.figures())
     assert len(error.splitlines()) == 1
 
 
@@ -159,16 +190,16 @@ def test_without_records_the_command_ends_in_one_line(tmp_path):
 
 
 def test_a_figure_that_fails_harms_no_other(outputs, capsys, monkeypatch):
-    def fail(evidence, config):
+    def fail(*_):
         raise ZeroDivisionError("of a kind that nobody thought of")
 
     monkeypatch.setattr("analysis.figures.regimes.draw", fail)
     assert run(outputs, "--only", "regimes", "windows", "--force") == 1
     captured = capsys.readouterr()
-    told = statuses(captured.out)
-    assert (told["regimes"], told["windows"]) == ("failed", "drawn")
+    figures = statuses(captured.out)
+    assert (figures["regimes"], figures["windows"]) == ("failed", "drawn")
     assert captured.err.count("\n") == 1
-    assert "figure regimes failed: ZeroDivisionError: of a kind" in captured.err
+    assert "regimes failed: ZeroDivisionError: of a kind" in captured.err
     assert "Traceback" in (outputs / "figures" / "regimes.log").read_text()
     assert (outputs / "report" / "index.html").exists()
     monkeypatch.undo()
@@ -187,12 +218,12 @@ def test_a_stale_table_gives_no_verdict_and_is_named(outputs, capsys):
     seal(path.parent, json.loads(path.read_text()) | {"created": "2025-02-02T00:00:00"})
     assert run(outputs, "--only", "attention") == 0
     printed = capsys.readouterr().out
-    told = statuses(printed)
-    assert told["attention"] == "fresh"
-    assert (told["decay_rates"], told["exponents"]) == ("stale", "not")
+    figures = statuses(printed)
+    assert figures["attention"] == "fresh"
+    assert (figures["decay_rates"], figures["heads"]) == ("stale", "not")
     line = next(line for line in printed.splitlines() if line.startswith("no verdict from the tables of"))
     assert "decay_rates" in line
-    assert "python -m analysis --only" in line
+    assert "python -m analysis makes all of them" in line
     after = claims_of(outputs)
     assert "decay_rates" in set(before["table"])
     assert set(after["table"]) == set(before["table"]) - {
@@ -203,7 +234,7 @@ def test_a_stale_table_gives_no_verdict_and_is_named(outputs, capsys):
     } - {"extrapolation_summary"}
     page = (outputs / "report" / "index.html").read_text()
     assert "No verdict rests on the tables of" in page
-    with pytest.raises(UserError, match=r"decay_rates\.csv: not made, or not of the present records"):
+    with pytest.raises(UserError, match=r"decay_rates\.csv: of other records, settings or code than now"):
         ledger.reader(outputs)("decay_rates")
 
 
@@ -211,7 +242,7 @@ def test_an_edited_table_gives_no_verdict(outputs, capsys):
     path, before = outputs / "tables" / "decay_rates.csv", claims_of(outputs)
     path.write_text(path.read_text().replace("-0.", "0."))
     assert run(outputs, "--only", "attention") == 0
-    assert statuses(capsys.readouterr().out)["decay_rates"] == "damaged"
+    assert statuses(capsys.readouterr().out, "tables")["decay_rates"] == "damaged"
     assert set(claims_of(outputs)["table"]) == set(before["table"]) - {"decay_rates"}
 
 
@@ -231,15 +262,15 @@ def test_a_spoilt_fit_table_is_made_anew(outputs, capsys):
     text = path.read_text()
     path.write_text(text.replace("power", "log", 1))
     assert run(outputs, "--only", "attention") == 0
-    assert statuses(capsys.readouterr().out)["fits"] == "made"
+    assert statuses(capsys.readouterr().out, "tables")["exponents"] == "made"
     assert path.read_text() == text
 
 
 def test_tables_of_other_records_are_not_quoted(outputs):
     assert len(ledger.reader(outputs)("claims"))
     shutil.rmtree(outputs / "runs" / "gaussian0")
-    with pytest.raises(UserError, match="of other records, settings or code"):
-        ledger.reader(outputs)
+    with pytest.raises(UserError, match=r"claims\.csv: of other records, settings or code"):
+        ledger.reader(outputs)("claims")
     (outputs / "tables" / "claims.json").write_text("[" * 100_000)
     with pytest.raises(UserError, match="run python -m analysis"):
         ledger.reader(outputs)
@@ -273,6 +304,6 @@ def test_two_models_of_one_name_are_both_in_every_table(tmp_path):
     assert run(tmp_path, "--only", "exponents", "adaptive", "decay_rates", "heads") == 0
     both = {"runA/checkpoint-500", "runB/checkpoint-500"}
     tables = {path.stem: pd.read_csv(path) for path in (tmp_path / "tables").glob("*.csv") if path.stem != "claims"}
-    assert {"fits", "laws", "exponents", "adaptive", "decay_rates", "heads_summary"} <= set(tables)
+    assert {"fits", "laws", "adaptive", "decay_rates", "heads_summary"} <= set(tables)
     assert {name: set(table["label"]) for name, table in tables.items()} == dict.fromkeys(tables, both)
     assert all(label in (tmp_path / "report" / "index.html").read_text() for label in both)

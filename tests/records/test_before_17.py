@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.load import complete_runs, load, load_task
+from analysis.records.load import complete_runs, load, load_task
 from experiments.machine import Machine
 from experiments.records.folder import Record
 from experiments.records.identity import run_id

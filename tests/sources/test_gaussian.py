@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.stats import kstest, norm
 
-from analysis import closed_forms
+from analysis.statistics import closed_forms
 from experiments.errors import UserError
 from experiments.measures.exact import ExactRows
 from experiments.measures.subset import measure_subset

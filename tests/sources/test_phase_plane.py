@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from analysis import closed_forms
+from analysis.statistics import closed_forms
 from experiments.measures.exact import ExactRows
 from experiments.measures.subset import measure_subset
 from experiments.sources.gaussian import Gaussian

@@ -1,0 +1,184 @@
+"""What all figures share: page geometry, shades that survive a grey printer, direct labels, the footer."""
+
+import textwrap
+from collections.abc import Sequence
+from itertools import zip_longest
+from typing import TypeVar
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from scipy.optimize import isotonic_regression
+
+T = TypeVar("T")
+Colour = tuple[float, float, float, float]
+
+PAGE = 7.0  # inches, both columns of a journal page
+FOOTER = 0.32  # inches kept free below the panels
+SMALL = 6.0  # points, the least that is legible in print
+
+
+def panels(
+    rows: int,
+    columns: int,
+    height: float,
+    *,
+    left: float = 0.5,
+    gap: float = 0.12,
+    right: float = 0.42,
+    edge: float = 0,
+    block: int = 1,
+) -> tuple[Figure, np.ndarray]:
+    """Lay out a page-wide grid in inches, with room right of each panel for the names of its curves.
+
+    Fixed geometry, not a solver: labels are placed by the panel's height before anything is rendered.
+
+    Parameters
+    ----------
+    rows, columns : of the grid.
+    height : of one panel's axes, inches.
+    left : margin of the first column, inches.
+    gap, right : what each further panel has free to its left, and each panel to its right, inches.
+    edge : what the last column has free besides, inches.
+    block : rows that share their x axis; they stand close, with ticks named below the last of them alone.
+
+    Returns
+    -------
+    figure, axes : axes is an object array of shape (rows, columns).
+    """
+    top, bottom, between = 0.33, 0.34, 0.12
+    total = rows * height + (rows // block) * (top + bottom + (block - 1) * between) + FOOTER
+    width = (PAGE - left - edge - columns * right - (columns - 1) * gap) / columns
+    figure = Figure(figsize=(PAGE, total))
+    axes = np.empty((rows, columns), dtype=object)
+    y = total
+    for i in range(rows):
+        first, last = i % block == 0, i % block == block - 1
+        y -= height + (top if first else between)
+        for j in range(columns):
+            x = left + j * (width + right + gap)
+            axes[i, j] = figure.add_axes((x / PAGE, y / total, width / PAGE, height / total))
+            axes[i, j].tick_params(labelbottom=last)
+        y -= bottom if last else 0
+    return figure, axes
+
+
+def shades(count: int) -> list[Colour]:
+    """Colours from dark to middling light, in order of lightness, so that grey print keeps the order."""
+    return [tuple(colour) for colour in mpl.colormaps["cividis"](np.linspace(0.15, 0.75, count))]
+
+
+def title(axes: Axes, label: str, width: float, size: float = 7.5) -> None:
+    """Title a panel with a record's label, broken into lines of at most `width` inches."""
+    letters = int(width * 72 / (0.64 * size))
+    if len(label) > letters:
+        label = label.removeprefix("Gaussian, ")
+    # a label is the user's: a $ in it is no mathematics
+    axes.set_title(textwrap.fill(label, letters), parse_math=False, fontsize=size, linespacing=1.1)
+
+
+def short(label: str, most: int = 10) -> str:
+    """Shorten a record's label for the end of a curve: s = 0.3, SmolLM2."""
+    name = label.removeprefix("Gaussian, ").replace("sigma = ", "σ = ")
+    if name == label:
+        # a model's family, which a prefix of two letters does not tell
+        parts = name.split("-")
+        name = next((first for i in range(1, len(parts)) if len(first := "-".join(parts[:i])) > 3), name)
+    # a label is the user's: a $ in it is no mathematics
+    return name[:most].replace("$", r"\$")
+
+
+def short_names(labels: Sequence[str], most: int = 10) -> dict[str, str]:
+    """Shorten the labels of one figure, `short` each, but so that no two read alike: by where they begin to differ."""
+    names = {label: short(label, most) for label in labels}
+    for name in set(names.values()):
+        same = [label for label in names if names[label] == name]
+        if len(same) > 1:
+            start = next(i for i, letters in enumerate(zip_longest(*same)) if len(set(letters)) > 1)
+            names |= {label: "…" + label[start : start + most - 1].replace("$", r"\$") for label in same}
+    return names
+
+
+def spread_over(values: Sequence[T], most: int) -> list[T]:
+    """Pick at most `most` values evenly, the first and the last among them."""
+    picked = np.linspace(len(values) - 1, 0, min(most, len(values))).round().astype(int)
+    return [values[i] for i in sorted(set(picked.tolist()))]
+
+
+def count_text(value: float) -> str:
+    """Write a number of keys shortly: 512, 1.5k (1536), 8k (8192), 1M (2^20); other numbers as they are."""
+    for power, suffix in ((20, "M"), (10, "k")):
+        if value >= 2**power and value % 2 ** (power - 1) == 0:
+            return f"{value / 2**power:g}{suffix}"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:g}"
+
+
+def length_axis(axes: Axes, lengths: Sequence[float], most: int = 5) -> None:
+    """Put a logarithmic x axis with ticks on measured lengths, thinned to at most `most`."""
+    axes.set_xscale("log", base=2)
+    ticks = sorted(set(lengths))
+    step = max(-(-len(ticks) // most), 1)
+    # counted from the longest, the one that the argument is about
+    axes.xaxis.set_major_locator(FixedLocator(ticks[::-1][::step]))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count_text(value)))
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def label_ends(axes: Axes, ends: Sequence[tuple[float, str, Colour]], size: float = SMALL) -> None:
+    """Write each curve's name right of the panel at the height of its end, moved apart so that none overlap.
+
+    Least total movement that keeps the order and the gap is an isotonic regression.
+
+    Parameters
+    ----------
+    axes : with final limits and scale.
+    ends : (y of the curve's end in data units, text, colour).
+    size : of the text, points.
+    """
+    if not ends:
+        return
+    box = axes.get_position()
+    height = box.height * axes.figure.bbox.height / axes.figure.dpi * 72
+    gap = 1.25 * size / height
+    ordered = sorted(ends, key=lambda end: end[0])
+    low, high = axes.transData.inverted().transform(axes.transAxes.transform([(0, 0), (0, 1)]))[:, 1]
+    data = np.clip([end[0] for end in ordered], low, high)
+    points = axes.transData.transform(np.column_stack([np.full(len(data), axes.get_xlim()[1]), data]))
+    heights = axes.transAxes.inverted().transform(points)[:, 1]
+    steps = gap * np.arange(len(heights))
+    free = np.asarray(isotonic_regression(heights - steps).x)
+    placed = np.clip(free, 0.02, max(0.95 - steps[-1], 0.02)) + steps
+    for (_, text, shade), y in zip(ordered, placed, strict=True):
+        # thin strokes look paler than a line of the same colour
+        colour = 0.75 * np.asarray(to_rgb(shade))
+        axes.text(1.03, y, text, transform=axes.transAxes, va="center", color=colour, fontsize=size)
+
+
+def footer(figure: Figure, text: str) -> None:
+    """Print below the panels what a figure rests on, see `counts`."""
+    y = 0.06 / figure.get_size_inches()[1]
+    lines = textwrap.fill(text, width=165)
+    figure.text(0.008, y, lines, fontsize=5.5, color="0.35", va="bottom", linespacing=1.3, parse_math=False)
+
+
+def counts(sources: pd.DataFrame) -> str:
+    """Say how many rows, samples, heads and seeds stand behind the sources shown; Gaussian settings are summed."""
+    name = sources["label"].where(sources["kind"] != "gaussian", "Gaussian")
+    parts = []
+    for source, part in sources.groupby(name, sort=True):
+        samples, many = sorted(set(part["samples"])), len(part) > 1
+        parts.append(
+            f"{source}{f' ({len(part)} settings)' if many else ''}: {part['rows'].sum():,} rows, "
+            f"{plural('-'.join(map(str, dict.fromkeys((samples[0], samples[-1])))), 'sample')}"
+            f"{' each' if many else ''}, {plural(part['heads'].max(), 'head')}, {plural(part['seeds'].max(), 'seed')}"
+        )
+    return "; ".join(parts) + "."
+
+
+def plural(count: object, noun: str) -> str:
+    """Write a count with its noun: 1 head, 9 heads."""
+    return f"{count} {noun}" if str(count) == "1" else f"{count} {noun}s"

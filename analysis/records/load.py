@@ -1,0 +1,372 @@
+"""Reads the records of complete runs and joins them with the configuration that made them."""
+
+import hashlib
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import yaml
+
+from experiments.errors import UserError
+from experiments.records.folder import inspect
+from experiments.records.identity import READABLE
+from experiments.sources.text import CODE, PROSE, corpus_suffix
+from experiments.tables import Table
+from experiments.tables.decoding import DECODING
+from experiments.tables.losses import LOSSES
+from experiments.tables.retrieval import RETRIEVAL
+from experiments.tables.rows import ETAS, ROWS, k_min
+from experiments.tables.windows import WINDOWS
+
+PLACE = ("layer", "head", "sample", "variant", "length")
+# What only says how much of a design is measured or written down: it decides no line that is.
+EXTENT = {
+    *("source.samples", "runner.matrix_layers", "runner.matrix_heads", "runner.matrix_size"),
+    *("runner.window_variants", "windows", "seed"),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One complete run on disk: where it lies, what was asked of it and what it says of itself."""
+
+    folder: Path
+    config: dict[str, Any]
+    manifest: dict[str, Any]
+    digest: str  # sha256 of manifest.json, which is written last and so stands for the whole record
+    label: str  # the manifest's, told apart where several models bear it
+
+    @property
+    def id(self) -> str:
+        """The run id, which is also the folder's name."""
+        return str(self.manifest["run_id"])
+
+    @property
+    def kind(self) -> str:
+        """Return `gaussian` for the source with closed forms, `real` for any model."""
+        return "gaussian" if self.config["source"]["name"] == "gaussian" else "real"
+
+    def file(self, name: str) -> Path | None:
+        """Return where a file of the record lies; None if it has none of that name, sealed by its manifest."""
+        return self.folder / name if name in self.manifest["files"] else None
+
+
+def complete_runs(outputs: str | Path) -> list[Run]:
+    """Find the complete runs below an outputs directory.
+
+    Parameters
+    ----------
+    outputs : the directory that holds `runs/`.
+
+    Returns
+    -------
+    list of Run : sorted by run id; folders without a manifest or with another status are skipped, and those of
+        another schema are left out, which one line on stderr says.
+
+    Raises
+    ------
+    UserError : if there is no complete run, or one cannot be read, is damaged, or lies in a folder of another name.
+    """
+    folders = sorted(path.parent for path in Path(outputs, "runs").glob("*/manifest.json"))
+    every = [run for run in map(_read_run, folders) if run is not None]
+    runs = [run for run in every if run.manifest.get("schema") in READABLE]
+    if others := [run.id for run in every if run.manifest.get("schema") not in READABLE]:
+        schemas = " or ".join(map(str, sorted(READABLE)))
+        print(f"left out, of another schema than {schemas}: {', '.join(others)}; measure them again", file=sys.stderr)
+    if not runs:
+        raise UserError(
+            f"no complete records in {Path(outputs, 'runs')}: measure first, python run.py experiment=quick"
+        )
+    return told_apart(runs)
+
+
+def told_apart(runs: Sequence[Run]) -> list[Run]:
+    """Return the runs with labels that no two models share.
+
+    Where several do, the parent folders of each model's path that tell them apart stand before its label, and the first
+    six digits of its hash behind it where the paths do not.
+    """
+    by_name: dict[str, dict[str, list[Run]]] = {}
+    for run in runs:
+        by_name.setdefault(_model_name(run), {}).setdefault(str(run.manifest["hashes"].get("model")), []).append(run)
+    labels: dict[str, str] = {}
+    for name, models in by_name.items():
+        folders = _distinguishing({model: min(map(_model_path, same)) for model, same in models.items()})
+        for model, same in models.items():
+            by_path = model in folders and f"{folders[model]}/{name}" not in by_name
+            for run in same:
+                apart = f"{folders[model]}/{run.label}" if by_path else f"{run.label} ({model[:6]})"
+                labels[run.id] = apart if len(models) > 1 else run.label
+    return [replace(run, label=labels[run.id]) for run in runs]
+
+
+def _model_name(run: Run) -> str:
+    """Return a run's label without what it says of the text."""
+    source = run.config["source"]
+    return run.label.removesuffix(corpus_suffix(source.get("text"), bool(source.get("shuffle"))))
+
+
+def _model_path(run: Run) -> str:
+    return str(run.config["source"].get("model"))
+
+
+def _distinguishing(paths: dict[str, str]) -> dict[str, str]:
+    """Return of each path the parent folders, as few as tell all of them apart; nothing if none do."""
+    parents = {model: Path(path).parts[:-1] for model, path in paths.items()}
+    for depth in range(1, max(map(len, parents.values()), default=0) + 1):
+        ends = {model: "/".join(parts[-depth:]) for model, parts in parents.items()}
+        if len(set(ends.values())) == len(ends) and all(ends.values()):
+            return ends
+    return {}
+
+
+def load(outputs: str | Path = "outputs") -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Read both record tables of all complete runs, joined with each run's configuration.
+
+    Parameters
+    ----------
+    outputs : the directory that holds `runs/`.
+
+    Returns
+    -------
+    rows, windows : one line per sampled row, and one per averaged window, with the columns of the contract
+        and `run`, `label` (of one model only), `kind` (`gaussian` or `real`), `source`, `experiment`, `runner`, `s`,
+        `sigma`, `inputs`, `head_dim`, `corpus` (`prose`, `code` or a file's stem), `shuffled`, `score_power` (NaN for
+        softmax), `role` (`main`, or `comparison` for a control beside it), `model_hash`, `text_hash`, `seed`, `design`
+        (identity of the configuration without its seed, windows and samples) and `cluster` (what a bootstrap may
+        resample as independent).
+        In `windows`, `n` is the most keys that a row of its head sees: the nominal length, or a layer's window.
+        Strings are categoricals.
+
+    Raises
+    ------
+    UserError : if there is no complete run, or a record cannot be read.
+    """
+    return load_runs(complete_runs(outputs))
+
+
+def load_runs(runs: Sequence[Run]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Read and join the tables of given runs; see `load`. Only the runner `approximation` writes them.
+
+    Lines of runs that differ only in windows or samples are lines of one design, and each is kept once.
+    """
+    measured = [run for run in runs if run.config["runner"]["name"] == "approximation"]
+    rows = _table(measured, ROWS, ("n", "logit_std", *map(k_min, ETAS)))
+    windows = _table(measured, WINDOWS, ("rows", "k", "dropped_mass"))
+    by = ["label", "design", "seed", *PLACE]  # the run that a line was kept of may be another one
+    most = rows.groupby(by, observed=True, sort=False)["n"].max()
+    windows["n"] = most.reindex(pd.MultiIndex.from_frame(windows[by])).to_numpy(np.float64)
+    if (lacking := windows["n"].isna()).any():
+        folder = next(run.folder for run in runs if run.id == windows.loc[lacking, "run"].iloc[0])
+        raise _unreadable(folder / "rows.parquet", KeyError("windows of heads that have no rows"))
+    return rows, windows
+
+
+TASKS = {table.name: table for table in (LOSSES, RETRIEVAL, DECODING)}
+
+
+def load_task(runs: Sequence[Run], name: str) -> pd.DataFrame:
+    """Read and join one table of the runners that run a model, one of TASKS; empty if no run has it."""
+    having = [run for run in runs if run.file(TASKS[name].file)]
+    return _table(having, TASKS[name], ()) if having else pd.DataFrame()
+
+
+HEADS_AT_MOST = 10_000  # in a layer: makes one number of layer and head
+
+
+def fullest_design(frame: pd.DataFrame, most: str | None = None) -> pd.DataFrame:
+    """Keep, for each label, the one design that says most; designs are never mixed within a label.
+
+    A label such as a model's name may have been measured by a quick run and by a thorough one, and by a trial of two
+    heads. The design with most heads wins, then most lengths, greatest length, most clusters, most lines, first name.
+
+    Parameters
+    ----------
+    frame : rows or windows of `load`, filtered to what is wanted *before* the choice.
+    most : a column of which the design with most different values comes first.
+
+    Returns
+    -------
+    DataFrame : the lines of the chosen designs, order kept.
+    """
+    heads = frame["layer"] * HEADS_AT_MOST + frame["head"]
+    sizes = (
+        frame.assign(one_head=heads)
+        .groupby(["label", "design"], observed=True)
+        .agg(
+            most=(most or "label", "nunique"),
+            heads=("one_head", "nunique"),
+            lengths=("length", "nunique"),
+            length=("length", "max"),
+            clusters=("cluster", "nunique"),
+            lines=("length", "size"),
+        )
+    )
+    order = sizes.reset_index().astype({"label": str, "design": str})
+    falls = ["most", "heads", "lengths", "length", "clusters", "lines"]
+    order = order.sort_values([*falls, "design"], ascending=[False] * len(falls) + [True])
+    return frame[frame["design"].isin(order.drop_duplicates("label")["design"])]
+
+
+def labels_in_order(frame: pd.DataFrame) -> list[str]:
+    """Labels as a reader wants them: Gaussian sources by s, then by sigma, then real models by name."""
+    labels = frame[["label", "kind", "s", "sigma"]].drop_duplicates("label")
+    labels = labels.astype({"label": str, "kind": str})
+    return labels.sort_values(["kind", "s", "sigma", "label"])["label"].tolist()
+
+
+def _read_run(folder: Path) -> Run | None:
+    path = folder / "manifest.json"
+    try:
+        raw = _regular(path).read_bytes()
+        manifest = json.loads(raw)
+        if manifest["status"] != "complete":
+            return None
+        path = folder / "config.yaml"
+        config = yaml.safe_load(_regular(path).read_text(encoding="utf-8"))
+        for section in ("source", "runner"):
+            config[section]["name"]
+        for key in ("run_id", "label", "seed"):
+            manifest[key]
+        manifest["hashes"].get("model")
+        for name in manifest["files"]:
+            path = folder / name
+            _regular(path)
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, AttributeError, RecursionError) as problem:
+        raise _unreadable(path, problem) from problem
+    if manifest["run_id"] != folder.name:
+        raise UserError(
+            f"{folder}: its record is of run {str(manifest['run_id'])[:40]!r}; move the folder out of {folder.parent}, "
+            "or give it back its name"
+        )
+    if manifest.get("schema") in READABLE:  # of another schema it is left out
+        whole, damage = inspect(folder)
+        if whole is None:
+            raise _unreadable(folder, ValueError(damage))
+    return Run(folder, config, manifest, hashlib.sha256(raw).hexdigest(), str(manifest["label"]))
+
+
+def _regular(path: Path) -> Path:
+    """Return the path, or raise OSError if it is no file to be read: a pipe would be waited for."""
+    if path.exists() and not path.is_file():
+        raise OSError("not a regular file")
+    return path
+
+
+def _unreadable(path: Path, problem: Exception) -> UserError:
+    reason = " ".join(f"{type(problem).__name__}: {problem}".split())[:160]
+    folder = path if path.is_dir() else path.parent
+    return UserError(f"cannot read {path} ({reason}): delete {folder} and measure it again")
+
+
+def _table(runs: list[Run], table: Table, needed: tuple[str, ...]) -> pd.DataFrame:
+    """Read one table of several runs; it has the columns that name a line, and those needed besides."""
+    keys = [column.name for column in table.keys]
+    frames = []
+    for run in runs:
+        path = run.folder / table.file
+        try:
+            if run.file(table.file) is None:
+                raise FileNotFoundError("the record has no such file")
+            frame = pd.read_parquet(path)
+        except (OSError, ValueError, pa.ArrowException) as problem:
+            raise _unreadable(path, problem) from problem
+        for later in table.older.keys() - set(frame):  # in records made before there was one
+            frame[later] = table.older[later]
+        if missing := [column for column in (*keys, *needed) if column not in frame]:
+            raise _unreadable(path, KeyError(f"no column {', '.join(missing)}"))
+        frames.append(frame)
+    if not frames:
+        raise UserError(
+            "no complete records of runner=approximation, which the report's laws are made of, beside those of models "
+            "within windows: python run.py experiment=quick, into the same outputs="
+        )
+    joined = pd.concat(frames, ignore_index=True)
+    # a million lines that repeat one name or sha256 are better stored once
+    for words in sorted({"variant", "selector", "rule", "phase"} & set(joined)):
+        joined[words] = joined[words].astype("category")
+    which = np.repeat(np.arange(len(runs)), [len(frame) for frame in frames])
+    described = describe_all(runs)
+    for column in described:
+        values = described[column]
+        stored = values if pd.api.types.is_numeric_dtype(values) else values.astype("category")
+        joined[column] = stored.take(which).array
+    # Another seed draws other Gaussian keys, but reads the same document again: that is no new evidence. The same seed
+    # draws the same keys in every run of a design.
+    same = described.groupby(["label", "design", "seed"])["run"].transform("first")
+    origin = same.where(described["kind"] == "gaussian", described["text_hash"])
+    joined["cluster"] = (
+        origin.astype(str).take(which).reset_index(drop=True) + ":" + joined["sample"].astype(str)
+    ).astype("category")
+    if same.is_unique:
+        return joined
+    return joined.drop_duplicates(["label", "design", "seed", "cluster", *keys], ignore_index=True)
+
+
+def describe_all(runs: Sequence[Run]) -> pd.DataFrame:
+    """Describe each run, and tell main records from comparisons.
+
+    Source code and shuffled tokens are there to be compared with a model's main corpus, so their `role` is
+    `comparison`; but of a model that has read nothing else they are `main`. Rows that are no softmax never are.
+    """
+    table = pd.DataFrame([describe(run) for run in runs])
+    aside = table["corpus"].isin(["code"]) | table["shuffled"]
+    has_main = table["model_hash"].isin(table.loc[~aside, "model_hash"])
+    return table.assign(role=np.where((aside & has_main) | table["score_power"].notna(), "comparison", "main"))
+
+
+def _corpus(run: Run) -> str | None:
+    text = run.config["source"].get("text")
+    if run.kind == "gaussian":
+        return None
+    return {None: "prose", PROSE: "prose", CODE: "code"}.get(text) or Path(text).stem
+
+
+def describe(run: Run) -> dict[str, Any]:
+    """Return what the tables are told about each run: the columns listed at `load`."""
+    source, hashes = run.config["source"], run.manifest["hashes"]
+    numbers = {key: source.get(key) for key in ("s", "sigma", "head_dim")}
+    return {
+        "run": run.id,
+        "label": run.label,
+        "kind": run.kind,
+        "source": source["name"],
+        "experiment": run.config.get("experiment"),
+        "runner": run.config["runner"]["name"],
+        **{key: np.nan if value is None else float(value) for key, value in numbers.items()},
+        "inputs": source.get("inputs"),
+        "corpus": _corpus(run),
+        "shuffled": bool(source.get("shuffle")),
+        "score_power": float(run.config["runner"].get("score_power") or np.nan),
+        "model_hash": hashes.get("model"),
+        "text_hash": hashes.get("text"),
+        "seed": int(run.manifest["seed"]),
+        "design": design(run),
+    }
+
+
+def design(run: Run) -> str:
+    """Identity of what was measured apart from seed, windows and samples: runs that share it are one evidence.
+
+    Paths of model and text give way to the hashes of their content, as in the run id, so that a moved file is
+    the same design.
+    """
+    windows = run.config.get("windows") or {}
+    # the laws of a budget file have names of their own, which another file's may bear too
+    parts: dict[str, Any] = {"run": run.id if windows.get("file") else None}
+    if identity := run.manifest.get("identity"):
+        fields = {name: value for name, value in identity["fields"].items() if name not in EXTENT}
+        parts |= {name: value for name, value in identity.items() if name not in EXTENT} | {"fields": fields}
+    else:  # a record of before they had one
+        hashes = run.manifest["hashes"]
+        fields = {f"{part}.{name}": value for part in ("source", "runner") for name, value in run.config[part].items()}
+        left = EXTENT | {f"source.{name}" for name in ("model", "text") if hashes.get(name)}
+        parts |= {"fields": {name: value for name, value in fields.items() if name not in left}, "hashes": hashes}
+        parts |= {"schema": run.manifest.get("schema"), "selector": run.config.get("selector")}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:12]

@@ -1,0 +1,209 @@
+"""What windows cost and lose: the records of one source as arrays, read off at any cost by cubic interpolation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+FINE = 8  # steps between two windows of the grid when many windows are read off
+MEASURES = ("k", "dropped_mass", "output_error_renormalised")
+
+
+@dataclass(frozen=True)
+class GridCurve:
+    """Error against window at one context length of the heads that see as many keys, measured on a dense grid of k.
+
+    `length` and `heads` are indices of the context length and of the heads; `knots` (grid,) in keys, the last one the
+    whole row; `dropped` (heads, clusters, grid) mean dropped mass; `square` (heads, clusters, grid) squared relative
+    output error of the renormalised row.
+    """
+
+    length: int
+    heads: NDArray[np.intp]
+    knots: Array
+    dropped: Array
+    square: Array
+
+    def weights(self, k: ArrayLike) -> Array:
+        """Weights (..., grid) that read any curve on these knots at real windows k (...), cubic in ln k.
+
+        Interpolation is linear in the curve, so a mean of curves is read off like each of them.
+        """
+        x, unit = np.log(self.knots), np.eye(len(self.knots))
+        return hermite(x, unit, slopes(x, unit), np.log(np.asarray(k, np.float64))[..., None])
+
+    @cached_property
+    def fine(self) -> tuple[Array, Array]:
+        """Windows (steps,) in keys that are `FINE` times as dense as the knots, and their weights (steps, grid)."""
+        ln = np.log(self.knots)
+        steps = np.interp(np.arange(FINE * (len(ln) - 1) + 1) / FINE, np.arange(len(ln)), ln)
+        k = np.append(np.exp(steps[:-1]), self.knots[-1])
+        return k, self.weights(k)
+
+
+@dataclass(frozen=True)
+class RowRule:
+    """A rule that looks at the row, at every parameter measured, cheapest first.
+
+    `parameters` (settings,); `k` (heads, clusters, lengths, settings) mean keys per row; `dropped` and `square` alike,
+    as in `GridCurve`.
+    """
+
+    parameters: Array
+    k: Array
+    dropped: Array
+    square: Array
+
+
+@dataclass(frozen=True)
+class CostCurves:
+    """All windows of one source; `clusters` counts what a bootstrap may resample, in order of their sample.
+
+    `grid` holds one curve per context length of `lengths` (lengths,) and number of keys that heads see there, which is
+    one where all layers see the whole context; `row_rules` those of `top_p` and `threshold` that were measured.
+    """
+
+    lengths: Array
+    grid: list[GridCurve]
+    row_rules: dict[str, RowRule]
+    heads: int
+    clusters: int
+
+    @property
+    def n(self) -> Array:
+        """Keys that the heads of each curve see (curves,)."""
+        return np.array([curve.knots[-1] for curve in self.grid])
+
+    def weights(self, mix: Array) -> Array:
+        """Share of rows that each curve stands for (curves,), of the shares of the lengths (lengths,)."""
+        return np.array([mix[curve.length] * (len(curve.heads) / self.heads) for curve in self.grid])
+
+    def by_length(self, values: Array) -> Array:
+        """Mean over heads at each length, (..., curves) -> (..., lengths)."""
+        means = np.zeros((*values.shape[:-1], len(self.lengths)))
+        for i, curve in enumerate(self.grid):
+            means[..., curve.length] += len(curve.heads) / self.heads * values[..., i]
+        return means
+
+    def halves(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Split the clusters into earlier and later samples: neighbouring stretches of a text stay together."""
+        order = np.arange(self.clusters)
+        return order[: self.clusters // 2], order[self.clusters // 2 :]
+
+
+def read(windows: pd.DataFrame) -> CostCurves | None:
+    """Arrange the oracle's windows of one label.
+
+    Parameters
+    ----------
+    windows : lines of `analysis.load` of one label, one selector and one variant.
+
+    Returns
+    -------
+    CostCurves : of the clusters in which every head was measured at every length; None where no grid of at least
+        three windows was measured, or a head sees a single key.
+    """
+    grid = windows[windows["rule"] == "grid"]
+    if grid.empty:
+        return None
+    head_keys = pd.MultiIndex.from_frame(grid[["layer", "head"]]).unique().sort_values()
+    names = grid[["sample", "cluster"]].astype({"cluster": str}).drop_duplicates().sort_values(["sample", "cluster"])
+    clusters = pd.Index(names["cluster"].unique())
+    lengths = np.unique(grid["length"])
+
+    def cells(frame: pd.DataFrame, parameters: Array) -> Array:
+        """Arrange the measures as (measures, heads, clusters, settings), NaN where there is no line."""
+        shape = (len(head_keys), len(clusters), len(parameters))
+        head = head_keys.get_indexer(pd.MultiIndex.from_frame(frame[["layer", "head"]]))
+        cluster = clusters.get_indexer(frame["cluster"].astype(str))
+        cell = np.ravel_multi_index((head, cluster, np.searchsorted(parameters, frame["parameter"])), shape)
+        size = int(np.prod(shape))
+        # relative errors of repeated rows are pooled as squares, like those of different rows
+        values = [frame[name].to_numpy(np.float64) ** (2 if "error" in name else 1) for name in MEASURES]
+        with np.errstate(invalid="ignore"):
+            count = np.bincount(cell, minlength=size)
+            return np.stack([np.bincount(cell, v, minlength=size) / count for v in values]).reshape(3, *shape)
+
+    by_length = []
+    for length in lengths:
+        frame = grid[grid["length"] == length]
+        knots = np.unique(frame["parameter"].to_numpy(np.float64))
+        if len(knots) < 3:
+            return None
+        by_length.append((knots, cells(frame, knots)))
+    row_rules = {}
+    for rule in ("top_p", "threshold"):
+        frame = windows[windows["rule"] == rule]
+        parameters = np.unique(frame["parameter"].to_numpy(np.float64))
+        measured = [cells(frame[frame["length"] == length], parameters) for length in lengths]
+        if len(parameters) > 2:
+            row_rules[rule] = parameters[::-1], np.stack(measured, axis=3)[..., ::-1]
+    seen = grid.pivot_table("n", ["layer", "head"], "length", "max").loc[head_keys].to_numpy(np.float64)
+    if seen.min() < 2:
+        return None
+    kinds, kind = np.unique(seen, axis=0, return_inverse=True)
+    whole = np.all([np.isfinite(values).all((0, 1, 3)) for _, values in by_length], axis=0)
+    whole &= np.all([np.isfinite(values).all((0, 1, 3, 4)) for _, values in row_rules.values()], axis=0)
+    return CostCurves(
+        lengths.astype(np.float64),
+        [
+            _to_the_whole_row(i, heads, knots, values[1:, heads][:, :, whole], n)
+            for i, (knots, values) in enumerate(by_length)
+            for heads, n in ((np.flatnonzero(kind == j), kinds[j, i]) for j in range(len(kinds)))
+        ],
+        {rule: RowRule(parameters, *values[:, :, whole]) for rule, (parameters, values) in row_rules.items()},
+        len(head_keys),
+        int(whole.sum()),
+    )
+
+
+def _to_the_whole_row(length: int, heads: NDArray[np.intp], knots: Array, values: Array, n: float) -> GridCurve:
+    """Close a curve where the window holds every key that can be seen and nothing is lost."""
+    inside = knots < n
+    closed = np.concatenate([values[..., inside], np.zeros((*values.shape[:-1], 1))], axis=-1)
+    return GridCurve(length, heads, np.append(knots[inside], n), *closed)
+
+
+def slopes(x: Array, y: Array) -> Array:
+    """Slopes dy/dx at the knots of x by three-point differences, over the last axis of both."""
+    step = np.diff(x)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        chord = np.diff(y) / step
+        inner = (step[..., 1:] * chord[..., :-1] + step[..., :-1] * chord[..., 1:]) / (step[..., 1:] + step[..., :-1])
+    return np.concatenate([chord[..., :1], inner, chord[..., -1:]], axis=-1)
+
+
+def hermite(x: Array, y: Array, slope: Array, at: ArrayLike, widest: float = np.inf) -> Array:
+    """Read y(x) at a point by the cubic that has the given slopes at both neighbouring knots.
+
+    Parameters
+    ----------
+    x, y, slope : shape (..., knots), x not falling; they broadcast.
+    at : shape (...).
+    widest : greatest distance of neighbouring knots that may be bridged, in units of x.
+
+    Returns
+    -------
+    array : shape (...); NaN outside the knots and where they lie too far apart.
+    """
+    at = np.asarray(at, np.float64)
+    i = np.clip((x <= at[..., None]).sum(-1) - 1, 0, x.shape[-1] - 2)
+    shape = np.broadcast_shapes(i.shape, x.shape[:-1], y.shape[:-1])
+    i = np.broadcast_to(i, shape)[..., None]
+
+    def ends(values: Array) -> tuple[Array, Array]:
+        full = np.broadcast_to(values, (*shape, values.shape[-1]))
+        return np.take_along_axis(full, i, -1)[..., 0], np.take_along_axis(full, i + 1, -1)[..., 0]
+
+    (x0, x1), (y0, y1), (m0, m1) = ends(x), ends(y), ends(slope)
+    step = x1 - x0
+    with np.errstate(invalid="ignore", divide="ignore"):
+        t = (at - x0) / step
+        value = y0 + t**2 * (3 - 2 * t) * (y1 - y0) + t * (1 - t) * step * ((1 - t) * m0 - t * m1)
+    tiny = 1e-12
+    return np.where((t >= -tiny) & (t <= 1 + tiny) & (step <= widest), value, np.nan)

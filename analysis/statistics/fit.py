@@ -1,0 +1,317 @@
+"""Fits of the mean window k_min against context length: per head, pooled over heads, and which law wins."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from analysis.records.load import fullest_design, labels_in_order
+from analysis.settings import Settings
+from analysis.statistics import bootstrap
+from analysis.statistics.cells import Cells
+from analysis.statistics.growth import alike, distinct, no_growth, stands_still
+from analysis.statistics.laws import LAWS, Law, information
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Points:
+    """What laws are fitted to: ln of the mean k_min of some curves, each a head or the typical head of several.
+
+    Shapes (curves, lengths): `y`; `n`, the mean number of visible keys, and `x`, its ln; `seen`, the most keys that a
+    row sees; `censored`, where k_min says too little. Replicates of each of `sources` (resamples, curves, lengths).
+    """
+
+    y: Array
+    n: Array
+    seen: Array
+    censored: NDArray[np.bool_]
+    sources: list[bootstrap.Source]
+
+    @property
+    def x(self) -> Array:
+        """Ln n."""
+        return np.log(self.n)
+
+    @property
+    def usable(self) -> NDArray[np.bool_]:
+        """Where there is a point to fit: not censored, and at a number of keys that no shorter length has."""
+        return ~self.censored & distinct(self.seen, ~self.censored)
+
+    def lacking(self, usable: NDArray[np.bool_], least: int, few: str) -> list[str]:
+        """Say why a curve has fewer than `least` usable lengths, "" where it has enough; `few` if n does grow."""
+        still = stands_still(self.seen, least)
+        return [
+            "" if points >= least else no_growth(seen) if stands else few
+            for points, stands, seen in zip(usable.sum(-1), still, self.seen, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Sums of k_min of all heads of one label and variant at one eta, kept apart by cluster.
+
+    Shapes: `total`, `deviation` (sums of the logits' deviation), `visible` (sums of the number of visible keys) and
+    `rows` (heads, lengths, clusters); `at_one`, `at_n` (heads, lengths), numbers of rows whose k_min is 1 or n; `seen`
+    (heads, lengths), the most keys that a row sees; `lengths` (lengths,), nominal.
+    """
+
+    label: str
+    kind: str
+    variant: str
+    eta: float
+    head_keys: pd.MultiIndex
+    lengths: Array
+    total: Array
+    deviation: Array
+    visible: Array
+    rows: Array
+    at_one: Array
+    at_n: Array
+    seen: Array
+
+    @property
+    def clusters(self) -> int:
+        """Number of independent clusters."""
+        return self.total.shape[-1]
+
+    @property
+    def n(self) -> Array:
+        """Mean number of keys that each head's own rows see, (heads, lengths)."""
+        with np.errstate(invalid="ignore"):
+            return self.visible.sum(-1) / self.rows.sum(-1)
+
+    def pooled(self) -> "Curves":
+        """Return the heads that may be averaged: those that see more keys at most lengths, and at the same ones."""
+        selected = alike(self.seen)
+        if selected.all():
+            return self
+        parts = {name: getattr(self, name)[selected] for name in PER_HEAD}
+        return replace(self, head_keys=self.head_keys[selected], **parts)
+
+    def of_heads(self, settings: Settings) -> Points:
+        """Ln of each head's mean k_min, with replicates from its clusters."""
+        weights = bootstrap.weights(self.clusters, settings.resamples, settings.seed, self.label)
+        y = self.log_mean(np.ones((1, self.clusters)))[0]
+        sources = [bootstrap.Source(self.log_mean(weights), self.clusters)]
+        return Points(y, self.n, self.seen, censored_heads(self, settings), sources)
+
+    def typical(self, settings: Settings) -> Points:
+        """Mean over heads of ln(mean k_min): one curve, with replicates of each source of error.
+
+        Clusters and heads are resampled apart. A head's own answers to its clusters spread both; how much is found by
+        giving each head a resample of clusters of its own, once what all heads share in a resample is taken out.
+        """
+        each = self.of_heads(settings)
+        y, by_cluster = each.y, each.sources[0].replicates
+        heads, clusters = len(self.head_keys), self.clusters
+        sources = [bootstrap.Source(by_cluster.mean(1, keepdims=True), clusters)]
+        if heads > 1:  # a single head is no sample of heads but all there is
+            drawn = bootstrap.weights(heads, settings.resamples, settings.seed, f"{self.label}, heads") / heads
+            resample, head = np.ogrid[: len(by_cluster), :heads]
+            own = (by_cluster - by_cluster.mean(1, keepdims=True))[(resample + head) % len(by_cluster), head]
+            own *= np.sqrt(clusters / max(clusters - 1, 1))  # the bootstrap deviation lacks it
+            noise = (y + own).mean(1, keepdims=True)
+            sources.append(bootstrap.Source((drawn @ y)[:, None, :], heads, held_elsewhere=noise))
+        n, seen = self.visible.sum((0, 2)) / self.rows.sum((0, 2)), self.seen.max(0)
+        return Points(y.mean(0)[None], n[None], seen[None], censored_pool(self, settings), sources)
+
+    def mean(self, values: Array, weights: Array) -> Array:
+        """Mean over rows of summed values, clusters weighted: (resamples, clusters) -> (resamples, heads, lengths)."""
+        total = np.einsum("hlc,bc->bhl", values, weights, optimize=True)
+        rows = np.einsum("hlc,bc->bhl", self.rows, weights, optimize=True)
+        with np.errstate(invalid="ignore"):
+            return total / rows
+
+    def log_mean(self, weights: Array) -> Array:
+        """Ln of the mean k_min, clusters weighted: (resamples, clusters) -> (resamples, heads, lengths)."""
+        return np.log(self.mean(self.total, weights))
+
+
+PER_HEAD = ("total", "deviation", "visible", "rows", "at_one", "at_n", "seen")
+
+
+def fit_heads(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+    """Fit every law to the mean k_min of every head.
+
+    The law is one of the head's own mean n. Intervals resample whole clusters. A length at which too many rows sit at
+    k_min = 1 or n is left out, and so is one at which the head sees as many keys as at a shorter one.
+
+    Parameters
+    ----------
+    rows : the rows table of `analysis.load`; of each label the longest design is used.
+    settings : etas, thresholds, bootstrap.
+
+    Returns
+    -------
+    DataFrame : one line per (label, variant, layer, head, eta, law):
+        parameters with intervals, root mean squared error in ln k, AICc and its distance to the best law, the
+        `winner` (null where not every law could be ranked) and its `lead` over the second, lengths fitted
+        and `censored` ones left out, k_min at the longest length, a `reason` where there is no fit or rank.
+    """
+    tables = []
+    for curves in curves_of(rows, settings):
+        fitted = _fit(curves.of_heads(settings), curves, settings)
+        tables.append(curves.head_keys.to_frame(index=False).merge(fitted, left_index=True, right_on="curve"))
+    return _tidy(tables, ["label", "kind", "variant", "layer", "head", "eta", "law"])
+
+
+def fit_pooled(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+    """Fit every law to the typical head of a label: the mean over its heads of ln(mean k_min).
+
+    Heads that do not see more keys where the others do are left out: they have no law to be averaged. Intervals
+    resample clusters and heads, as `bootstrap.combined_interval` says. The share of censored rows is taken over all
+    heads that stay, so that the same ones stand at every length.
+
+    Parameters
+    ----------
+    rows, settings : as for `fit_heads`.
+
+    Returns
+    -------
+    DataFrame : one line per (label, variant, eta, law) with the numbers of `heads` pooled and `left_out`:
+        parameters with intervals, root mean squared error in ln k, AICc and its distance to the best law, the
+        `winner` (null where not every law could be ranked) and its `lead` over the second, lengths fitted
+        and `censored` ones left out, k_min at the longest length, a `reason` where there is no fit or rank.
+    """
+    tables = []
+    for curves in curves_of(rows, settings):
+        pool = curves.pooled()
+        heads = len(pool.head_keys)
+        fitted = _fit(pool.typical(settings), curves, settings)
+        tables.append(fitted.assign(heads=heads, left_out=len(curves.head_keys) - heads))
+    return _tidy(tables, ["label", "kind", "variant", "heads", "left_out", "eta", "law"])
+
+
+def share_of_laws(heads: pd.DataFrame, clear_lead: float) -> pd.DataFrame:
+    """Share of heads that each law wins by AICc, per label, variant and eta.
+
+    Parameters
+    ----------
+    heads : the table of `fit_heads`.
+    clear_lead : AICc by which a law must lead the second to have won `clearly`.
+
+    Returns
+    -------
+    DataFrame : `won` heads, of them `clearly`, `share` of the `ranked` ones (NaN if none), `unranked` heads.
+    """
+    by = ["label", "kind", "variant", "eta"]
+    winners = heads.assign(won=heads["lead"].notna(), clearly=heads["lead"] >= clear_lead)
+    groups = winners.groupby([*by, "law"], sort=False)
+    table = groups.agg(won=("won", "sum"), clearly=("clearly", "sum"), heads=("won", "size")).reset_index()
+    table["ranked"] = table.groupby(by, sort=False)["won"].transform("sum")
+    table["unranked"] = table.pop("heads") - table["ranked"]
+    table["share"] = (table["won"] / table["ranked"]).where(table["ranked"] > 0)
+    return table
+
+
+def curves_of(rows: pd.DataFrame, settings: Settings) -> Iterator[Curves]:
+    """Sum the rows of every label, variant and eta into curves; of each label the longest design is used."""
+    for variant, same in rows.groupby("variant", observed=True):
+        selected = fullest_design(same)
+        for label in labels_in_order(selected):
+            frame = selected[selected["label"] == label]
+            cells = Cells.of(frame)
+            n = frame["n"].to_numpy(np.float64)
+            counts, deviation = cells.sums(), cells.sums(frame["logit_std"].to_numpy(np.float64))
+            visible, seen = cells.sums(n), cells.most(n)
+            for eta in settings.etas:
+                k = frame[f"k_min_{eta:g}"].to_numpy(np.float64)
+                yield Curves(
+                    label=label,
+                    kind=str(frame["kind"].iloc[0]),
+                    variant=str(variant),
+                    eta=eta,
+                    head_keys=cells.head_keys,
+                    lengths=cells.lengths.astype(np.float64),
+                    total=cells.sums(k),
+                    deviation=deviation,
+                    visible=visible,
+                    rows=counts,
+                    at_one=cells.sums((k == 1).astype(np.float64)).sum(-1),
+                    at_n=cells.sums((k == n).astype(np.float64)).sum(-1),
+                    seen=seen,
+                )
+
+
+def censored_heads(curves: Curves, settings: Settings) -> NDArray[np.bool_]:
+    """Tell where too many of a head's rows sit at k_min = 1 or n, shape (heads, lengths)."""
+    return _censored(curves.at_one, curves.at_n, curves.rows.sum(-1), settings)
+
+
+def censored_pool(curves: Curves, settings: Settings) -> NDArray[np.bool_]:
+    """Tell where too many rows of all heads sit at k_min = 1 or n, shape (1, lengths)."""
+    count = curves.rows.sum((0, -1), keepdims=True)[..., 0]
+    return _censored(curves.at_one.sum(0)[None], curves.at_n.sum(0)[None], count, settings)
+
+
+def _censored(at_one: Array, at_n: Array, rows: Array, settings: Settings) -> NDArray[np.bool_]:
+    # a head without rows at a length (0 / 0) is left out there too
+    with np.errstate(invalid="ignore"):
+        return ~((at_one / rows <= settings.at_one) & (at_n / rows <= settings.at_n))
+
+
+def _fit(points: Points, curves: Curves, settings: Settings) -> pd.DataFrame:
+    """Fit all laws to the points, and to the replicates of their sources of error."""
+    usable = points.usable
+    count = usable.sum(-1)
+    fitted = np.flatnonzero(count >= settings.min_lengths)
+    y, x, mask, m = points.y[fitted], points.x[fitted], usable[fitted], count[fitted]
+    tables = [_unfitted(points, usable, law, settings) for law in LAWS]
+    if fitted.size:
+        scores = []
+        for law, table in zip(LAWS, tables, strict=True):
+            parameters = law.fit(y, x, mask)
+
+            def refit(replicates: Array, law: Law = law) -> Array:
+                drawn = replicates[:, fitted]
+                return law.fit(drawn, x, np.broadcast_to(mask, drawn.shape))
+
+            low, high = bootstrap.combined_interval(parameters, points.sources, refit, settings.confidence)
+            for i, name in enumerate(law.parameters):
+                for suffix, values in (("", parameters), ("_low", low), ("_high", high)):
+                    column = np.exp(values[:, i]) if name in law.logarithmic else values[:, i]
+                    table.loc[fitted, name + suffix] = column
+            error = law.squared_error(y, x, mask, parameters)
+            table.loc[fitted, "rms_ln_k"] = np.sqrt(error / m)
+            score = information(error, m, law)
+            table.loc[fitted, "aicc"] = score
+            table.loc[fitted[np.isnan(score)], "reason"] = "too few lengths to rank this law by AICc"
+            scores.append(score)
+        # a race that some laws could not enter names no winner
+        ranked = np.stack(scores)
+        complete = ~np.isnan(ranked).any(0)
+        for table, score in zip(tables, ranked, strict=True):
+            table.loc[fitted, "delta"] = np.where(complete, score - ranked.min(0), np.nan)
+        best = np.argmin(ranked[:, complete], axis=0)
+        first_two = np.sort(ranked[:, complete], axis=0)[:2]
+        lead = first_two[1] - first_two[0]
+        for i, table in enumerate(tables):
+            table.loc[fitted[complete], "winner"] = best == i
+            table.loc[fitted[complete], "lead"] = np.where(best == i, lead, np.nan)
+    result = pd.concat(tables, ignore_index=True)
+    result["k_longest"] = np.tile(np.exp(points.y[:, -1]), len(LAWS))
+    result["n_longest"] = np.tile(points.n[:, -1], len(LAWS))
+    result["clusters"] = curves.clusters
+    return result.assign(label=curves.label, kind=curves.kind, variant=curves.variant, eta=curves.eta)
+
+
+def _unfitted(points: Points, usable: NDArray[np.bool_], law: Law, settings: Settings) -> pd.DataFrame:
+    names = [name + suffix for name in ("a", "b", "C") for suffix in ("", "_low", "_high")]
+    table = pd.DataFrame({"curve": np.arange(len(usable)), "law": law.name})
+    table["lengths"] = usable.sum(-1)
+    table["censored"] = points.censored.sum(-1)
+    table[[*names, "rms_ln_k", "aicc", "delta", "lead"]] = np.nan
+    table["winner"] = pd.Series(pd.NA, index=table.index, dtype="boolean")
+    few = f"fewer than {settings.min_lengths} lengths that are not censored"
+    table["reason"] = points.lacking(usable, settings.min_lengths, few)
+    return table
+
+
+def _tidy(tables: list[pd.DataFrame], keys: list[str]) -> pd.DataFrame:
+    table = pd.concat(tables, ignore_index=True)
+    rest = [column for column in table.columns if column not in {*keys, "curve"}]
+    return table[[*keys, *rest]]

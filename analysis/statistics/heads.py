@@ -1,0 +1,140 @@
+"""Exponents head by head: against what the head's own logit scale predicts [G6], and against its control variants."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+from analysis.settings import Settings
+from analysis.statistics import bootstrap, closed_forms
+from analysis.statistics.fit import Array, Curves, curves_of
+from analysis.statistics.laws import LAWS
+
+POWER = next(law for law in LAWS if law.name == "power")
+
+
+@dataclass(frozen=True)
+class Exponents:
+    """Exponents of the heads of one label and variant: the estimate first, then its resamples of whole clusters.
+
+    Shapes: `measured`, `predicted`, `sigma`, `slope` (1 + resamples, heads), NaN where too few lengths are uncensored
+    or the head sees no more keys at longer ones.
+    `sigma` is the logit deviation at the middle of the fitted ln n, and `slope` is d sigma / d ln n.
+    """
+
+    curves: Curves
+    measured: Array
+    predicted: Array
+    sigma: Array
+    slope: Array
+    middle: Array
+
+
+def exponents(rows: pd.DataFrame, eta: float, settings: Settings) -> list[Exponents]:
+    """Fit k_min = a n^C and sigma = b + c ln n to every head, and predict C from sigma alone [G6].
+
+    Parameters
+    ----------
+    rows : the rows table of `analysis.load`; of each label and variant the fullest design is used.
+    eta : dropped mass allowed.
+    settings : thresholds and bootstrap.
+    """
+    every = []
+    for curves in curves_of(rows, replace(settings, etas=(eta,))):
+        drawn = bootstrap.weights(curves.clusters, settings.resamples, settings.seed, curves.label)
+        weights = np.vstack([np.ones(curves.clusters), drawn])
+        points = curves.of_heads(settings)
+        x, mask = points.x, points.usable
+        enough = mask.sum(-1) >= settings.min_lengths
+
+        middle = np.where(mask, x, 0.0).sum(-1) / np.maximum(mask.sum(-1), 1)
+        scale = _lines(curves.mean(curves.deviation, weights), x, mask, enough)
+        sigma, slope = scale[..., 0] + scale[..., 1] * middle, scale[..., 1]
+        predicted = closed_forms.local_exponent(eta, sigma, slope)
+        measured = _lines(curves.log_mean(weights), x, mask, enough)[..., 1]
+        every.append(Exponents(curves, measured, predicted, sigma, slope, middle))
+    return every
+
+
+def _lines(values: Array, x: Array, mask: NDArray[np.bool_], enough: NDArray[np.bool_]) -> Array:
+    """Fit lines in x (heads, lengths) to values (resamples, heads, lengths): level, slope; NaN with too few lengths."""
+    fitted = np.full((*values.shape[:2], 2), np.nan)
+    used = np.broadcast_to(mask[enough], values[:, enough].shape)
+    fitted[:, enough] = POWER.fit(values[:, enough], x[enough], used)
+    return fitted
+
+
+def by_head(every: list[Exponents]) -> pd.DataFrame:
+    """List every head: `C` measured, `C_predicted`, `sigma`, `sigma_slope`, `s` = sigma / sqrt(ln n), `k_longest`."""
+    tables = []
+    for item in every:
+        curves = item.curves
+        table = curves.head_keys.to_frame(index=False).assign(
+            label=curves.label,
+            variant=curves.variant,
+            C=item.measured[0],
+            C_predicted=item.predicted[0],
+            sigma=item.sigma[0],
+            sigma_slope=item.slope[0],
+            s=item.sigma[0] / np.sqrt(item.middle),
+            n_middle=np.exp(item.middle),
+            k_longest=np.exp(curves.log_mean(np.ones((1, curves.clusters)))[0, :, -1]),
+            n_longest=curves.n[:, -1],
+        )
+        tables.append(table)
+    table = pd.concat(tables, ignore_index=True)
+    first = ["label", "variant", "layer", "head"]
+    return table[[*first, *(column for column in table if column not in first)]]
+
+
+def summary(every: list[Exponents], settings: Settings) -> pd.DataFrame:
+    """Summarise the heads of each label and variant, every number with an interval that resamples clusters and heads.
+
+    Returns
+    -------
+    DataFrame : one line per (label, variant): numbers of `heads` fitted and `clusters`, and with `_low`, `_high` each
+        `C` (median over heads), `C_predicted` (median), `rank_correlation` (Spearman) of predicted and measured,
+        `error` (median of predicted - measured), `absolute_error` (median); and against the plain variant of the same
+        heads `shift` (median of C - C plain) and `rank_with_plain` (Spearman), null for plain itself.
+    """
+    plain = {item.curves.label: item for item in every if item.curves.variant == "plain"}
+    lines = []
+    for item in every:
+        curves = item.curves
+        other = plain.get(curves.label)
+        compared = other is not None and other is not item and other.curves.head_keys.equals(curves.head_keys)
+        reference = other.measured if compared and other is not None else np.full_like(item.measured, np.nan)
+        fitted = ~np.isnan(item.measured[0]) & (~np.isnan(reference[0]) if compared else True)
+        line: dict[str, object] = {"label": curves.label, "variant": curves.variant, "heads": int(fitted.sum())}
+        line["clusters"] = curves.clusters
+        measured, predicted = item.measured[:, fitted], item.predicted[:, fitted]
+        if fitted.sum() >= 2:
+            drawn = bootstrap.heads_drawn(int(fitted.sum()), settings.resamples, settings.seed, curves.label)
+            parts = [measured, predicted, reference[:, fitted]]
+            measured, predicted, plain_measured = (np.take_along_axis(part, drawn, axis=1) for part in parts)
+            error = predicted - measured
+            numbers = {
+                "C": np.median(measured, axis=1),
+                "C_predicted": np.median(predicted, axis=1),
+                "rank_correlation": _spearman(predicted, measured),
+                "error": np.median(error, axis=1),
+                "absolute_error": np.median(np.abs(error), axis=1),
+            }
+            if compared:
+                numbers["shift"] = np.median(measured - plain_measured, axis=1)
+                numbers["rank_with_plain"] = _spearman(plain_measured, measured)
+            for name, values in numbers.items():
+                low, high = bootstrap.interval(values[0], values[1:], curves.clusters, settings.confidence)
+                line |= {name: values[0], f"{name}_low": float(low), f"{name}_high": float(high)}
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def _spearman(a: Array, b: Array) -> Array:
+    """Rank correlation along the last axis."""
+    ranks = [stats.rankdata(values, axis=1) for values in (a, b)]
+    x, y = (rank - rank.mean(1, keepdims=True) for rank in ranks)
+    with np.errstate(invalid="ignore"):
+        return (x * y).sum(1) / np.sqrt((x**2).sum(1) * (y**2).sum(1))

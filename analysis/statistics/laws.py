@@ -1,0 +1,122 @@
+"""The five laws of k against n, each fitted by least squares in ln k to any number of curves at once."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.statistics.line import Array, Mask, fit_line, mean_where
+
+
+@dataclass(frozen=True)
+class Law:
+    """One law k(n) and its fit.
+
+    `fit(y, x, mask)` takes y = ln k with shape (..., lengths), x = ln n that broadcasts to y, and the points
+    to use, a mask that does so too. It returns parameters of shape (..., len(parameters)), those named in
+    `logarithmic` as their logarithm, so that an interval around them stays positive.
+    """
+
+    name: str
+    formula: str
+    parameters: tuple[str, ...]
+    logarithmic: tuple[str, ...]
+    fit: Callable[[Array, Array, Mask], Array]
+    log_k: Callable[[Array, Array], Array]
+
+    def squared_error(self, y: Array, x: Array, mask: Mask, parameters: Array) -> Array:
+        """Sum of squared errors in ln k over the masked lengths, shape (...)."""
+        return np.where(mask, (y - self.log_k(parameters, x)) ** 2, 0.0).sum(-1)
+
+
+def information(squared_error: Array, points: Array, law: Law) -> Array:
+    """AICc of a least-squares fit, m ln(RSS / m) + 2q + 2q(q+1)/(m-q-1) (Hurvich and Tsai 1989).
+
+    Parameters
+    ----------
+    squared_error : RSS in ln k, shape (...).
+    points : number m of lengths fitted, broadcasts to RSS.
+    law : gives the number of parameters; q counts the variance too.
+
+    Returns
+    -------
+    array : NaN where m <= q + 1, for there the correction is undefined: such a law is fitted but not ranked.
+    """
+    q = len(law.parameters) + 1
+    room = np.asarray(points) - q - 1
+    # exact data would send the logarithm to -inf; 1e-12 in ln k is far below any sampling error
+    spread = np.maximum(squared_error / points, 1e-24)
+    correction = np.divide(2 * q * (q + 1), room, where=room > 0, out=np.full(np.shape(room), np.nan))
+    return points * np.log(spread) + 2 * q + correction
+
+
+def _level(y: Array, x: Array, mask: Mask, slope: float) -> Array:
+    return mean_where(y - slope * x, mask)[..., None]
+
+
+def _affine_in_log(y: Array, x: Array, mask: Mask, steps: int = 100, tolerance: float = 1e-7) -> Array:
+    """Fit ln(a + b x) by damped Gauss-Newton (Levenberg 1944) in w, the log ratio of its values at both ends.
+
+    In w the law stays positive between the ends whatever the step, where a and b themselves would not, and
+    the level of ln k leaves the problem as a mean (variable projection, Golub and Pereyra 1973).
+    """
+    used = np.broadcast_to(mask, y.shape).reshape(-1, y.shape[-1])
+    target = np.where(used, y.reshape(used.shape), 0.0)
+    x = np.broadcast_to(x, y.shape).reshape(used.shape)
+    first = np.where(used, x, np.inf).min(-1)
+    span = np.where(used, x, -np.inf).max(-1) - first
+    t = np.where(used, (x - first[:, None]) / span[:, None], 0.0)
+    share = used / used.sum(-1, keepdims=True)
+
+    def shape_of(w: Array, t: Array) -> tuple[Array, Array]:
+        rising = t * np.exp(w)[:, None]
+        return np.log(1 - t + rising), rising / (1 - t + rising)
+
+    def centred(values: Array, selected: NDArray[np.intp]) -> Array:
+        mean = (values * share[selected]).sum(-1, keepdims=True)
+        return np.where(used[selected], values - mean, 0.0)
+
+    w = fit_line(target, x, used)[:, 1] * span
+    active = np.flatnonzero(np.isfinite(w))
+    damping = np.full(len(w), 1e-3)
+    bend, slope = shape_of(w, t)
+    left = centred(target - bend, np.arange(len(w)))
+    for _ in range(steps):
+        if not active.size:
+            break
+        r, gradient = left[active], centred(slope[active], active)
+        step = (gradient * r).sum(-1) / ((gradient**2).sum(-1) * (1 + damping[active]))
+        new_bend, new_slope = shape_of(w[active] + step, t[active])
+        new_left = centred(target[active] - new_bend, active)
+        better = (new_left**2).sum(-1) <= (r**2).sum(-1)
+        taken = active[better]
+        w[taken] += step[better]
+        left[taken], slope[taken], bend[taken] = new_left[better], new_slope[better], new_bend[better]
+        damping[active] *= np.where(better, 0.1, 10.0)
+        active = active[(np.abs(step) > tolerance) & np.isfinite(step)]
+    low = np.exp(((target - bend) * share).sum(-1))
+    b = low * np.expm1(w) / span
+    return np.stack([low - b * first, b], axis=-1).reshape(*y.shape[:-1], 2)
+
+
+def _log_affine(p: Array, x: Array) -> Array:
+    # outside the fitted lengths the line may cross zero, where no k is left to predict
+    value = p[..., :1] + p[..., 1:] * x
+    return np.log(value, where=value > 0, out=np.full(value.shape, -np.inf))
+
+
+LAWS = (
+    Law("constant", "a", ("a",), ("a",), lambda y, x, m: _level(y, x, m, 0.0), lambda p, x: p + 0 * x),
+    Law("log", "a + b ln n", ("a", "b"), (), _affine_in_log, _log_affine),
+    Law("power", "a n^C", ("a", "C"), ("a",), fit_line, lambda p, x: p[..., :1] + p[..., 1:] * x),
+    Law("linear", "b n", ("b",), ("b",), lambda y, x, m: _level(y, x, m, 1.0), lambda p, x: p + x),
+    Law(
+        "power_log",
+        "a n^C ln n",
+        ("a", "C"),
+        ("a",),
+        lambda y, x, m: fit_line(y - np.log(x), x, m),
+        lambda p, x: p[..., :1] + p[..., 1:] * x + np.log(x),
+    ),
+)

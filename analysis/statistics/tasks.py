@@ -1,0 +1,195 @@
+"""What windows do to a task: paired differences to dense attention, against cost, with intervals over samples.
+
+A family is one shape of window at all its sizes: fixed, log, power with one C, linear, top-p, threshold, each
+head's C, each head's fixed k.
+"""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import pandas as pd
+
+from analysis.statistics.intervals import student_reach
+
+DENSE = "dense"
+ONE_PERCENT = float(np.log(1.01))  # nats per token: a hundredth of dense perplexity
+NAMES = {
+    "top_p": "top-p",
+    "threshold": "threshold [T7]",
+    "budget": "each head's C",
+    "head_fixed": "each head's k",
+    "sharpened": "sharper softmax",
+}
+SHARPENED = "sharpened"
+HEADS_FIXED = NAMES["head_fixed"]
+
+
+def fullest_design(table: pd.DataFrame) -> pd.DataFrame:
+    """Keep, for each label and phase, the design and seed with most samples, then lengths, then windows."""
+    one = ["label", "phase", "design", "seed"]
+    sizes = (
+        table.assign(window=table.groupby(["rule", "parameter", "scale"], dropna=False, observed=True).ngroup())
+        .astype({"design": str, "run": str})
+        .groupby(one, observed=True)
+        .agg(
+            samples=("sample", "nunique"),
+            lengths=("length", "nunique"),
+            windows=("window", "nunique"),
+            run=("run", "max"),
+        )
+        .reset_index()
+        .sort_values(["samples", "lengths", "windows", "run"], ascending=False)
+    )
+    best = sizes.drop_duplicates(["label", "phase"])[one]
+    kept = pd.MultiIndex.from_frame(table[one].astype({"design": str})).isin(pd.MultiIndex.from_frame(best))
+    return table[kept]
+
+
+def differences(table: pd.DataFrame, measure: str, by: list[str]) -> pd.DataFrame:
+    """Return, per sample and window, the mean of a measure less that of dense attention on the same lines.
+
+    Parameters
+    ----------
+    table : lines of losses or answers, dense ones among them.
+    measure : a column.
+    by : columns that part the lines besides, such as the length.
+
+    Returns
+    -------
+    DataFrame : label, phase, `by`, sample, family, rule, parameter, scale, `keys` (mean), `difference`.
+    """
+    pair = ["label", "phase", *by, "sample"]
+    lines = table.astype({"rule": str, "label": str})
+    grouped = lines.groupby([*pair, "rule", "parameter", "scale"], dropna=False, observed=True)
+    means = grouped[["keys", measure]].mean().reset_index()
+    dense = means[means["rule"] == DENSE].set_index(pair)[measure].rename("dense")
+    means = means[means["rule"] != DENSE].join(dense, on=pair)
+    means["difference"] = means[measure] - means["dense"]
+    return means.assign(family=families(means)).drop(columns=measure)
+
+
+def families(table: pd.DataFrame) -> pd.Series:
+    """Return the family of each line's window."""
+    power = table["rule"] == "power"
+    named = table["rule"].map(lambda rule: NAMES.get(rule, rule))
+    return named.where(~power, "power, C = " + table["parameter"].map("{:.2g}".format))
+
+
+def over_samples(lines: pd.DataFrame, by: list[str], confidence: float) -> pd.DataFrame:
+    """Return the mean difference and its Student interval over samples, per group of `by`."""
+    means = (
+        lines.groupby(by, observed=True, sort=False, dropna=False)["difference"]
+        .agg(["mean", "std", "count"])
+        .reset_index()
+    )
+    keys = lines.groupby(by, observed=True, sort=False, dropna=False)["keys"].mean().reset_index(drop=True)
+    reach = student_reach(means["std"] / np.sqrt(means["count"]), means["count"], confidence)
+    table = means[by].assign(keys=keys, difference=means["mean"], samples=means["count"])
+    return table.assign(low=means["mean"] - reach, high=means["mean"] + reach)
+
+
+def mixed(lines: pd.DataFrame, mixes: Mapping[str, float]) -> pd.DataFrame:
+    """Average keys and differences over the context lengths of each mix: weights proportional to n^(1 - p).
+
+    Lengths stand at equal steps of ln n, so that a density n^-p of lengths gives each the weight n^(1 - p).
+    """
+    tables = []
+    for name, p in mixes.items():
+        weight = lines["length"].astype(float) ** (1 - p)
+        parts = lines.assign(weight=weight, keys=lines["keys"] * weight, difference=lines["difference"] * weight)
+        # a window's size is the same at all lengths, but for rules whose factor has no name of its own
+        window = ["label", "phase", "sample", "family", "rule", "parameter", "scale"]
+        sums = parts.groupby(window, observed=True, sort=False, dropna=False)[["keys", "difference", "weight"]].sum()
+        sums = sums.div(sums["weight"], axis=0).drop(columns="weight").reset_index()
+        tables.append(sums.assign(mix=name))
+    return pd.concat(tables, ignore_index=True)
+
+
+def at_cost(lines: pd.DataFrame, keys: float) -> pd.DataFrame:
+    """Read each family's difference off at an equal number of keys, linear in ln keys; NaN beyond what was measured."""
+    read = []
+    for group, curve in lines.groupby(["label", "phase", "mix", "sample", "family"], observed=True, sort=False):
+        measured = curve.sort_values("keys")
+        x = np.log(measured["keys"].to_numpy())
+        inside = len(x) > 1 and x[0] <= np.log(keys) <= x[-1]
+        value = float(np.interp(np.log(keys), x, measured["difference"])) if inside else np.nan
+        read.append((*group, keys, value))
+    return pd.DataFrame(read, columns=["label", "phase", "mix", "sample", "family", "keys", "difference"])
+
+
+def contest(lines: pd.DataFrame, budgets: list[float], confidence: float) -> pd.DataFrame:
+    """Compare families at equal cost, paired by sample; below 0 the family is better than its `reference`.
+
+    Every family is compared with fixed windows, and each head's own law also with a fixed window of each head's own,
+    which tells what growth with n buys from what unequal heads do.
+
+    Returns
+    -------
+    DataFrame : per label, phase, mix, budget (`keys`), family and `reference`: `difference` with its interval
+        `difference_low`, `difference_high`, the number of `samples`, and the family's `rule`.
+    """
+    tables = [_against(lines, keys, reference, confidence) for keys in budgets for reference in ("fixed", HEADS_FIXED)]
+    table = pd.concat([part for part in tables if len(part)] or tables[:1], ignore_index=True)
+    table = table[(table["reference"] != HEADS_FIXED) | (table["family"] == NAMES["budget"])]
+    rules = {name: rule for rule, name in NAMES.items()}
+    rule = table["family"].map(lambda name: rules.get(name, name.split(",")[0]))
+    return table.rename(columns={"low": "difference_low", "high": "difference_high"}).assign(rule=rule)
+
+
+def _against(lines: pd.DataFrame, keys: float, reference: str, confidence: float) -> pd.DataFrame:
+    """Compare every family with one of them at an equal number of keys."""
+    pair = ["label", "phase", "mix", "sample"]
+    read = at_cost(lines, keys).dropna()
+    base = read[read["family"] == reference].set_index(pair)["difference"]
+    others = read[read["family"] != reference].join(base.rename("base"), on=pair).dropna()
+    others = others.assign(difference=others["difference"] - others["base"], budget=keys)
+    table = over_samples(others, ["label", "phase", "mix", "budget", "family"], confidence)
+    return table.drop(columns="keys").rename(columns={"budget": "keys"}).assign(reference=reference)
+
+
+def cost_within(curves: pd.DataFrame, most: float = ONE_PERCENT) -> pd.DataFrame:
+    """Return the keys at which each family's mean difference first stays at or below `most`; NaN if it never does."""
+    result = []
+    for group, curve in curves.groupby(["label", "phase", "mix", "family"], observed=True, sort=False):
+        measured = curve.sort_values("keys")
+        x, y = np.log(measured["keys"].to_numpy()), measured["difference"].to_numpy()
+        above = np.flatnonzero(y > most)
+        if not above.size:
+            keys, bound = float(np.exp(x[0])), True
+        elif above[-1] == len(y) - 1:
+            keys, bound = np.nan, False
+        else:
+            i = above[-1]
+            keys, bound = float(np.exp(np.interp(most, [y[i + 1], y[i]], [x[i + 1], x[i]]))), False
+        result.append((*group, keys, bound))
+    return pd.DataFrame(result, columns=["label", "phase", "mix", "family", "keys_one_percent", "at_most"])
+
+
+def by_method(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Part lines by the method that chose the keys, each with the dense lines and the controls of the same runs."""
+    method, dense = table["selector"].astype(str), table["rule"].isin([DENSE, SHARPENED])
+    for name in method[~dense].unique():
+        runs = table.loc[~dense & (method == name), "run"].unique()
+        yield name, table[(dense & table["run"].isin(runs)) | (~dense & (method == name))]
+
+
+def sources(lines: pd.DataFrame) -> pd.DataFrame:
+    """Say what stands behind the lines of a task, the label of most lines first.
+
+    Returns
+    -------
+    DataFrame : per label and phase: numbers of `lines`, `samples`, `lengths`, and where recorded `depths`, dense
+        `answers`, mean `tokens` of an answer and `repeats` of a timed step.
+    """
+    groups = lines.astype({"label": str, "phase": str}).groupby(["label", "phase"])
+    table = pd.DataFrame({"lines": groups.size(), "samples": groups["sample"].nunique()})
+    table["lengths"] = groups["length"].agg(lambda part: " ".join(map(str, sorted(set(part)))))
+    if "depth" in lines:
+        dense = lines[lines["rule"].astype(str) == DENSE]
+        table["depths"], table["tokens"] = groups["depth"].nunique(), groups["tokens"].mean()
+        table["answers"] = dense.groupby([dense["label"].astype(str), dense["phase"].astype(str)]).size()
+    if "repeats" in lines:
+        table["repeats"] = groups["repeats"].first()
+    table = table.reset_index()
+    order = table.assign(total=-table.groupby("label")["lines"].transform("sum"))
+    return order.sort_values(["total", "label", "phase"], ignore_index=True).drop(columns="total")

@@ -1,0 +1,74 @@
+from functools import partial
+
+import pandas as pd
+import pytest
+
+from analysis import save
+from analysis.publishing import quotes
+from experiments.errors import UserError
+
+
+@pytest.fixture
+def tables(tmp_path):
+    pd.DataFrame({"label": ["A", "B"], "C": [0.314, 0.271]}).to_csv(tmp_path / "fits.csv", index=False)
+    verdicts = {"claim": 1, "question": "?", "norm": "tv", "source": ["Gaussian, s = 0.5", "TinyLM"]}
+    pd.DataFrame(verdicts | {"verdict": ["confirmed", "qualified"]}).to_csv(tmp_path / "claims.csv", index=False)
+    return tmp_path
+
+
+def test_a_number_is_replaced_by_that_of_the_table(tables):
+    text = 'It grows like n^0.99<!-- =fits | label == "A" | C | .2f --> here.'
+    assert quotes.quoted(text, tables) == text.replace("0.99", "0.31")
+    text = "A share of [-99%<!-- =fits | label == 'B' | C | .0% -->]."
+    assert quotes.quoted(text, tables) == text.replace("-99%", "27%")
+
+
+def test_a_quote_of_no_line_or_of_several_is_refused(tables):
+    for condition in ("label == 'X'", "C > 0"):
+        with pytest.raises(UserError, match="quote one"):
+            quotes.quoted(f"0.1<!-- =fits | {condition} | C | .2f -->", tables)
+
+
+def test_a_quote_of_a_column_that_is_not_there_is_refused(tables):
+    with pytest.raises(UserError, match="no such column; quote one of label, C"):
+        quotes.quoted("0.1<!-- =fits | label == 'A' | D | .2f -->", tables)
+
+
+def test_the_verdict_table_stands_between_its_marks(tables):
+    text = quotes.quoted("Before\n<!-- =claims -->\nold\n<!-- end -->\nafter", tables)
+    assert "| 1 | ? | tv | s = 0.5 | TinyLM |  |" in text
+    assert "old" not in text
+
+
+LINES = "<!-- =lines fits | C > 0 | by C | who: `{label}` | C: {C:.1f} [{C:.2f}] -->\n"
+
+
+def test_lines_become_a_table_in_the_order_of_a_column(tables, tmp_path):
+    text = quotes.quoted(f"Before\n\n{LINES}old\n<!-- end -->\nafter", tables)
+    assert text == (
+        f"Before\n\n{LINES}| who | C |\n| --- | --- |\n| `B` | 0.3 [0.27] |\n| `A` | 0.3 [0.31] |\n<!-- end -->\nafter"
+    )
+    quotes.keep(text, partial(save.read_csv, tables), tmp_path / "kept")
+    assert quotes.quoted(text, tmp_path / "kept") == text
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"), [("C > 0", "C > 1", "no line"), ("{C:.1f}", "{D}", "no column 'D'")]
+)
+def test_lines_that_are_not_there_are_refused(tables, old, new, message):
+    with pytest.raises(UserError, match=message):
+        quotes.quoted(LINES.replace(old, new) + "<!-- end -->", tables)
+
+
+def test_only_the_quoted_lines_are_kept(tables, tmp_path):
+    text = "0.99<!-- =fits | label == 'B' | C | .3f -->"
+    quotes.keep(text, partial(save.read_csv, tables), tmp_path / "kept")
+    assert pd.read_csv(tmp_path / "kept" / "fits.csv")["label"].tolist() == ["B"]
+    assert quotes.quoted(text, tmp_path / "kept") == quotes.quoted(text, tables)
+
+
+@pytest.mark.parametrize("name", quotes.TEXTS)
+def test_the_texts_say_what_the_tables_say(name):
+    text = (quotes.ROOT / name).read_text(encoding="utf-8")
+    assert quotes.NUMBER.search(text) or quotes.VERDICTS.search(text)
+    assert quotes.quoted(text, quotes.QUOTES) == text

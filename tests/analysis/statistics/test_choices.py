@@ -1,0 +1,105 @@
+"""Budget and choice, keys needed and their growth, on records whose answers are known."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis import settings
+from analysis.records.load import fullest_design, load
+from analysis.statistics import choices
+
+
+@pytest.fixture(scope="module")
+def windows():
+    """A selector that needs n^0.5 keys times a factor and one that needs a share of n, at every sample alike."""
+    lines = []
+    for sample in range(4):
+        for n in (256, 1024, 4096):
+            for k in np.unique(np.geomspace(1, n, 40).round()):
+                line = {
+                    "label": "x",
+                    "length": n,
+                    "n": n,
+                    "rule": "grid",
+                    "parameter": k,
+                    "scale": 1.0,
+                    "k": k,
+                    "layer": 0,
+                }
+                line |= {"head": 0, "cluster": f"c{sample}", "keys_read": k, "output_error_renormalised": 1 / k}
+                tilt = 1 + 0.01 * sample
+                root, share = 1 / (1 + k / (2 * tilt * np.sqrt(n))), max(1 - k / n, 0.0)
+                lines.append(line | {"selector": "oracle", "dropped_mass": min(root, share)})
+                lines.append(line | {"selector": "root", "dropped_mass": root})
+                lines.append(line | {"selector": "share", "dropped_mass": share})
+    return pd.DataFrame(lines)
+
+
+def test_dropped_mass_is_budget_and_choice(windows):
+    table = choices.split(windows, 0.95)
+    assert np.allclose(table["budget"] + table["choice"], table["dropped_mass"])
+    assert (table.loc[table["selector"] == "oracle", "choice"] == 0).all()
+    assert (table["choice"] >= 0).all()
+    own = table[(table["selector"] == "share") & (table["length"] == 1024)].sort_values("k")
+    raw = windows[(windows["length"] == 1024) & (windows["k"] == own["k"].iloc[20])]
+    wide = raw.pivot_table("dropped_mass", "cluster", "selector")
+    gap = wide["share"] - wide["oracle"]
+    assert own["choice"].iloc[20] == pytest.approx(gap.mean())
+    half = 3.182446 * gap.std(ddof=1) / 2
+    assert own["choice_high"].iloc[20] == pytest.approx(gap.mean() + half)
+    assert own["choice_low"].iloc[20] == pytest.approx(gap.mean() - half)
+
+
+def test_the_exponent_is_that_of_the_law(windows):
+    found = choices.growth(windows, 0.2, settings.fits(settings.analysis())).set_index("selector")
+    assert found.loc["root", "C"] == pytest.approx(0.5, abs=0.01)
+    assert found.loc["share", "C"] == pytest.approx(1.0, abs=0.01)
+    assert found.loc["share", "keys"] == pytest.approx(0.8 * 4096, rel=0.02)
+    assert found.loc["root", "keys"] == pytest.approx(4 * 2 * 1.015 * 64, rel=0.05)
+    assert (found["C_low"] <= found["C"]).all()
+    assert (found["C"] <= found["C_high"]).all()
+
+
+def test_an_estimate_that_drops_no_keys_has_errors_and_no_exponent(windows):
+    estimate = windows[windows["selector"] == "share"].assign(selector="mean_value", dropped_mass=np.nan)
+    every = pd.concat([windows, estimate], ignore_index=True)
+    table = choices.split(every, 0.95).set_index("selector").loc["mean_value"]
+    assert table["output_error"].notna().all()
+    assert table["choice"].isna().all()
+    grown = choices.growth(every, 0.2, settings.fits(settings.analysis()))
+    assert set(grown["selector"]) == {"oracle", "root", "share"}
+
+
+def test_what_is_never_reached_has_no_exponent(windows):
+    few = windows[windows["k"] < 20]
+    assert choices.growth(few, 0.01, settings.fits(settings.analysis()))["C"].isna().all()
+
+
+def test_times_stand_beside_the_error_of_the_same_keys(analysed):
+    table = pd.read_csv(analysed / "tables" / "selectors.csv")
+    timed = table[table["ms"].notna()]
+    assert set(timed["label"]) == {"TinyLM-Instruct"}
+    assert set(timed["selector"]) == {"oracle", "random"}
+    assert set(timed["length"]) == {2048}
+    random = timed[(timed["selector"] == "random") & (timed["k"] == 60)]
+    assert np.allclose(random["ms"], 60e-3)
+    assert np.allclose(random["dropped_mass"], 1 - 60 / 2048)
+
+
+def test_the_record_with_most_selectors_is_shown(analysed):
+    _, windows = load(analysed)
+    of_gaussian = windows[(windows["label"] == "Gaussian, s = 0.5") & (windows["variant"] == "plain")]
+    assert set(fullest_design(of_gaussian)["selector"]) == {"oracle"}
+    assert set(fullest_design(of_gaussian, "selector")["selector"]) == {"oracle", "random", "lev_attention"}
+
+
+def test_the_figures_tell_random_from_the_oracle(analysed):
+    table = pd.read_csv(analysed / "tables" / "selectors.csv")
+    random = table[(table["selector"] == "random") & (table["label"] == "TinyLM-Instruct") & (table["rule"] == "grid")]
+    assert np.allclose(random["dropped_mass"], 1 - random["k"] / random["length"])
+    summary = pd.read_csv(analysed / "tables" / "selectors_summary.csv")
+    grown = summary[(summary["measure"] == "keys needed") & (summary["selector"] == "random")]
+    assert np.allclose(grown["C"], 1, atol=0.05)
+    assert set(pd.read_csv(analysed / "tables" / "fits.csv")["variant"]) == {"plain"}  # laws are of softmax alone
+    both = pd.read_csv(analysed / "tables" / "leverage.csv")
+    assert set(both["variant"]) == {"plain", "plain, |x|^2"}

@@ -1,0 +1,49 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.statistics import fit
+from analysis.statistics.decay import decay_rates
+
+SETTINGS = fit.Settings(
+    etas=(0.1,), seed=0, resamples=300, confidence=0.95, min_lengths=3, at_one=0.5, at_n=0.1, clear_lead=2.0
+)
+
+
+def windows(rates, clusters=12, noise=0.1, lengths=(512, 1024, 2048, 4096), label="Model", seed=0):
+    """Lines of one window whose error falls like n^rate, one rate per head."""
+    draw = np.random.default_rng(seed)
+    grid = pd.MultiIndex.from_product([range(len(rates)), range(clusters), lengths], names=["head", "sample", "length"])
+    frame = grid.to_frame(index=False).assign(layer=0, label=label, rule="power", parameter=0.5, scale=1.0)
+    frame["cluster"] = frame["sample"].astype(str)
+    frame["k"], frame["n"] = frame["length"] ** 0.5, frame["length"]
+    error = frame["length"] ** np.take(rates, frame["head"])
+    return frame.assign(tv=error * np.exp(noise * draw.normal(size=len(frame))))
+
+
+def test_a_known_rate_is_found_and_covered():
+    found = pd.concat(decay_rates(windows([-0.4], label=str(i), seed=i), ["tv"], SETTINGS) for i in range(200))
+    assert found["rate"].mean() == pytest.approx(-0.4, abs=0.01)
+    assert 0.90 <= ((found["rate_low"] <= -0.4) & (found["rate_high"] >= -0.4)).mean() <= 0.985
+
+
+def test_a_model_shows_its_median_head_and_how_many_fall():
+    line = decay_rates(windows([-0.5, -0.3, 0.2], noise=0.0), ["tv"], SETTINGS).iloc[0]
+    assert line["rate"] == pytest.approx(-0.3)
+    assert line["falling"] == pytest.approx(2 / 3)
+    assert (line["heads_low"], line["heads_high"]) == pytest.approx((-0.4, -0.05))
+    assert line["rate_low"] < -0.3 < line["rate_high"]
+
+
+def test_a_window_that_holds_the_whole_row_and_an_error_of_zero_are_left_out():
+    frame = windows([-0.5], noise=0.0)
+    frame.loc[frame["length"] == 512, "k"] = 512
+    assert decay_rates(frame, ["tv"], SETTINGS)["lengths"].item() == 3
+    frame.loc[frame["length"] == 1024, "tv"] = 0.0
+    assert decay_rates(frame, ["tv"], SETTINGS).empty
+
+
+def test_one_sample_has_a_rate_and_no_interval():
+    line = decay_rates(windows([-0.5], clusters=1), ["tv"], SETTINGS).iloc[0]
+    assert np.isnan(line["rate_low"])
+    assert line["rate"] == pytest.approx(-0.5, abs=0.2)

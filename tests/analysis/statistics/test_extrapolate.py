@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+
+import analysis
+from analysis.statistics import fit
+from analysis.statistics.extrapolate import extrapolate, summary
+from tests.analysis.synthetic import crossed, law, write_run
+
+SETTINGS = fit.Settings(
+    etas=(0.1,), seed=0, resamples=200, confidence=0.95, min_lengths=3, at_one=0.5, at_n=0.1, clear_lead=2.0
+)
+LENGTHS = (256, 512, 1024, 2048, 4096, 8192)
+
+
+def errors(folder, k_of_n, **keys):
+    write_run(folder, "r", "Model", law(k_of_n, lengths=LENGTHS, **keys), source="smollm2")
+    return extrapolate(analysis.load(folder)[0], SETTINGS, (0.25, 0.5))
+
+
+def test_the_true_law_predicts_and_a_wrong_one_errs_by_what_theory_says(tmp_path):
+    table = errors(tmp_path, lambda n: 3 * n**0.6, clusters=4, heads=6, noise=0.0)
+    pooled = table[table["scope"] == "pooled"].set_index(["law", "share"])["error"]
+    assert pooled["power", 0.25] == pytest.approx(0, abs=1e-9)
+    # the mean of ln n over 256..2048 lies 3.5 doublings below ln 8192
+    assert pooled["constant", 0.25] == pytest.approx(-0.6 * 3.5 * np.log(2))
+    assert pooled["linear", 0.25] == pytest.approx(0.4 * 3.5 * np.log(2))
+    heads = table[table["scope"] == "head"]
+    assert set(heads[heads["best"]]["law"]) == {"power"}
+    assert len(heads) == 6 * 5 * 2
+
+
+def test_intervals_cover_an_error_of_nothing(tmp_path):
+    table = errors(tmp_path, lambda n: 3 * n**0.6, clusters=12, heads=200, noise=0.2)
+    power = table[(table["law"] == "power") & (table["scope"] == "head") & (table["share"] == 0.5)]
+    covered = (power["error_low"] <= 0) & (power["error_high"] >= 0)
+    assert 0.90 <= covered.mean() <= 0.98
+
+
+def test_too_few_short_lengths_are_said(tmp_path):
+    write_run(tmp_path, "r", "Model", law(np.sqrt, lengths=(512, 1024, 2048)), source="smollm2")
+    table = extrapolate(analysis.load(tmp_path)[0], SETTINGS, (0.25,))
+    assert table["error"].isna().all()
+    assert table["reason"].str.contains("fewer than 3").all()
+    assert not table["best"].any()
+
+
+def test_a_prediction_stays_a_window(tmp_path):
+    table = errors(tmp_path, lambda n: 1e6 * n**-1.2, clusters=2, noise=0.0)
+    assert (table["error"] + np.log(table["k_longest"]) >= -1e-9).all()
+
+
+def test_the_summary_counts_heads_and_compares_power_with_log(tmp_path):
+    """Heads of pure power laws: the power law is nearest for most, and its error clearly below that of the log law."""
+    rows = crossed(np.full(20, 0.6), lengths=(256, 512, 1024, 2048, 4096, 8192), shared=0.01, own=0.02)
+    write_run(tmp_path, "real", "TinyLM", rows, source="smollm2", model="tiny")
+    loaded, _ = analysis.load(tmp_path)
+    table = summary(loaded, 0.1, SETTINGS, [0.25])
+    heads = table[table["scope"] == "heads"].set_index("law")
+    per_head = extrapolate(loaded, SETTINGS, [0.25]).query("scope == 'head'")
+    medians = per_head["error"].abs().groupby(per_head["law"]).median()
+    np.testing.assert_allclose(heads["absolute_error"], medians[heads.index], rtol=1e-9)
+    assert heads["best"].sum() == pytest.approx(1)
+    against = table[table["scope"] == "against log"].iloc[0]
+    assert against["difference"] == pytest.approx(medians["power"] - medians["log"])
+    assert against["difference_high"] < 0
