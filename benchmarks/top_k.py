@@ -8,13 +8,13 @@ from torch import Tensor
 from benchmarks.pairs import time_pairs
 from experiments.launch import configure
 from experiments.machine import Machine
-from experiments.measures import RowFacts
 from experiments.measures.compute import Compute
 from experiments.models.attend import attend_by
 from experiments.models.load import load_model, tokenize
 from experiments.models.probe import forward
 from experiments.selectors.oracle import Oracle
 from experiments.sources.text import read_text
+from experiments.windows import RowFacts
 
 LENGTH, PAIRS = 4096, 5
 EXPONENTS = (0.5, 0.9)  # a narrow and a wide window: the one adds up kept values, the other multiplies densely

@@ -11,24 +11,9 @@ from typing import Protocol
 
 from torch import Tensor
 
+from experiments.windows import RowFacts
+
 VERSION = 1  # raise it when a measure gives other numbers: every record is then measured anew
-
-
-class RowFacts(Protocol):
-    """What a window rule may ask about a block of exact rows."""
-
-    @property
-    def n_R(self) -> Tensor:
-        """Keys each row can see [R] int64."""
-        ...
-
-    def k_min(self, eta: float) -> Tensor:
-        """Return the smallest k >= 1 whose k most probable keys leave a dropped mass <= eta, per row [R] int64."""
-        ...
-
-    def count_above(self, epsilon: float) -> Tensor:
-        """Return #{j: p_j > epsilon} per row [R] int64."""
-        ...
 
 
 class RankedRows(RowFacts, Protocol):

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from experiments.cache import Block, Cache
-from experiments.measures import RowFacts
 from experiments.measures.compute import Compute
 from experiments.measures.output import output_of
 from experiments.models.earlier import EarlierQueries
 from experiments.models.probe import Attention, intercept
 from experiments.rows import check_finite
 from experiments.selectors import Selector
+from experiments.windows import RowFacts
 
 BLOCK = 256  # rows at a time: their logits stay in the cache
 

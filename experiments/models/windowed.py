@@ -13,13 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from experiments.measures import RowFacts
 from experiments.measures.compute import Compute
 from experiments.models.attend import attend_by
 from experiments.models.earlier import EarlierQueries
 from experiments.models.probe import Attention, watch
 from experiments.selectors import Selector
-from experiments.windows import Windows
+from experiments.windows import RowFacts, Windows
 
 
 class Kept:

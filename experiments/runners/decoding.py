@@ -30,11 +30,11 @@ from experiments.cache import Block
 from experiments.curves import means_of_windows
 from experiments.errors import UserError
 from experiments.machine import Machine
-from experiments.models.phases import DECODE, checked_windows
 from experiments.plan import PROCESS_BYTES, Plan
 from experiments.ranges import check_range
 from experiments.records.folder import Record
 from experiments.runners import ROW_FIELDS, Findings, without
+from experiments.runners.phases import DECODE, checked_windows
 from experiments.selectors import Answering, Selector
 from experiments.selectors.several import each
 from experiments.tables import Table as RecordTable

@@ -17,11 +17,11 @@ from torch import Tensor
 from experiments.curves import loss_over_length
 from experiments.errors import UserError
 from experiments.machine import Machine
-from experiments.models.phases import DECODE, PHASES, PREFILL, check_methods, checked_windows, readings
 from experiments.plan import PROCESS_BYTES, Plan
 from experiments.ranges import MOST_KEYS, check_range
 from experiments.records.folder import Record
 from experiments.runners import ROW_FIELDS, Findings, without
+from experiments.runners.phases import DECODE, PHASES, PREFILL, check_methods, checked_windows, readings
 from experiments.selectors.several import each
 from experiments.tables import Table as RecordTable
 from experiments.tables.losses import LOSSES

@@ -20,11 +20,11 @@ from rich.table import Table
 from experiments.curves import means_of_windows
 from experiments.errors import UserError
 from experiments.machine import Machine
-from experiments.models.phases import DECODE, PHASES, PREFILL, check_methods, checked_windows, readings
 from experiments.plan import PROCESS_BYTES, Plan
 from experiments.ranges import MOST_KEYS, MOST_LOGIT, check_range
 from experiments.records.folder import Record
 from experiments.runners import ROW_FIELDS, Findings, without
+from experiments.runners.phases import DECODE, PHASES, PREFILL, check_methods, checked_windows, readings
 from experiments.selectors.several import each
 from experiments.selectors.sharpened import Sharpened
 from experiments.tables import Table as RecordTable

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from experiments.errors import UserError
-from experiments.measures import RowFacts
 
 MOST_WINDOWS = 65_535  # the kernels count what lies between windows in 16 bits
 # The columns that name a window (experiments/tables/place.py), where there is none.
@@ -30,6 +29,23 @@ Visible = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 def every_key(n_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return that the rows of all heads see all n keys; see `Visible`."""
     return n_N[None], np.ones(1)
+
+
+class RowFacts(Protocol):
+    """What a window rule may ask about a block of exact rows."""
+
+    @property
+    def n_R(self) -> Tensor:
+        """Keys each row can see [R] int64."""
+        ...
+
+    def k_min(self, eta: float) -> Tensor:
+        """Return the smallest k >= 1 whose k most probable keys leave a dropped mass <= eta, per row [R] int64."""
+        ...
+
+    def count_above(self, epsilon: float) -> Tensor:
+        """Return #{j: p_j > epsilon} per row [R] int64."""
+        ...
 
 
 class Rule(Protocol):

@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from experiments.errors import UserError
-from experiments.measures import RowFacts
+from experiments.windows import RowFacts
 
 FORMAT = 1
 LARGEST = 2**26  # bytes of a budget file; the largest models, of 16,000 heads, need half of it

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from experiments.measures import RowFacts
 from experiments.ranges import check_range
+from experiments.windows import RowFacts
 
 # As many as the longest context may have within all windows that can be counted.
 MOST_PER_OCTAVE = 2048
