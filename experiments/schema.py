@@ -12,8 +12,10 @@ import importlib
 import math
 import pkgutil
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
+import yaml
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
@@ -21,6 +23,7 @@ from experiments.errors import UserError
 from experiments.ranges import check_range
 
 MOST_MEMORY_GB = 1e6  # a petabyte
+PRESET_SOURCES = Path(__file__).resolve().parents[1] / "conf" / "preset_sources.yaml"
 PARTS = {
     "source": "experiments.sources",
     "selector": "experiments.selectors",
@@ -56,7 +59,7 @@ class Job:
 
 
 def register() -> None:
-    """Store the schema of the job and of every part, once per process."""
+    """Store the schema of the job and of every part, and the sources of the presets, once per process."""
     store = ConfigStore.instance()
     store.store(name="job_schema", node=Job)
     for group, package in PARTS.items():
@@ -65,6 +68,10 @@ def register() -> None:
                 continue
             for part in _dataclasses_of(f"{package}.{module.name}"):
                 store.store(group=f"schema/{group}", name=module.name, node=part)
+    for option, values in yaml.safe_load(PRESET_SOURCES.read_text(encoding="utf-8")).items():
+        *folder, name = option.split("/")
+        base = [f"/source/{values.pop('of')}@_here_", "_self_"]
+        store.store(group="/".join(["source", *folder]), name=name, node={"defaults": base, **values})
 
 
 def to_job(config: DictConfig) -> Job:
