@@ -29,19 +29,19 @@ LARGER_IS_BETTER = {"windows_loop_ratio"}
 
 
 def main() -> None:
-    """Run the benchmarks asked for, all by default."""
+    """Run the benchmarks requested for, all by default."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"among {', '.join(NAMES)}")
     parser.add_argument("--outputs", type=Path, default=Path("outputs"))
-    asked = parser.parse_args()
-    if unknown := set(asked.names) - set(NAMES):
+    requested = parser.parse_args()
+    if unknown := set(requested.names) - set(NAMES):
         parser.error(f"no benchmark named {', '.join(sorted(unknown))}: choose from {', '.join(NAMES)}")
-    path = asked.outputs / "bench" / "bench.json"
+    path = requested.outputs / "bench" / "bench.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    results = json.loads(path.read_text()) if asked.names and path.exists() else {}
+    results = json.loads(path.read_text()) if requested.names and path.exists() else {}
     print(f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     start = time.perf_counter()
-    for name in asked.names or NAMES:
+    for name in requested.names or NAMES:
         print(f"{name}:", flush=True)
         results |= importlib.import_module(f"benchmarks.{name}").run()
     partial = path.with_suffix(".partial")

@@ -45,7 +45,7 @@ class Cache:
     power: float | None = None
 
     @property
-    def keys(self) -> int:
+    def num_keys(self) -> int:
         """The number of keys N, visible or not."""
         return self.key_GND.shape[1]
 
@@ -79,7 +79,7 @@ class Block:
         After rotary embedding.
     position_R
         Place of each query in its sequence, from 0; also the index of its own key.
-    keys
+    num_keys
         The number of keys N, visible or not.
     visible
         Returns `visible_RN`, which the most probable keys are found without.
@@ -95,7 +95,7 @@ class Block:
 
     query_RD: Tensor
     position_R: Tensor
-    keys: int
+    num_keys: int
     visible: Callable[[], Tensor]
     head_R: Tensor
     layer: int
@@ -120,13 +120,13 @@ class Block:
     @property
     def own_R1(self) -> Tensor:
         """Each row's own key; a row that stands beyond the keys owns the last."""
-        return self.position_R.clamp(max=self.keys - 1)[:, None]
+        return self.position_R.clamp(max=self.num_keys - 1)[:, None]
 
     def logits(self, cache: Cache) -> Tensor:
         """Return the scaled, masked logits [R, N] in float32 or better; -inf where a key is not visible."""
         dtype = torch.promote_types(self.query_RD.dtype, torch.float32)
         query_GSD = (self.query_RD.to(dtype) * self.scale).unflatten(0, (len(cache.key_GND), -1))
-        logits_RN = (query_GSD @ cache.key_GND[:, : self.keys].to(dtype).mT).flatten(0, 1)
+        logits_RN = (query_GSD @ cache.key_GND[:, : self.num_keys].to(dtype).mT).flatten(0, 1)
         if self.power is not None:
             logits_RN = log_of_power(logits_RN, self.power)
         return logits_RN.masked_fill_(~self.visible_RN, -torch.inf)

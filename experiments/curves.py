@@ -49,12 +49,12 @@ def exponents(rows: pd.DataFrame) -> pd.DataFrame:
     """
     rows = plain(rows)
     longest = rows[rows["length"] == rows["length"].max()]
-    found = []
+    lines = []
     for name in (name for name in map(str, rows) if name.startswith("k_min_")):
         of_heads = slopes(rows, name)
         exponent = float(np.median(of_heads)) if of_heads else np.nan
-        found.append({"dropped_mass": float(name[6:]), "exponent": exponent, "k_longest": longest[name].mean()})
-    return pd.DataFrame(found)
+        lines.append({"dropped_mass": float(name[6:]), "exponent": exponent, "k_longest": longest[name].mean()})
+    return pd.DataFrame(lines)
 
 
 def _names(windows: pd.DataFrame) -> pd.Series:

@@ -23,7 +23,7 @@ class Machine:
 
     @classmethod
     def from_settings(cls, device: str, memory_gb: float, threads: int | None) -> Machine:
-        """Check that the machine has what is asked for, and apply the number of threads.
+        """Check that the machine has what is requested, and apply the number of threads.
 
         Raises
         ------
@@ -31,25 +31,25 @@ class Machine:
             If the device is not there, or cores are too few for the threads.
         """
         try:
-            chosen = torch.device(device)
-            torch.empty(1, device=chosen)
+            available = torch.device(device)
+            torch.empty(1, device=available)
         except (RuntimeError, AssertionError) as error:
             raise UserError(f"device={device}: not available on this machine; use device=cpu") from error
-        chosen_threads, cores = threads or _allowed_threads(), os.cpu_count() or 1
-        if chosen_threads > THREADS_PER_CORE * cores:
+        thread_count, cores = threads or _allowed_threads(), os.cpu_count() or 1
+        if thread_count > THREADS_PER_CORE * cores:
             key = "threads" if threads else "OMP_NUM_THREADS"
             raise UserError(
-                f"{key}={chosen_threads}: this machine has {cores} cores, give at most {THREADS_PER_CORE * cores}"
+                f"{key}={thread_count}: this machine has {cores} cores, give at most {THREADS_PER_CORE * cores}"
             )
-        torch.set_num_threads(chosen_threads)
-        return cls(chosen, int(memory_gb * 1e9))
+        torch.set_num_threads(thread_count)
+        return cls(available, int(memory_gb * 1e9))
 
 
 def _allowed_threads() -> int:
     """Return OMP_NUM_THREADS if the user set it, else the cores that affinity and the container's quota allow."""
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    if asked.isdigit() and int(asked) > 0:
-        return int(asked)
+    requested = os.environ.get("OMP_NUM_THREADS", "")
+    if requested.isdigit() and int(requested) > 0:
+        return int(requested)
     return max(1, min(len(os.sched_getaffinity(0)), int(_quota(CPU_QUOTA))))
 
 

@@ -42,9 +42,9 @@ def check_fits(source: Source, windows: WindowSet, machine: Machine) -> None:
     UserError
         If the source refuses the request, windows are too many, or not even one row fits in memory.
     """
-    longest = max(source.batches(), key=lambda batch: batch.keys)
-    count, resident = len(windows.at(longest.keys)), source.resident_bytes()
-    rows_per_block(1, longest.keys, count, longest.head_dim, machine.memory_bytes, resident)
+    longest = max(source.batches(), key=lambda batch: batch.num_keys)
+    count, resident = len(windows.at(longest.num_keys)), source.resident_bytes()
+    rows_per_block(1, longest.num_keys, count, longest.head_dim, machine.memory_bytes, resident)
 
 
 def plan_of_rows(
@@ -61,19 +61,22 @@ def plan_of_rows(
         If the source refuses the request, or not even one row fits in memory.
     """
     batches = source.batches()
-    counts = {batch.keys: len(windows.at(batch.keys)) for batch in batches}
+    counts = {batch.num_keys: len(windows.at(batch.num_keys)) for batch in batches}
     resident = source.resident_bytes()
     for batch in batches:
-        rows_per_block(batch.rows, batch.keys, counts[batch.keys], batch.head_dim, machine.memory_bytes, resident)
+        rows_per_block(
+            batch.rows, batch.num_keys, counts[batch.num_keys], batch.head_dim, machine.memory_bytes, resident
+        )
     per_entry = _seconds_per_entry(selectors, windows, machine, batches[0].head_dim)
-    entries = sum(batch.count * batch.rows * batch.keys for batch in batches)
+    entries = sum(batch.count * batch.rows * batch.num_keys for batch in batches)
     rows = sum(batch.count * batch.rows for batch in batches)
-    lines = sum(batch.count * counts[batch.keys] for batch in windowed) * len(selectors)
+    lines = sum(batch.count * counts[batch.num_keys] for batch in windowed) * len(selectors)
     return Plan(
         rows=rows,
         windows=max(counts.values()),
         seconds=source.seconds() + entries * per_entry,
-        memory_bytes=PROCESS_BYTES + min(machine.memory_bytes, resident + max(b.rows * b.keys for b in batches) * 120),
+        memory_bytes=PROCESS_BYTES
+        + min(machine.memory_bytes, resident + max(b.rows * b.num_keys for b in batches) * 120),
         disk_bytes=rows * ROW_BYTES + lines * WINDOW_BYTES,
     )
 

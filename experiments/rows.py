@@ -61,7 +61,7 @@ class Rows:
         return self.query_RD.shape[0]
 
     @property
-    def keys(self) -> int:
+    def num_keys(self) -> int:
         """The number of keys N, visible or not."""
         return self.key_ND.shape[0]
 
@@ -110,7 +110,7 @@ class Rows:
         return Block(
             query_RD=self.query_RD,
             position_R=self.position_R,
-            keys=self.keys,
+            num_keys=self.num_keys,
             visible=self.visible,
             head_R=torch.full_like(self.position_R, self.head),
             layer=self.layer,
@@ -123,7 +123,7 @@ class Rows:
         """Return which keys each query sees [R, N]."""
         if self.visible_RN is not None:
             return self.visible_RN
-        return torch.ones(len(self), self.keys, dtype=torch.bool, device=self.query_RD.device)
+        return torch.ones(len(self), self.num_keys, dtype=torch.bool, device=self.query_RD.device)
 
 
 def check_finite(query_RD: Tensor, key_ND: Tensor, where: str) -> None:

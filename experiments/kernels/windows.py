@@ -7,7 +7,7 @@ where a window ends or a tolerance is crossed, are ever sorted. Windows cut the 
 over the keys adds w_j v_j into the segment of key j, and sums over segments, from the tail for what is dropped and from
 the head for what is kept, give every window at once.
 
-Ranks count from the most probable key; places count from the least probable one, the order in which rows are stored.
+Ranks count from the most probable key; indices count from the least probable one, the order in which rows are stored.
 
 Shape letters: R rows, N keys, V value dimension, B bins, W windows, S segments, E tolerances, T keys of a tile. Kernels
 run in parallel over rows; no result depends on how many threads or rows there are.
@@ -57,10 +57,10 @@ def _rank(bits_N, shift, lowest, start_B, ranked_N):
     next_B = np.zeros(bins, np.int32)
     for j in range(keys):
         next_B[max((bits_N[j] >> shift) - lowest, 0)] += 1
-    place = 0
+    index = 0
     for b in range(bins):
-        start_B[b] = place
-        place += next_B[b]
+        start_B[b] = index
+        index += next_B[b]
         next_B[b] = start_B[b]
     start_B[bins] = keys
     # Indices are unsigned here and below: signed ones are checked for counting from the end, which doubles the time.
@@ -91,9 +91,9 @@ def _sort(ranked_N):
 
 
 @_helper
-def _bin_at(place, ranked_N, shift, lowest):
-    """Return the bin whose keys lie around a place."""
-    return max(np.int64(ranked_N[place] >> np.uint64(32 + shift)) - lowest, 0)
+def _bin_at(index, ranked_N, shift, lowest):
+    """Return the bin whose keys lie around an index."""
+    return max(np.int64(ranked_N[index] >> np.uint64(32 + shift)) - lowest, 0)
 
 
 @_helper
@@ -126,30 +126,30 @@ def _mass_and_squares(ranked_N):
 def _resolve(ranked_N, start_B, shift, lowest, total, limit_E, epsilon_T, k_E, above_T):
     """Fill in the smallest k of each tolerance, and the count above each threshold, of one row; see `resolve`."""
     keys, bins = ranked_N.shape[0], start_B.shape[0] - 1
-    place, tail = 0, 0.0
+    index, tail = 0, 0.0
     for i in range(limit_E.shape[0]):
         limit = limit_E[i] * total
-        while place < keys:
-            more = _mass(ranked_N[place : place + STRIDE])
+        while index < keys:
+            more = _mass(ranked_N[index : index + STRIDE])
             if tail + more > limit:
                 break
             tail += more
-            place = min(place + STRIDE, keys)
-        if place == keys:
+            index = min(index + STRIDE, keys)
+        if index == keys:
             k_E[i] = 1
             continue
-        b = _bin_at(place, ranked_N, shift, lowest)
-        tail -= _mass(ranked_N[start_B[b] : place])
+        b = _bin_at(index, ranked_N, shift, lowest)
+        tail -= _mass(ranked_N[start_B[b] : index])
         while b < bins - 1:
             more = _mass(ranked_N[start_B[b] : start_B[b + 1]])
             if tail + more > limit:
                 break
             tail += more
             b += 1
-        place = start_B[b]
+        index = start_B[b]
         below = tail
         _sort(ranked_N[start_B[b] : start_B[b + 1]])
-        dropped = place
+        dropped = index
         while dropped < start_B[b + 1]:
             below += _weight(ranked_N[dropped])
             if below > limit:
@@ -161,8 +161,8 @@ def _resolve(ranked_N, start_B, shift, lowest, total, limit_E, epsilon_T, k_E, a
         nearest = min(max(nearest, 0), bins - 1)
         first, last = start_B[max(nearest - 1, 0)], start_B[min(nearest + 2, bins)]
         above = keys - last
-        for place_near in range(first, last):
-            above += _weight(ranked_N[place_near]) / total > epsilon_T[i]
+        for index_near in range(first, last):
+            above += _weight(ranked_N[index_near]) / total > epsilon_T[i]
         above_T[i] = above
 
 
@@ -184,7 +184,7 @@ def rank(
 ):
     """Put each row's keys into bins, add up its moments, and answer what is asked while the row is in the cache.
 
-    The bin of a weight is its bit pattern without the last `shift` bits, less `lowest`; `start_RB` has one place more
+    The bin of a weight is its bit pattern without the last `shift` bits, less `lowest`; `start_RB` has one entry more
     than there are bins.
     """
     for r in numba.prange(weight_RN.shape[0]):
@@ -253,8 +253,8 @@ def _cut(k_W, order_W, ranked_N, start_B, shift, lowest, first_S, segment_N):
             segments += 1
     first_S[segments] = keys
     for s in range(segments):
-        for place in range(keys - first_S[s + 1], keys - first_S[s]):
-            segment_N[~np.uint32(ranked_N[np.uint32(place)] & np.uint64(0xFFFFFFFF))] = s
+        for index in range(keys - first_S[s + 1], keys - first_S[s]):
+            segment_N[~np.uint32(ranked_N[np.uint32(index)] & np.uint64(0xFFFFFFFF))] = s
     return segments
 
 

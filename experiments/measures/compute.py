@@ -35,7 +35,7 @@ class Compute:
         """Return the logits of rows [R, N], good until the next ones are made."""
         dtype = torch.promote_types(rows.query_RD.dtype, torch.float32)
         quick = self._quick(rows.query_RD.device, dtype)
-        return rows.logits(out=self._scratch.take("logits", len(rows), rows.keys) if quick else None)
+        return rows.logits(out=self._scratch.take("logits", len(rows), rows.num_keys) if quick else None)
 
     def product(self, query_RD: Tensor, key_ND: Tensor) -> Tensor:
         """Return the dot products of queries and keys [R, N], good until the next ones are made."""

@@ -20,11 +20,11 @@ def attention_matrix(rows: Rows, largest: int, block: int) -> tuple[Tensor, int,
     time.
     """
     query_pool = -(-len(rows) // largest)
-    key_pool = -(-rows.keys // largest)
+    key_pool = -(-rows.num_keys // largest)
     step = max(1, block // query_pool) * query_pool
     cells = []
     for start in range(0, len(rows), step):
         probability_RN = torch.softmax(rows.block(start, min(start + step, len(rows))).logits(), dim=-1)
-        keys_RK = pad(probability_RN, (0, -rows.keys % key_pool)).unflatten(1, (-1, key_pool)).sum(-1)
+        keys_RK = pad(probability_RN, (0, -rows.num_keys % key_pool)).unflatten(1, (-1, key_pool)).sum(-1)
         cells += [chunk.mean(0) for chunk in keys_RK.split(query_pool)]
     return torch.stack(cells).to(torch.float16).cpu(), query_pool, key_pool

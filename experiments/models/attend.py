@@ -128,33 +128,33 @@ class _Rows:
     def __init__(self, attention: Attention, head: int, start: int, stop: int, compute: Compute) -> None:
         self._attention, self._head, self._compute = attention, head, compute
         self._kv_head = attention.kv_head(head)
-        self.keys = attention.first + (stop if attention.causal else attention.query_HND.shape[1])
+        self.num_keys = attention.first + (stop if attention.causal else attention.query_HND.shape[1])
         self.query_RD = attention.query_HND[head, start:stop]
         self.position_R = attention.first + torch.arange(start, stop, device=self.query_RD.device)
-        self.value_NV = attention.value_GNV[self._kv_head, : self.keys]
+        self.value_NV = attention.value_GNV[self._kv_head, : self.num_keys]
 
     @cached_property
     def _visible_RN(self) -> Tensor | None:
-        return self._attention.visible(self._head, self.position_R, self.keys)
+        return self._attention.visible(self._head, self.position_R, self.num_keys)
 
     @cached_property
     def n_R(self) -> Tensor:
         """Keys that each row sees."""
         if self._attention.causal:
             return self.position_R + 1
-        return torch.full_like(self.position_R, self.keys) if self._visible_RN is None else self._visible_RN.sum(-1)
+        return torch.full_like(self.position_R, self.num_keys) if self._visible_RN is None else self._visible_RN.sum(-1)
 
     @cached_property
     def _made_logits(self) -> Tensor:
         query_RD = self.query_RD.float() * self._attention.scale
-        key_ND = self._attention.key_GND[self._kv_head, : self.keys].float()
+        key_ND = self._attention.key_GND[self._kv_head, : self.num_keys].float()
         check_finite(query_RD, key_ND, f"layer {self._attention.layer}, head {self._head}")
         logits_RN = self._compute.product(query_RD, key_ND)
         if self._attention.causal:
             # Neighbouring rows differ in their last keys alone: no mask as large as the logits is made.
             rows = len(query_RD)
             later_RR = torch.ones(rows, rows, dtype=torch.bool, device=logits_RN.device).triu(1)
-            logits_RN[:, self.keys - rows :].masked_fill_(later_RR, -torch.inf)
+            logits_RN[:, self.num_keys - rows :].masked_fill_(later_RR, -torch.inf)
         elif self._visible_RN is not None:
             logits_RN.masked_fill_(~self._visible_RN, -torch.inf)
         return logits_RN
@@ -167,13 +167,13 @@ class _Rows:
         """Return which keys each row sees [R, N]."""
         if self._visible_RN is not None:
             return self._visible_RN
-        return torch.ones(len(self.query_RD), self.keys, dtype=torch.bool, device=self.query_RD.device)
+        return torch.ones(len(self.query_RD), self.num_keys, dtype=torch.bool, device=self.query_RD.device)
 
     def always_kept(self, first: int, recent: int) -> Tensor | None:
         """Return which visible keys come before all others [R, N]; None for none."""
         if not first and not recent:
             return None
-        key_N = torch.arange(self.keys, device=self.position_R.device)
+        key_N = torch.arange(self.num_keys, device=self.position_R.device)
         age_RN = self.position_R[:, None] - key_N
         return ((key_N < first) | ((age_RN >= 0) & (age_RN < recent))) & self.visible()
 
@@ -182,7 +182,7 @@ class _Rows:
         return Block(
             query_RD=self.query_RD,
             position_R=self.position_R,
-            keys=self.keys,
+            num_keys=self.num_keys,
             visible=self.visible,
             head_R=torch.full_like(self.position_R, self._head),
             layer=self._attention.layer,

@@ -37,9 +37,9 @@ class Context:
     def losses(self, token_N: Tensor) -> tuple[Tensor, Tensor]:
         """Read on and forget it again; return -ln p of tokens 1..N-1 and whether each is the most probable one."""
         before = len(self)
-        found = losses_of_states(self._model, self.read(token_N), token_N)
+        losses = losses_of_states(self._model, self.read(token_N), token_N)
         self.forget(before)
-        return found
+        return losses
 
     def forget(self, length: int) -> None:
         """Keep the first `length` tokens alone."""

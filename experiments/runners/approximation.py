@@ -85,7 +85,7 @@ class Approximation:
 
         def block_size(rows: Rows, count: int) -> int:
             width = rows.value_NV.shape[1]
-            return rows_per_block(len(rows), rows.keys, count, width, machine.memory_bytes, resident)
+            return rows_per_block(len(rows), rows.num_keys, count, width, machine.memory_bytes, resident)
 
         def on_rows(rows: Rows) -> None:
             windowed = self.windowed(rows.variant)

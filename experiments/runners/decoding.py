@@ -69,8 +69,8 @@ class Decoding:
 
     def check(self, source: Any, selector: Any, windows: Any) -> None:
         """Raise UserError if the source is no language model, or a window is not one of the context length alone."""
-        asked = checked_windows(source, windows, self.name)
-        for looks, name in ((asked.etas, "top_p"), (asked.epsilons, "thresholds")):
+        requested = checked_windows(source, windows, self.name)
+        for looks, name in ((requested.etas, "top_p"), (requested.epsilons, "thresholds")):
             if looks:
                 raise UserError(
                     f"runner=decoding times windows of the context length alone: leave out windows.{name} (give "
@@ -114,7 +114,7 @@ class Decoding:
         from experiments.models.language_model import open_language_model
         from experiments.models.windowed import densely
 
-        asked, methods = checked_windows(source, windows, self.name), each(selector)
+        requested, methods = checked_windows(source, windows, self.name), each(selector)
         documents = source.documents(seed)
         contexts = [[n - m for n in source.lengths for m in (0, 1)]]
         model = open_language_model(source, machine.device, documents[0], contexts, self.name, cached=True)
@@ -127,11 +127,11 @@ class Decoding:
                 context.forget(length - 1)
                 facts = {"sample": sample, "phase": DECODE, "length": length}
                 layers = [Prepared(method, sample, earlier) for method in methods]
-                for w, name in enumerate(asked.names()):
+                for w, name in enumerate(requested.names()):
                     for prepared in layers:
                         prepared.begin_window()
                         steps = [
-                            _decode(model, context, token_N[length - 1 : length], prepared, asked.only(w))
+                            _decode(model, context, token_N[length - 1 : length], prepared, requested.only(w))
                             for _ in range(1 + self.repeats)
                         ]
                         line = facts | {"selector": prepared.method.name, **name, "repeats": self.repeats}
@@ -238,7 +238,7 @@ class Prepared:
         block = Block(
             query_RD=attention.query_HND[:, 0],
             position_R=torch.full((heads,), keys - 1, device=device),
-            keys=keys,
+            num_keys=keys,
             visible=lambda: torch.ones(heads, keys, dtype=torch.bool, device=device),
             head_R=torch.arange(heads, device=device),
             layer=attention.layer,

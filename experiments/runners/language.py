@@ -90,14 +90,14 @@ class Language:
 
     def plan(self, source: Any, selector: Any, windows: Any, machine: Machine) -> Plan:
         """Return what a job costs; seconds follow from the source's estimate of a plain forward pass."""
-        asked = checked_windows(source, windows, self.name)
+        requested = checked_windows(source, windows, self.name)
         longest, samples = max(source.lengths), source.samples
         tokens = longest - 1 if self.phase == PREFILL else len(source.lengths) * self.decode_tokens
-        passes = readings(selector, asked)
+        passes = readings(selector, requested)
         within = SPARSE_OVER_DENSE * passes * (1.0 if self.phase == PREFILL else tokens / longest)
         return Plan(
             rows=samples * tokens,
-            windows=len(asked),
+            windows=len(requested),
             seconds=source.seconds() * (1 + within),
             memory_bytes=PROCESS_BYTES + source.resident_bytes(),
             disk_bytes=samples * tokens * (1 + passes) * LOSS_BYTES,
@@ -125,14 +125,14 @@ class Language:
         from experiments.models.loss import token_losses
         from experiments.models.reading import Reading
 
-        asked, methods = checked_windows(source, windows, self.name), each(selector)
+        requested, methods = checked_windows(source, windows, self.name), each(selector)
         documents = source.documents(seed)
         decoded = [n - m for n in source.lengths for m in (0, self.decode_tokens)]
         cached = self.phase == DECODE
         contexts = [decoded] if cached else [[max(source.lengths)]]
         model = open_language_model(source, machine.device, documents[0], contexts, self.name, cached=cached)
         reading = Reading(
-            model, methods, asked, layers=self.layers, keep_first=self.keep_first, keep_recent=self.keep_recent
+            model, methods, requested, layers=self.layers, keep_first=self.keep_first, keep_recent=self.keep_recent
         )
 
         def measure(sample: int, length: int, first: int, read: Callable[[], Tensor]) -> None:

@@ -93,15 +93,15 @@ class Retrieval:
 
     def plan(self, source: Any, selector: Any, windows: Any, machine: Machine) -> Plan:
         """Return what a job costs; a context is read once, or once per window in the phase `prefill`."""
-        asked = checked_windows(source, windows, self.name)
-        ways = readings(selector, asked)
+        requested = checked_windows(source, windows, self.name)
+        ways = readings(selector, requested)
         lengths = np.array(source.lengths)
         passes = float((lengths / lengths.max()).sum())
         within = ways if self.phase == PREFILL else 0.1 * ways
         lines = source.samples * len(lengths) * len(self.depths)
         return Plan(
             rows=lines,
-            windows=len(asked),
+            windows=len(requested),
             seconds=source.seconds() * passes * (1 + SPARSE_OVER_DENSE * within),
             memory_bytes=PROCESS_BYTES + source.resident_bytes(),
             disk_bytes=lines * (1 + len(self.sharpen) + ways) * LINE_BYTES,

@@ -42,8 +42,8 @@ class BigBird:
         return lambda block: Subset(lambda: self._order(block))
 
     def _order(self, block: Block) -> Tensor:
-        near_RN = recency(block.keys, block.position_R)
-        first_N = torch.arange(block.keys, device=near_RN.device, dtype=near_RN.dtype)
+        near_RN = recency(block.num_keys, block.position_R)
+        first_N = torch.arange(block.num_keys, device=near_RN.device, dtype=near_RN.dtype)
         random_RN = random_integers(block, self.draw).masked_fill(~block.visible_RN, torch.iinfo(torch.int64).max)
         turn_RN = random_RN.argsort(dim=-1, stable=True).argsort(dim=-1).double()
         patterns = [

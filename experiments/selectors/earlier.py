@@ -37,10 +37,10 @@ class ScoresOfRows:
     def of(self, block: Block) -> Tensor:
         """Return the scores [R, N] of a block's keys."""
         rows_per_head = len(block) // self._heads
-        places = [(row // rows_per_head, position) for row, position in enumerate(block.position_R.tolist())]
-        if not set(places) <= set(self._kept):
-            self._kept = {place: self._combined(*place) for place in sorted(set(places))}
-        score_RXN = torch.stack([self._kept[place][..., : block.keys] for place in places])
+        keys_of_rows = [(row // rows_per_head, position) for row, position in enumerate(block.position_R.tolist())]
+        if not set(keys_of_rows) <= set(self._kept):
+            self._kept = {key: self._combined(*key) for key in sorted(set(keys_of_rows))}
+        score_RXN = torch.stack([self._kept[key][..., : block.num_keys] for key in keys_of_rows])
         if self._combine is not None:
             return score_RXN
         return score_RXN[torch.arange(len(block)), block.head_R % score_RXN.shape[1]]
@@ -66,7 +66,7 @@ class Accumulated:
         if self._total_SN is None:
             shared = self._cache.earlier_rows(self._kv_head, 0, 1).shape[0]
             device = self._cache.key_GND.device
-            self._total_SN = torch.zeros(shared, self._cache.keys, dtype=torch.float64, device=device)
+            self._total_SN = torch.zeros(shared, self._cache.num_keys, dtype=torch.float64, device=device)
         while self._done < position:
             stop = min(self._done + CHUNK, position)
             seen_STN = self._cache.earlier_rows(self._kv_head, self._done, stop)

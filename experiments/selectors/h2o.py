@@ -50,7 +50,7 @@ class H2O:
         def answer(block: Block) -> Subset:
             def order() -> Tensor:
                 total_RN = scores.of(block)
-                near_RN = recency(block.keys, block.position_R)
+                near_RN = recency(block.num_keys, block.position_R)
                 heavy_RN = by_score(total_RN, block.visible_RN)
                 patterns = [(self.recent_share, near_RN), (self.heavy_share, heavy_RN)]
                 return interleave(patterns, block.visible_RN)

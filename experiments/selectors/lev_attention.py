@@ -35,9 +35,9 @@ class LevAttention:
         return lambda block: Subset(lambda: self._order(block, cache))
 
     def _order(self, block: Block, cache: Cache) -> Tensor:
-        score_RN = torch.empty(len(block), block.keys, dtype=torch.float64, device=block.query_RD.device)
+        score_RN = torch.empty(len(block), block.num_keys, dtype=torch.float64, device=block.query_RD.device)
         rows_per_head = len(block) // len(cache.key_GND)
-        for kv_head, key_ND in enumerate(cache.key_GND[:, : block.keys]):
+        for kv_head, key_ND in enumerate(cache.key_GND[:, : block.num_keys]):
             rows = slice(kv_head * rows_per_head, (kv_head + 1) * rows_per_head)
             position_R, visible_RN = block.position_R[rows], block.visible_RN[rows]
             for position in position_R.unique():

@@ -58,7 +58,7 @@ class MagicPIG:
 
         def answer(block: Block) -> Subset:
             second_RN = tables.second_hits(block)
-            near_RN = recency(block.keys, block.position_R).long()
+            near_RN = recency(block.num_keys, block.position_R).long()
             kind_RN, turn_RN = self._turns(block, near_RN, second_RN)
 
             def weights(kind: Tensor, near: Tensor, chance: Tensor, k_R: Tensor, last_R1: Tensor) -> Tensor:
@@ -92,13 +92,13 @@ class MagicPIG:
 
     def _turns(self, block: Block, near_RN: Tensor, second_RN: Tensor) -> tuple[Tensor, Tensor]:
         """Return what each key is kept as, and its turn [R, N]; keys of one table take random turns."""
-        first_RN = torch.arange(block.keys, device=near_RN.device).expand_as(near_RN) < self.sinks
+        first_RN = torch.arange(block.num_keys, device=near_RN.device).expand_as(near_RN) < self.sinks
         kind_RN = torch.where(second_RN > self.tables, REST, HIT)
         kind_RN = torch.where(near_RN < self.recent, NEAR, kind_RN)
         kind_RN = torch.where(first_RN, FIRST, kind_RN)
         kind_RN = torch.where(near_RN == 0, OWN, kind_RN)
         within_RN = torch.where(kind_RN == HIT, second_RN, near_RN)
-        turn_RN = kind_RN * (2 * block.keys + self.tables) + within_RN
+        turn_RN = kind_RN * (2 * block.num_keys + self.tables) + within_RN
         random_RN = random_integers(block, self.draw) >> (64 - RANDOM_BITS)
         turn_RN = (turn_RN << RANDOM_BITS) + random_RN + 2 ** (RANDOM_BITS - 1)
         return kind_RN, turn_RN.masked_fill_(~block.visible_RN, torch.iinfo(torch.int64).max)
@@ -126,7 +126,7 @@ class Tables:
     def __init__(self, cache: Cache, bits: int, tables: int, draw: int) -> None:
         key_GND = cache.key_GND.float()
         key_GND = key_GND - key_GND[:, cache.common_N].mean(1, keepdim=True)
-        device, self.keys = key_GND.device, key_GND.shape[1]
+        device, self.num_keys = key_GND.device, key_GND.shape[1]
         self._bits, self._tables = bits, tables
         generator = torch.Generator().manual_seed(draw)
         self._plane_DB = torch.randn(key_GND.shape[-1], tables * bits, generator=generator).to(device)
@@ -148,11 +148,11 @@ class Tables:
         table_L = torch.arange(self._tables, device=code_RL.device)
         start_RL = self._start_GLC[kv_head_R[:, None], table_L, code_RL]
         count_RL = self._start_GLC[kv_head_R[:, None], table_L, code_RL + 1] - start_RL
-        second_RN = torch.full((len(block), self.keys), self._tables + 1, device=code_RL.device)
+        second_RN = torch.full((len(block), self.num_keys), self._tables + 1, device=code_RL.device)
         together = max(1, HITS // max(1, int(count_RL.sum(1).max())))  # rows whose hits are held at once
         for rows in torch.arange(len(block), device=code_RL.device).split(together):
             self._mark(second_RN, rows, kv_head_R, start_RL, count_RL)
-        return second_RN[:, : block.keys]
+        return second_RN[:, : block.num_keys]
 
     def _mark(self, second_RN: Tensor, rows: Tensor, kv_head_R: Tensor, start_RL: Tensor, count_RL: Tensor) -> None:
         """Fill in the second hits of some rows."""
@@ -161,7 +161,7 @@ class Tables:
         within = torch.arange(len(bucket), device=count.device) - (count.cumsum(0) - count)[bucket]
         row, table = rows[bucket // self._tables], bucket % self._tables
         key = self._order_GLN[kv_head_R[row], table, start_RL[rows].flatten()[bucket] + within].long()
-        key_of_row, by_key = (row * self.keys + key).sort(stable=True)  # hits of one key side by side, by table
+        key_of_row, by_key = (row * self.num_keys + key).sort(stable=True)  # hits of one key side by side, by table
         again = torch.zeros_like(key_of_row, dtype=torch.bool)
         again[1:] = key_of_row[1:] == key_of_row[:-1]
         second = again.clone()
@@ -173,7 +173,7 @@ class Tables:
         unit_RD = normalize(block.query_RD.float(), dim=-1)
         if key_RK is None:
             unit_GSD = unit_RD.unflatten(0, (len(self._unit_GND), -1))
-            cosine = (unit_GSD @ self._unit_GND[:, : block.keys].mT).flatten(0, 1)
+            cosine = (unit_GSD @ self._unit_GND[:, : block.num_keys].mT).flatten(0, 1)
         else:
             unit_RKD = self._unit_GND[self._kv_heads(block)[:, None], key_RK]
             cosine = (unit_RKD @ unit_RD[..., None])[..., 0]

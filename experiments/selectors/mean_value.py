@@ -30,12 +30,12 @@ class MeanValue:
 
         def answer(block: Block) -> Estimate:
             row_RN = block.visible_RN.double() / block.n_R[:, None]
-            key_N = torch.arange(block.keys, device=row_RN.device)
+            key_N = torch.arange(block.num_keys, device=row_RN.device)
             causal = bool((block.visible_RN == (key_N <= block.own_R1)).all())
 
             def output(k_R: Tensor) -> Tensor:
                 if not causal:
-                    value_GNV = cache.value_GNV[:, : block.keys].double()
+                    value_GNV = cache.value_GNV[:, : block.num_keys].double()
                     return (row_RN.unflatten(0, (len(value_GNV), -1)) @ value_GNV).flatten(0, 1)
                 last_GS1 = block.own_R1.unflatten(0, (len(sum_GNV), -1))
                 sum_GSV = sum_GNV.gather(1, last_GS1.expand(-1, -1, sum_GNV.shape[2]))

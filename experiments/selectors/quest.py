@@ -42,7 +42,7 @@ class Quest:
 
         def answer(block: Block) -> Subset:
             query_GSD = block.query_RD.unflatten(0, (len(low_GPD), -1))
-            page_N = torch.arange(block.keys, device=query_GSD.device) // self.page
+            page_N = torch.arange(block.num_keys, device=query_GSD.device) // self.page
             own_R1 = block.own_R1 // self.page
 
             def bounds() -> Tensor:
@@ -51,15 +51,15 @@ class Quest:
             def order() -> Tensor:
                 own_RN, hidden_RN = page_N == own_R1, ~block.visible_RN
                 bound_RN = bounds()[:, page_N].masked_fill(own_RN, float("inf")).masked_fill(hidden_RN, -float("inf"))
-                near_RN = recency(block.keys, block.position_R).masked_fill(hidden_RN, float("inf"))
+                near_RN = recency(block.num_keys, block.position_R).masked_fill(hidden_RN, float("inf"))
                 by_nearness_RN = near_RN.argsort(dim=-1, stable=True)
                 by_bound_RN = bound_RN.gather(1, by_nearness_RN).argsort(dim=-1, descending=True, stable=True)
                 return by_nearness_RN.gather(1, by_bound_RN)
 
             def first(k: int) -> Kept:
                 """Return the first keys of rows that see every key, of which the last is their own."""
-                own = (block.keys - 1) // self.page
-                own_N = torch.arange(block.keys - 1, own * self.page - 1, -1, device=query_GSD.device)
+                own = (block.num_keys - 1) // self.page
+                own_N = torch.arange(block.num_keys - 1, own * self.page - 1, -1, device=query_GSD.device)
                 within_L = torch.arange(self.page - 1, -1, -1, device=query_GSD.device)
                 wanted = min(max(-(-(k - len(own_N)) // self.page), 0), own)
                 page_RM = bounds()[:, :own].topk(wanted, sorted=True).indices

@@ -52,7 +52,7 @@ def random_integers(block: Block, draw: int) -> Tensor:
 
     Rows of the Gaussian source share a position, so a part of the query tells them apart.
     """
-    key_N = torch.arange(block.keys, device=block.query_RD.device)
+    key_N = torch.arange(block.num_keys, device=block.query_RD.device)
     seed_R1 = (((draw * 1009 + block.sample) * 1009 + block.layer) * 1009 + block.head_R)[:, None]
     query_R = block.query_RD[:, 0].float().contiguous().view(torch.int32).long()
     row_R = block.position_R * 0x100000001 + query_R * 0x10001

@@ -42,8 +42,8 @@ class Sharpened:
                 groups = len(cache.key_GND)
                 return scaled_dot_product_attention(
                     block.query_RD.unflatten(0, (groups, -1))[None],
-                    cache.key_GND[None, :, : block.keys],
-                    cache.value_GNV[None, :, : block.keys],
+                    cache.key_GND[None, :, : block.num_keys],
+                    cache.value_GNV[None, :, : block.num_keys],
                     attn_mask=block.visible_RN.unflatten(0, (groups, -1))[None],
                     scale=block.scale * self.factor,
                 )[0].flatten(0, 1)

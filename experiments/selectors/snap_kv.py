@@ -64,11 +64,11 @@ class SnapKV:
         def answer(block: Block) -> Subset:
             def order() -> Tensor:
                 votes_RN = scores.of(block)
-                near_RN = recency(block.keys, block.position_R)
+                near_RN = recency(block.num_keys, block.position_R)
                 newest_R1 = self.window + (block.position_R[:, None] - cache.prompt if self.frozen else 0)
                 window_RN = near_RN.masked_fill(near_RN > newest_R1, NEVER)
                 # The window's turns come first, for its share is beyond every other.
-                patterns = [(2.0 * block.keys, window_RN), (1.0, by_score(votes_RN, block.visible_RN))]
+                patterns = [(2.0 * block.num_keys, window_RN), (1.0, by_score(votes_RN, block.visible_RN))]
                 return interleave(patterns, block.visible_RN)
 
             return Subset(order)
@@ -79,7 +79,7 @@ class SnapKV:
         """Return the pooled votes [S, N] of the rows just before a position; keys within the window have none."""
         seen_STN = observed(cache, kv_head, position, self.window)
         shared, observers, keys = seen_STN.shape
-        vote_SN = torch.zeros(shared, cache.keys, device=seen_STN.device, dtype=seen_STN.dtype)
+        vote_SN = torch.zeros(shared, cache.num_keys, device=seen_STN.device, dtype=seen_STN.dtype)
         before = keys - observers
         if before:
             pool = max_pool1d if self.pooling == "max" else avg_pool1d

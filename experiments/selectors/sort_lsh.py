@@ -43,9 +43,9 @@ class SortLSH:
         def answer(block: Block) -> Subset:
             def turns() -> Tensor:
                 bucket_GS1 = _buckets(block.query_RD.float() @ plane_DB).view(len(bucket_GN), -1, 1)
-                apart_RN = (bucket_GS1 - bucket_GN[:, None, : block.keys]).abs().flatten(0, 1)
-                age_RN = (block.position_R[:, None] - torch.arange(block.keys, device=apart_RN.device)).abs()
-                turn_RN = apart_RN * (2 * block.keys) + age_RN
+                apart_RN = (bucket_GS1 - bucket_GN[:, None, : block.num_keys]).abs().flatten(0, 1)
+                age_RN = (block.position_R[:, None] - torch.arange(block.num_keys, device=apart_RN.device)).abs()
+                turn_RN = apart_RN * (2 * block.num_keys) + age_RN
                 turn_RN.masked_fill_(~block.visible_RN, torch.iinfo(torch.int64).max)
                 return turn_RN.scatter_(1, block.own_R1, -1)
 

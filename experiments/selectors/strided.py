@@ -34,14 +34,14 @@ class Strided:
 
     def prepare(self, cache: Cache) -> Answering:
         """Return the order of the two patterns in turn; there is nothing to prepare."""
-        return lambda block: Subset(lambda: self._order(block, cache.keys))
+        return lambda block: Subset(lambda: self._order(block, cache.num_keys))
 
     def _order(self, block: Block, length: int) -> Tensor:
         stride = self.stride or math.isqrt(length)
-        near_RN = recency(block.keys, block.position_R)
+        near_RN = recency(block.num_keys, block.position_R)
         window_RN = only(near_RN, near_RN < stride)
         strided_RN = only(near_RN, (near_RN % stride == 0) & (near_RN > 0))
-        rest_RN = near_RN + block.keys
+        rest_RN = near_RN + block.num_keys
         return interleave([(1, window_RN), (1, strided_RN), (0.5, rest_RN)], block.visible_RN)
 
     def keys_read(self, n: Tensor, k: Tensor, head_dim: int) -> Tensor:

@@ -36,15 +36,15 @@ class SummaryColumns:
 
     def prepare(self, cache: Cache) -> Answering:
         """Return the order of the two patterns in turn; there is nothing to prepare."""
-        return lambda block: Subset(lambda: self._order(block, cache.keys))
+        return lambda block: Subset(lambda: self._order(block, cache.num_keys))
 
     def _order(self, block: Block, length: int) -> Tensor:
         size = self.block or math.isqrt(length)
-        key_N = torch.arange(block.keys, device=block.query_RD.device)
-        near_RN = recency(block.keys, block.position_R)
+        key_N = torch.arange(block.num_keys, device=block.query_RD.device)
+        near_RN = recency(block.num_keys, block.position_R)
         own_RN = key_N // size == block.position_R[:, None] // size
         summary_RN = (key_N % size >= size - self.columns) & ~own_RN
-        patterns = [(1.0, only(near_RN, own_RN)), (1.0, only(near_RN, summary_RN)), (0.5, near_RN + block.keys)]
+        patterns = [(1.0, only(near_RN, own_RN)), (1.0, only(near_RN, summary_RN)), (0.5, near_RN + block.num_keys)]
         return interleave(patterns, block.visible_RN)
 
     def keys_read(self, n: Tensor, k: Tensor, head_dim: int) -> Tensor:

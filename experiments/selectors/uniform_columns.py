@@ -46,7 +46,7 @@ class UniformColumns:
 
         def weight(k_R: Tensor) -> Tensor:
             stands_for_R = (block.n_R - 1).double() / (k_R - 1).clamp(min=1)
-            weight_RN = stands_for_R[:, None].expand(-1, block.keys).clone()
+            weight_RN = stands_for_R[:, None].expand(-1, block.num_keys).clone()
             return weight_RN.scatter_(1, block.own_R1, 1.0)
 
         return Subset(order, weight)

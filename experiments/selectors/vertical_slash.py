@@ -54,11 +54,11 @@ class VerticalSlash:
 
     def _order(self, block: Block, score_R2N: Tensor) -> Tensor:
         column_RN, distance_RN = score_R2N.unbind(1)
-        near_RN = recency(block.keys, block.position_R)
+        near_RN = recency(block.num_keys, block.position_R)
         slash_RN = distance_RN.gather(1, near_RN.long())
         # Attention is at most 1 a row, so that what always comes first stands above all sums, the nearest highest.
-        key_N = torch.arange(block.keys, device=near_RN.device)
-        top = 2.0 * self.observed + block.keys
+        key_N = torch.arange(block.num_keys, device=near_RN.device)
+        top = 2.0 * self.observed + block.num_keys
         column_RN = torch.where(key_N < self.first, top - key_N, column_RN)
         slash_RN = torch.where(near_RN < self.recent, top - near_RN, slash_RN)
         patterns = [
@@ -71,7 +71,7 @@ class VerticalSlash:
         """Return the attention to every column, and at every distance [S, 2, N], of the rows just before a position."""
         seen_STN = observed(cache, kv_head, position, self.observed).double()
         shared, observers, keys = seen_STN.shape
-        score_S2N = torch.zeros(shared, 2, cache.keys, device=seen_STN.device, dtype=torch.float64)
+        score_S2N = torch.zeros(shared, 2, cache.num_keys, device=seen_STN.device, dtype=torch.float64)
         score_S2N[:, 0, :keys] = seen_STN.sum(1)
         position_T = keys - observers + torch.arange(observers, device=seen_STN.device)
         apart_TN = position_T[:, None] - torch.arange(keys, device=seen_STN.device)

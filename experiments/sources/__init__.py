@@ -19,11 +19,11 @@ from experiments.rows import Rows
 
 @dataclass(frozen=True)
 class Batch:
-    """What a source will push, as far as a plan needs it: `count` times `rows` queries against `keys` keys."""
+    """What a source will push, as far as a plan needs it: `count` times `rows` queries against `num_keys` keys."""
 
     count: int
     rows: int
-    keys: int
+    num_keys: int
     head_dim: int
     variant: str = "plain"
 

@@ -315,7 +315,7 @@ def _rows_of(attention: Attention, head: int, sample: int, length: int, position
 
 def _without_first_key(rows: Rows) -> Rows:
     """Hide key 0, where a sink would be, from every row; what remains is renormalised by its softmax."""
-    every_RN = torch.ones(len(rows), rows.keys, dtype=torch.bool, device=rows.query_RD.device)
+    every_RN = torch.ones(len(rows), rows.num_keys, dtype=torch.bool, device=rows.query_RD.device)
     visible_RN = every_RN if rows.visible_RN is None else rows.visible_RN.clone()
     visible_RN[:, 0] = False
     return replace(rows, variant=NO_SINK, visible_RN=visible_RN)

@@ -118,13 +118,13 @@ def _matrices(path: Path) -> dict[str, np.ndarray]:
 
 def _power_curves(curves: pd.DataFrame) -> dict[str, list[float]]:
     """Return the mean dropped mass of each k = n^C against length, by the names of selector and C."""
-    found = {}
+    lines = {}
     for name in map(str, curves.columns):
         *selector, window = name.removeprefix("dropped_mass/").split("/")
         if name.startswith("dropped_mass/") and window.startswith("power_") and "_x" not in window:
-            told = ", ".join([*selector, f"C = {window.removeprefix('power_')}"])
-            found[told] = curves[name].tolist()
-    return found
+            label = ", ".join([*selector, f"C = {window.removeprefix('power_')}"])
+            lines[label] = curves[name].tolist()
+    return lines
 
 
 def _matrix_figure(matrix: np.ndarray, title: str) -> Figure:

@@ -125,13 +125,13 @@ class Windows:
         """
         if len(self) > MOST_WINDOWS:
             raise UserError(f"windows: {len(self)} of them, but a row has at most {MOST_WINDOWS}: give fewer")
-        known = set()
+        names = set()
         for rule, part in zip(self.rules, self.coordinates, strict=True):
             for parameter, scale in part:
                 name = (rule.rule, float(parameter), float(scale))
-                if name in known:
+                if name in names:
                     raise UserError(f"windows: {rule.rule} {parameter:g} x {scale:g} is there twice: name each once")
-                known.add(name)
+                names.add(name)
 
     def __len__(self) -> int:
         """Return the number of windows W."""

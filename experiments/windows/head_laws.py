@@ -134,10 +134,10 @@ def _check(content: Any) -> None:
     _check_finite(content)
     places = set()
     for line in content["heads"]:
-        place = f"layer {line['layer']}, head {line['head']}"
+        where = f"layer {line['layer']}, head {line['head']}"
         if not all(isinstance(line[name], int) and line[name] >= 0 for name in ("layer", "head")):
-            raise ValueError(f"{place}: give whole numbers from 0")
-        _check_law(line, place)
+            raise ValueError(f"{where}: give whole numbers from 0")
+        _check_law(line, where)
         places.add((line["layer"], line["head"]))
     if not places or len(places) < len(content["heads"]):
         raise ValueError("give each head one law")
@@ -150,13 +150,13 @@ def _check(content: Any) -> None:
         raise ValueError("model and label are to be texts")
 
 
-def _check_law(line: Mapping[str, Any], place: str) -> None:
+def _check_law(line: Mapping[str, Any], where: str) -> None:
     if not line["alpha"] > 0:
-        raise ValueError(f"{place}: alpha is {line['alpha']}, give a number > 0")
+        raise ValueError(f"{where}: alpha is {line['alpha']}, give a number > 0")
     if not 0 <= line["C"] <= 1:
-        raise ValueError(f"{place}: C is {line['C']}, give a number from 0 to 1")
+        raise ValueError(f"{where}: C is {line['C']}, give a number from 0 to 1")
     if not line.get("sees", math.inf) >= 1:
-        raise ValueError(f"{place}: sees is {line['sees']}, give a number of keys from 1")
+        raise ValueError(f"{where}: sees is {line['sees']}, give a number of keys from 1")
 
 
 def _check_finite(content: Any, name: str = "a number") -> None:
@@ -210,8 +210,8 @@ def laws_hash(content: Mapping[str, Any]) -> str:
 
 def check_model(content: Mapping[str, Any], file: str, source: Any) -> None:
     """Raise UserError unless the budget was made for the model that `source` reads."""
-    if (found := source.hashes().get("model")) != content["model"]:
+    if (model_hash := source.hashes().get("model")) != content["model"]:
         raise UserError(
             f"windows.file={file}: made for {content['label']} ({content['model'][:12]}), but source={source.name} is "
-            f"{source.label} ({str(found)[:12]}); make one for it with python -m analysis.budget"
+            f"{source.label} ({str(model_hash)[:12]}); make one for it with python -m analysis.budget"
         )

@@ -62,7 +62,7 @@ class Context:
         block = Block(
             query_RD=self.query_HND[:, position],
             position_R=torch.full((HEADS,), position),
-            keys=n,
+            num_keys=n,
             visible=lambda: torch.ones(HEADS, n, dtype=torch.bool),
             head_R=torch.arange(HEADS),
             layer=1,

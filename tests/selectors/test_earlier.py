@@ -16,7 +16,7 @@ BACKWARD = [H2O(), SnapKV(window=4, kernel=1), VerticalSlash(observed=8, first=0
 
 def attention(rows):
     """Return the attention of every row of the two heads of the group [2, N, N]."""
-    return torch.softmax(rows.earlier(0, rows.keys).double(), dim=-1)
+    return torch.softmax(rows.earlier(0, rows.num_keys).double(), dim=-1)
 
 
 @pytest.mark.parametrize("together", [True, False])

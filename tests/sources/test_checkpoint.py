@@ -118,7 +118,7 @@ def test_layers_and_heads_can_be_chosen(small_source):
 
 def test_whole_matrices_come_for_the_asked_heads(small_source):
     _, recorded = stream(small_source("llama"), MatrixRequest([1], [0, 2]))
-    assert [(rows.layer, rows.head, rows.sample, len(rows), rows.keys) for rows in recorded] == [
+    assert [(rows.layer, rows.head, rows.sample, len(rows), rows.num_keys) for rows in recorded] == [
         (1, 0, 0, 48, 48),
         (1, 2, 0, 48, 48),
     ]
