@@ -29,7 +29,7 @@ LARGER_IS_BETTER = {"windows_loop_ratio"}
 
 
 def main() -> None:
-    """Run the benchmarks requested for, all by default."""
+    """Run the requested benchmarks, all by default."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"among {', '.join(NAMES)}")
     parser.add_argument("--outputs", type=Path, default=Path("outputs"))
