@@ -1,6 +1,7 @@
 """What every selector must be: a nested order of visible keys, blind to the future, never better than the oracle."""
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ SETS = ["indexed", "several", "universal"]
 NAMES = [name for name in YAMLS if name not in SETS]
 
 
+@cache
 def selector(name):
     return configure(f"selector={name}").selector
 
