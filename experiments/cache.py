@@ -14,6 +14,11 @@ from torch import Tensor
 
 from experiments.errors import UserError
 
+NO_EARLIER_ROWS = (
+    "a selector that goes by earlier rows needs a causal source, and an encoder has none: choose another "
+    "source, or leave the selector out of a set with ~selector.parts.NAME"
+)
+
 Earlier = Callable[[int, int], Tensor]
 """Maps positions start, stop to the scaled, masked dot products [S, stop - start, stop] of the queries there."""
 
@@ -58,10 +63,7 @@ class Cache:
             If no row comes before another, as in an encoder.
         """
         if self.earlier is None:
-            raise UserError(
-                "a selector that goes by earlier rows needs a causal source, and an encoder has none: choose another "
-                "source, or leave the selector out of a set with ~selector.parts.NAME"
-            )
+            raise UserError(NO_EARLIER_ROWS)
         logits_STN = self.earlier[kv_head](start, stop)
         if self.power is not None:
             hidden_STN = torch.isneginf(logits_STN)

@@ -118,7 +118,7 @@ def _say_plan(
     what = job.runner.plan(job.source, job.selector, job.windows, machine)
     seconds = 0.0 if before else what.seconds
     console.print(
-        f"{job.source.label} ({identifier}): "
+        f"{job.source.label}, {job.runner.name}, {job.selector.name} ({identifier}): "
         + (f"already measured in {before['seconds']:.0f} s" if before else f"about {seconds:.0f} s")
         + f"; {what.rows} rows at lengths {job.source.lengths}, {what.windows} windows, "
         f"memory {what.memory_bytes / 1e9:.1f} GB, disk {what.disk_bytes / 1e6:.1f} MB"

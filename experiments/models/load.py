@@ -106,13 +106,21 @@ def _class_of(config: Any, auto: str) -> Any:
     return getattr(transformers, of_own_code.get(saved_by, saved_by), None) or getattr(transformers, auto)
 
 
+def is_encoder(checkpoint: Checkpoint) -> bool:
+    """Say whether config.json is of a model that fills in masked tokens, whose rows see later keys."""
+    config = _whole_config(checkpoint)
+    fills_in = type(config) in transformers_quietly().MODEL_FOR_MASKED_LM_MAPPING
+    return fills_in and not getattr(config, "is_decoder", False)
+
+
 def check_causal(checkpoint: Checkpoint, runner: str) -> None:
     """Raise UserError, naming the runner, if there is no class of a causal language model for a checkpoint."""
     config = _whole_config(checkpoint)
     own = CAUSAL in (getattr(config, "auto_map", None) or {})
-    if not own and type(config) not in transformers_quietly().MODEL_FOR_CAUSAL_LM_MAPPING:
+    known = type(config) in transformers_quietly().MODEL_FOR_CAUSAL_LM_MAPPING
+    if not own and (not known or is_encoder(checkpoint)):
         raise UserError(
-            f"{checkpoint.label}: a model of type {config.model_type} sees later tokens or predicts none, so it is no "
+            f"{checkpoint.label}: of type {config.model_type}, its rows see later tokens or it predicts none, so it is no "
             f"causal language model; runner={runner} needs one, runner=approximation measures it"
         )
 

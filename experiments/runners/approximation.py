@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from experiments import summary
+from experiments.cache import NO_EARLIER_ROWS
 from experiments.curves import curves_over_length
 from experiments.errors import UserError
 from experiments.machine import Machine
@@ -27,7 +28,7 @@ from experiments.rows import Rows
 from experiments.runners import Findings, without
 from experiments.selectors import Answering, Selector
 from experiments.selectors.several import each
-from experiments.sources import MatrixRequest
+from experiments.sources import MatrixRequest, ReadsText
 from experiments.tables import Table as RecordTable
 from experiments.tables.attention import ATTENTION
 from experiments.tables.place import HEAD, LAYER, LENGTH, SAMPLE, VARIANT
@@ -68,6 +69,10 @@ class Approximation:
         """Raise UserError if no measured variant has windows, or matrices are asked for and of no measured head."""
         self._check_matrices(source)
         self._check_variants(source)
+        if isinstance(source, ReadsText) and source.is_encoder():
+            for method in each(selector):
+                if method.traits.looks_back:
+                    raise UserError(f"selector={method.name}: {NO_EARLIER_ROWS}")
 
     def run(
         self,

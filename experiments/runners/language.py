@@ -25,7 +25,7 @@ from experiments.runners.phases import DECODE, PHASES, PREFILL, check_methods, c
 from experiments.selectors.several import each
 from experiments.tables import Table as RecordTable
 from experiments.tables.losses import LOSSES
-from experiments.tables.place import by_window
+from experiments.tables.place import by_window, methods_of
 from experiments.windows import DENSE
 
 QUARTERS = 4
@@ -161,7 +161,10 @@ class Language:
         first = losses["position"].min()
         losses = losses.assign(quarter=(losses["position"] - first) * QUARTERS // (length - first))
         facts = f"{losses['sample'].nunique()} samples of {length} tokens in {manifest['seconds']:.0f} s"
-        title = f"{manifest['label']}, {phase}: {facts}\nQ1 ... Q4: perplexity over dense, by quarter of what was read"
+        title = (
+            f"{manifest['label']}, {phase}, by {methods_of(losses)}: {facts}\n"
+            "Q1 ... Q4: perplexity over dense, by quarter of what was read"
+        )
         table = Table(title=title, title_justify="left", title_style="bold")
         for name in ("window", "keys per row", "perplexity", *(f"Q{q + 1}" for q in range(QUARTERS))):
             table.add_column(name, justify="left" if name == "window" else "right", no_wrap=True, min_width=6)

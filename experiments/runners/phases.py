@@ -17,6 +17,7 @@ def checked_windows(source: Any, windows: Any, runner: str) -> Windows:
     """Return the windows of a runner that runs a model; raise UserError if the source has none."""
     if not isinstance(source, ReadsText):
         raise UserError(f"source={source.name}: runner={runner} needs a language model, e.g. source=smollm2")
+    source.check_causal(runner)
     sizes: Any = source
     sizes.batches()
     result: Windows = windows.at(max(sizes.lengths), source.seen_keys)

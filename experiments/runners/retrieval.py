@@ -28,9 +28,8 @@ from experiments.runners.phases import DECODE, PHASES, PREFILL, check_methods, c
 from experiments.selectors.several import each
 from experiments.selectors.sharpened import Sharpened
 from experiments.tables import Table as RecordTable
-from experiments.tables.place import by_window
+from experiments.tables.place import by_window, methods_of
 from experiments.tables.retrieval import RETRIEVAL
-from experiments.windows import DENSE_WINDOW
 
 CITIES = ("Paris", "London", "Berlin", "Madrid", "Rome", "Vienna", "Prague", "Dublin", "Athens", "Oslo", "Cairo")
 NEEDLE = "\nThe pass key of {city} is {number}. Remember it.\n"
@@ -154,7 +153,7 @@ class Retrieval:
                 check_one_regime(load_config(source.located), [room, length], self.name)
                 context_N = _context(token_N.tolist(), needles, self.depths, room, length)
                 dense = Context(model)
-                _, _, seen_N = reading.densely(length, partial(dense.read, context_N))
+                reading.prompt(length, partial(dense.read, context_N))
 
                 def answer(read: bool, dense: Context = dense) -> list[Outcome]:
                     context = dense
@@ -163,10 +162,11 @@ class Retrieval:
                         context.read(context_N)  # noqa: B023  it is called within the same turn
                     return _ask(context, asks, answers)  # noqa: B023
 
-                keys_seen = float(seen_N[room - 1])
                 lines = {"sample": sample, "phase": self.phase, "length": length}
+                name, outcome, seen_N = reading.densely(length, partial(answer, read=False))
+                keys_seen = float(seen_N[room])  # of the first row that answers
                 # the columns that name each way to answer, the keys that its rows keep, and what it answered
-                ways = [({"selector": "dense", **DENSE_WINDOW}, keys_seen, answer(read=False))]
+                ways = [(name, keys_seen, outcome)]
                 advance()
                 for factor in self.sharpen:
                     control = {"selector": SHARPENED, "rule": SHARPENED, "parameter": factor, "scale": 1.0}
@@ -187,8 +187,9 @@ class Retrieval:
         answers = pd.read_parquet(folder / RETRIEVAL.file)
         lengths = sorted(answers["length"].unique())
         title = (
-            f"{manifest['label']}, {answers['phase'].iloc[0]}: {answers['sample'].nunique()} samples, "
-            f"{answers['depth'].nunique()} depths in {manifest['seconds']:.0f} s\n"
+            f"{manifest['label']}, {answers['phase'].iloc[0]}, by {methods_of(answers)}: "
+            f"{answers['sample'].nunique()} samples, {answers['depth'].nunique()} depths "
+            f"in {manifest['seconds']:.0f} s\n"
             "per context length: share of answers exact, and mean ln p of an answer"
         )
         table = Table(title=title, title_justify="left", title_style="bold")

@@ -76,5 +76,6 @@ def check_prefill(selector: Selector, runner: str) -> None:
     if selector.traits.frozen:
         raise UserError(
             f"selector={selector.name}: it chooses at the end of a prompt, and in runner.phase=prefill of "
-            f"runner={runner} there is none yet; give runner.phase=decode"
+            f"runner={runner} there is none yet; give runner.phase=decode, or leave it out of a set with "
+            f"~selector.parts.{selector.name}"
         )

@@ -44,6 +44,14 @@ class MatrixRequest:
 class ReadsText(Protocol):
     """A source whose model reads text, so that it may be run as a language model."""
 
+    def is_encoder(self) -> bool:
+        """Say whether the model is known for one whose rows see later keys, before its weights are loaded."""
+        ...
+
+    def check_causal(self, runner: str) -> None:
+        """Raise UserError, naming the runner, if the model is known for no causal language model."""
+        ...
+
     def documents(self, seed: int) -> Tensor:
         """Return the tokens of every sample [samples, N]."""
         ...

@@ -185,6 +185,18 @@ class Checkpoint:
             for length in lengths if TRUNCATED in self.variants else []:
                 read(sample, token_N[longest - length :], [length], [TRUNCATED])
 
+    def is_encoder(self) -> bool:
+        """Say whether the model is known for one whose rows see later keys, before its weights are loaded."""
+        from experiments.models.load import is_encoder
+
+        return is_encoder(self.located)
+
+    def check_causal(self, runner: str) -> None:
+        """Raise UserError, naming the runner, if the model is known for no causal language model."""
+        from experiments.models.load import check_causal
+
+        check_causal(self.located, runner)
+
     def documents(self, seed: int) -> Tensor:
         """Return the tokens of the text samples [samples, N], N the largest length."""
         return self._token_samples(seed)

@@ -35,6 +35,11 @@ def window_name(rule: str, parameter: float, scale: float) -> str:
     return f"{rule} {parameter:.4g}" + ("" if scale == 1 else f" x {scale:.3g}")
 
 
+def methods_of(lines: pd.DataFrame) -> str:
+    """Return the names of the methods that lines are of, for people."""
+    return ", ".join(name for name in map(str, lines["selector"].unique()) if name not in ("dense", "sharpened"))
+
+
 def by_window(lines: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """Yield each window's lines with its name, the method's before it where there are several, as they come."""
     names = ["selector", *(column.name for column in WINDOW)]

@@ -63,6 +63,7 @@ def test_a_second_run_draws_nothing(outputs, capsys):
     assert times(outputs) == before
 
 
+@pytest.mark.long
 def test_force_redraws_all_and_to_the_last_byte_alike(outputs, capsys):
     before = {path: path.read_bytes() for path in (outputs / "figures").iterdir()}
     before |= {path: path.read_bytes() for path in (outputs / "tables").iterdir()}

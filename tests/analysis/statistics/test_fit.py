@@ -73,6 +73,7 @@ def test_the_pooled_fit_is_that_of_the_typical_head(loaded):
     assert pooled["C_high"] - pooled["C_low"] > 2 * 1.96 * 0.0866 / np.sqrt(30) * 0.9
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("spread", "shared", "own"),
     [
