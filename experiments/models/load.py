@@ -120,7 +120,7 @@ def check_causal(checkpoint: Checkpoint, runner: str) -> None:
     known = type(config) in transformers_quietly().MODEL_FOR_CAUSAL_LM_MAPPING
     if not own and (not known or is_encoder(checkpoint)):
         raise UserError(
-            f"{checkpoint.label}: of type {config.model_type}, its rows see later tokens or it predicts none, so it is no "
+            f"{checkpoint.label}, of type {config.model_type}: its rows see later tokens, or predict none, so it is no "
             f"causal language model; runner={runner} needs one, runner=approximation measures it"
         )
 

@@ -173,7 +173,11 @@ def test_losses_are_the_models_own_with_its_scale_cap_and_transform(tmp_path, na
     ("config", "auto", "message"),
     [
         (X.BertConfig(**SIZES), X.AutoModelForMaskedLM, "its rows see later tokens"),
-        (MODELS["modernbert"][0], X.AutoModelForMaskedLM, r"type modernbert sees later tokens.* runner=approximation"),
+        (
+            MODELS["modernbert"][0],
+            X.AutoModelForMaskedLM,
+            r"type modernbert: its rows see later tokens.* runner=approximation",
+        ),
         (X.FalconConfig(**small.SIZES), X.AutoModelForCausalLM, "FalconForCausalLM: 0 attention calls"),
         (X.Gemma2Config(**SIZES, head_dim=8, num_key_value_heads=2), X.AutoModelForCausalLM, "soft-capped"),
     ],
