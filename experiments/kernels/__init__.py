@@ -1,4 +1,4 @@
-"""Compiled paths for float32 on a CPU. Each gives the numbers of plain torch in `experiments.measures`, its reference.
+"""Compiled paths for float32 on a CPU. Each gives the numbers of plain torch in `experiments.reference`.
 
 `experiments.measures.compute` alone decides which path a tensor takes.
 """

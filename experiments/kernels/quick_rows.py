@@ -1,6 +1,6 @@
 """The quick path: rows ranked by bins of their weights, on a CPU, for selectors that keep the most probable.
 
-The torch path (exact.py, subset.py) runs anywhere, ranks keys in any order, and is the reference for this one.
+`experiments.reference` runs anywhere, ranks keys in any order, and is the reference for this path.
 
 Shape letters: R rows, N keys, V value dimension, W windows.
 """
@@ -18,8 +18,8 @@ from torch.nn.functional import pad
 
 from experiments.kernels import windows as kernels
 from experiments.kernels.scratch import Scratch
-from experiments.measures.exact import ETA_SLACK
-from experiments.measures.subset import of_subset
+from experiments.reference.exact import ETA_SLACK
+from experiments.reference.subset import of_subset
 from experiments.rows import check_rows
 from experiments.tables.rows import EPSILONS, ETAS, k_min
 

@@ -17,7 +17,7 @@ _MANY = 0.25  # share of the keys above which one dense product is quicker than 
 
 
 def top_k_output(logits_RN: Tensor, value_NV: Tensor, k_R: Tensor) -> Tensor:
-    """Return what `experiments.measures.top_k.top_k_output` does, for float32 logits on a CPU."""
+    """Return what `experiments.reference.top_k.top_k_output` does, for float32 logits on a CPU."""
     numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
     if int(k_R.max()) > _MANY * logits_RN.shape[1]:
         kept_RN = logits_RN.clone()
@@ -30,7 +30,7 @@ def top_k_output(logits_RN: Tensor, value_NV: Tensor, k_R: Tensor) -> Tensor:
 
 
 def top_k_mask(logits_RN: Tensor, k_R: Tensor) -> Tensor:
-    """Return what `experiments.measures.top_k.top_k_mask` does, for float32 logits on a CPU."""
+    """Return what `experiments.reference.top_k.top_k_mask` does, for float32 logits on a CPU."""
     left_RN = logits_RN.clone()
     _drop(left_RN.numpy(), k_R.numpy())
     return left_RN > -torch.inf

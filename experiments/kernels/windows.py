@@ -384,7 +384,7 @@ def _total(output_SV, lanes):
 
 @_helper
 def _measure(first_S, mass_S, square_S, largest_S, output_SV, total, k_W, order_W, lanes, measure_WM):
-    """Turn segments into measures; theory.md [T1]-[T6], as `sparse.measure` does for the reference path."""
+    """Turn segments into measures; theory.md [T1]-[T6], as `experiments.reference.subset` does."""
     segments, width = mass_S.shape[0], output_SV.shape[1]
     kept_S = np.empty(segments)  # mass and squares of segments 0 .. s-1
     kept_square_S = np.empty(segments)

@@ -1,8 +1,7 @@
 """Everything that is measured about a row, for all windows at once: pure functions of the exact row and the answer.
 
-`measure.py` measures what methods answer, and `output.py` is what they put out in a model. `exact.py`, `subset.py`,
-`estimate.py` and `top_k.py` are plain torch, for any device and any order of keys. `compute.py` chooses between them
-and the kernels, which give the same numbers.
+`measure.py` measures what methods answer, and `output.py` is what they put out in a model. `compute.py` chooses between
+`experiments.reference` and `experiments.kernels`, which give the same numbers.
 """
 
 from __future__ import annotations

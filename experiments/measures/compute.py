@@ -15,8 +15,9 @@ from torch import Tensor
 from experiments.kernels import top_k as kernels
 from experiments.kernels.quick_rows import QuickRows
 from experiments.kernels.scratch import Scratch
-from experiments.measures import RankedRows, top_k
-from experiments.measures.exact import ExactRows
+from experiments.measures import RankedRows
+from experiments.reference import top_k
+from experiments.reference.exact import ExactRows
 from experiments.rows import Rows
 
 

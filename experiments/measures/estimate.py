@@ -41,7 +41,7 @@ def measure_estimate(
     Returns
     -------
     dict
-        What `experiments.measures.subset.measure_subset` returns. `dropped_mass` is NaN; `kl` is KL(estimate, exact)
+        What `experiments.reference.subset.measure_subset` returns. `dropped_mass` is NaN; `kl` is KL(estimate, exact)
         as in [T2], NaN where an entry is negative; renormalised measures of a failed row are NaN.
     """
     windows = [_window(row(k_R), probability_RN, value_NV.double(), least_sum) for k_R in k_RW.T]

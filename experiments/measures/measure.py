@@ -14,8 +14,8 @@ from experiments.answers import Answer, Estimate, Subset, TopK
 from experiments.measures import RankedRows
 from experiments.measures.compute import Compute
 from experiments.measures.estimate import measure_estimate, measure_weighted
-from experiments.measures.exact import ExactRows
-from experiments.measures.subset import measure_subset
+from experiments.reference.exact import ExactRows
+from experiments.reference.subset import measure_subset
 from experiments.rows import Rows
 from experiments.selectors import Answering
 from experiments.tables.rows import EPSILONS, ETAS

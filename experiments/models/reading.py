@@ -35,25 +35,28 @@ class Reading:
         keep_first: int = 0,
         keep_recent: int = 0,
     ) -> None:
-        """Take options of `attend_by`."""
+        """Take a model, the methods and windows that it reads by, and options of `attend_by`.
+
+        `earlier` keeps the queries of what was read, if a method looks back; else it is None.
+        """
         self._model, self._methods, self._windows = model, methods, windows
         looks_back = any(method.traits.looks_back for method in methods)
-        self._earlier = EarlierQueries() if looks_back else None
+        self.earlier = EarlierQueries() if looks_back else None
         self._compute = Compute()
         self._options: dict[str, Any] = {
             "layers": layers,
             "keep_first": keep_first,
             "keep_recent": keep_recent,
-            "earlier": self._earlier,
+            "earlier": self.earlier,
         }
 
     def prompt(self, tokens: int, read: Callable[[], T]) -> T:
         """Return what `read` returns; what it reads densely is what methods that look back go by."""
-        return read() if self._earlier is None else self.densely(tokens, read)[1]
+        return read() if self.earlier is None else self.densely(tokens, read)[1]
 
     def densely(self, tokens: int, read: Callable[[], T]) -> tuple[dict[str, Any], T, np.ndarray]:
         """Return the columns that name dense attention, what `read` returns, and the keys seen at each position [N]."""
-        with densely(self._model, tokens, self._earlier) as seen:
+        with densely(self._model, tokens, self.earlier) as seen:
             result = read()
         return {"selector": "dense", **DENSE_WINDOW}, result, seen.mean()
 

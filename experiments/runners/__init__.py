@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import pandas as pd
 from rich.console import RenderableType
 
 from experiments.machine import Machine
+from experiments.plan import Plan
+from experiments.records.folder import Record
 from experiments.tables import Table
-
-if TYPE_CHECKING:  # they know of runners themselves
-    from experiments.plan import Plan
-    from experiments.records.folder import Record
 
 
 @dataclass(frozen=True)

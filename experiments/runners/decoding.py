@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -110,23 +109,21 @@ class Decoding:
             If the model is no causal language model.
         """
         from experiments.models.context import Context
-        from experiments.models.earlier import EarlierQueries
         from experiments.models.language_model import open_language_model
-        from experiments.models.windowed import densely
+        from experiments.models.reading import Reading
 
         requested, methods = checked_windows(source, windows, self.name), each(selector)
         documents = source.documents(seed)
         contexts = [[n - m for n in source.lengths for m in (0, 1)]]
         model = open_language_model(source, machine.device, documents[0], contexts, self.name, cached=True)
-        earlier = EarlierQueries() if any(method.traits.looks_back for method in methods) else None
+        reading = Reading(model, methods, requested)
         for sample, token_N in enumerate(documents):
             context = Context(model)
-            with densely(model, len(token_N), earlier) if earlier is not None else nullcontext():
-                context.read(token_N[:-1])
+            reading.prompt(len(token_N), partial(context.read, token_N[:-1]))
             for length in sorted(source.lengths, reverse=True):
                 context.forget(length - 1)
                 facts = {"sample": sample, "phase": DECODE, "length": length}
-                layers = [Prepared(method, sample, earlier) for method in methods]
+                layers = [Prepared(method, sample, reading.earlier) for method in methods]
                 for w, name in enumerate(requested.names()):
                     for prepared in layers:
                         prepared.begin_window()
@@ -279,7 +276,12 @@ class _Step:
 
     def attend(self, attention: Any, prepared: Prepared, window: Windows) -> Tensor:
         """Return the output of the method [H, 1, V]."""
-        attention = _seen(attention)
+        layer_keys, attention = attention.key_GND.shape[1], _seen(attention)
+        if prepared.method.traits.looks_back and attention.key_GND.shape[1] < layer_keys:
+            raise UserError(
+                f"{attention.model}: layer {attention.layer} hides old keys, and selector={prepared.method.name} goes "
+                "by the rows that saw them: it is not timed there; give another selector"
+            )
         query_HD, key_GND, value_GNV = attention.query_HND[:, 0], attention.key_GND, attention.value_GNV
         heads, groups = len(query_HD), len(key_GND)
         keys, size = key_GND.shape[1], key_GND.element_size()

@@ -125,7 +125,8 @@ class Tables:
 
     def __init__(self, cache: Cache, bits: int, tables: int, draw: int) -> None:
         key_GND = cache.key_GND.float()
-        key_GND = key_GND - key_GND[:, cache.common_N].mean(1, keepdim=True)
+        if bool(cache.common_N.any()):  # rows of a sliding window may have no key in common
+            key_GND = key_GND - key_GND[:, cache.common_N].mean(1, keepdim=True)
         device, self.num_keys = key_GND.device, key_GND.shape[1]
         self._bits, self._tables = bits, tables
         generator = torch.Generator().manual_seed(draw)

@@ -7,9 +7,9 @@ from experiments.answers import Estimate, Subset
 from experiments.errors import UserError
 from experiments.measures.compute import Compute
 from experiments.measures.estimate import measure_estimate, measure_weighted
-from experiments.measures.exact import ExactRows
 from experiments.measures.output import output_of
-from experiments.measures.subset import measure_subset
+from experiments.reference.exact import ExactRows
+from experiments.reference.subset import measure_subset
 
 GENERATOR = torch.Generator().manual_seed(7)
 K_RW = torch.tensor([[1, 3, 20], [2, 9, 20]])

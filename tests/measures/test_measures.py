@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments.measures.exact import ExactRows
-from experiments.measures.subset import measure_subset
+from experiments.reference.exact import ExactRows
+from experiments.reference.subset import measure_subset
 from tests import brute_force
 
 ABSOLUTE, RELATIVE = 1e-9, 1e-5

@@ -6,8 +6,8 @@ import torch
 from experiments.errors import UserError
 from experiments.launch import configure
 from experiments.measures.compute import Compute
-from experiments.measures.exact import ExactRows
 from experiments.measures.measure import measure_block
+from experiments.reference.exact import ExactRows
 from experiments.rows import Rows
 from experiments.selectors.oracle import Oracle
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from experiments.kernels.quick_rows import QuickRows
 from experiments.kernels.scratch import Scratch
-from experiments.measures.exact import ExactRows
+from experiments.reference.exact import ExactRows
 from experiments.tables.rows import EPSILONS, ETAS
 
 KINDS = ["normal", "uniform", "ties", "one_hot", "frozen", "masked", "sliding"]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from experiments.kernels import top_k as kernels
-from experiments.measures import top_k
+from experiments.reference import top_k
 from tests.measures.test_quick import KINDS, logits_of
 
 

@@ -220,6 +220,13 @@ def test_what_cannot_be_run_is_refused(runner, override, message):
         configure(f"runner={runner}", override)
 
 
+def test_a_method_that_looks_back_is_not_timed_where_old_keys_are_hidden(tmp_path):
+    folder = small.save("mistral", tmp_path)
+    overrides = ["runner=decoding", "runner.repeats=1", "source.lengths=[32]", "windows.fixed=[8]"]
+    with pytest.raises(UserError, match="layer 0 hides old keys, and selector=h2o"):
+        measured(tmp_path, folder, *overrides, "selector=h2o")
+
+
 def test_windows_that_look_at_rows_cannot_be_timed(tmp_path):
     folder = small.save("llama", tmp_path)
     with pytest.raises(UserError, match="leave out windows"):

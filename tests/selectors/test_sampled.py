@@ -9,7 +9,7 @@ import torch
 from experiments.errors import UserError
 from experiments.launch import configure
 from experiments.measures.estimate import measure_weighted
-from experiments.measures.exact import ExactRows
+from experiments.reference.exact import ExactRows
 from experiments.selectors.lev_attention import LevAttention, leverage
 from experiments.selectors.magic_pig import MagicPIG, Tables
 from experiments.selectors.random import Random

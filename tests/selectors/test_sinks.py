@@ -5,7 +5,7 @@ import torch
 
 from experiments.answers import TopK
 from experiments.errors import UserError
-from experiments.measures.exact import ExactRows
+from experiments.reference.exact import ExactRows
 from experiments.rows import Rows
 from experiments.selectors.oracle import Oracle
 from experiments.selectors.sinks import Sinks

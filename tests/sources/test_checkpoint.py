@@ -6,11 +6,11 @@ import torch
 import transformers
 
 from experiments.errors import UserError
-from experiments.measures.exact import ExactRows
-from experiments.measures.subset import measure_subset
 from experiments.models.load import load_model
 from experiments.models.locate import locate
 from experiments.models.probe import check_watchable, forward, watch
+from experiments.reference.exact import ExactRows
+from experiments.reference.subset import measure_subset
 from experiments.sources import MatrixRequest
 from experiments.sources.checkpoint import Checkpoint
 from tests import brute_force

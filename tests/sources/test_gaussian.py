@@ -9,8 +9,8 @@ from scipy.stats import kstest, norm
 
 from analysis.statistics import closed_forms
 from experiments.errors import UserError
-from experiments.measures.exact import ExactRows
-from experiments.measures.subset import measure_subset
+from experiments.reference.exact import ExactRows
+from experiments.reference.subset import measure_subset
 from experiments.sources.gaussian import Gaussian
 
 CPU = torch.device("cpu")

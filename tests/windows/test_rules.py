@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from experiments.errors import UserError
-from experiments.measures.exact import ExactRows
+from experiments.reference.exact import ExactRows
 from experiments.windows import MOST_WINDOWS, Windows
 from experiments.windows.budget import Budget
 from experiments.windows.equal_cost import EqualCost

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from experiments.measures.subset import measure_subset
+from experiments.reference.subset import measure_subset
 from experiments.rows import check_rows
 from experiments.tables.rows import EPSILONS, ETAS, k_min
 
