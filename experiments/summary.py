@@ -15,7 +15,7 @@ TOLERANCE = 0.1  # dropped mass at which the summary quotes the window
 # What this file reads of the two tables.
 ROW_COLUMNS = ["layer", "head", "variant", "length", "n", "participation", f"k_min_{TOLERANCE}"]
 WINDOW_COLUMNS = [
-    *("layer", "head", "variant", "length", "selector", "rule", "parameter", "scale", "dropped_mass"),
+    *("layer", "head", "variant", "length", "selector", "rule", "parameter", "scale", "dropped_mass", "tv"),
 ]
 
 
@@ -53,12 +53,19 @@ def table(rows: pd.DataFrame, windows: pd.DataFrame, title: str) -> Table:
 
 
 def selectors(windows: pd.DataFrame) -> Table:
-    """Return what each selector's fixed and power windows drop at the longest length, means over heads and samples."""
+    """Return the total variation of each method's fixed and power windows at the longest length.
+
+    Means over heads and samples. It is the one error that all methods have, and the dropped mass of a choice of keys.
+    """
     windows = windows[(windows["length"] == windows["length"].max()) & windows["rule"].isin(["fixed", "power"])]
-    result = Table(title="Dropped mass by selector, at the longest length", title_justify="left", title_style="bold")
+    result = Table(
+        title="Total variation by method (of a choice of keys: its dropped mass), at the longest length",
+        title_justify="left",
+        title_style="bold",
+    )
     result.add_column("selector")
     names = windows["rule"].map({"fixed": "k = ", "power": "n^"}).astype(str) + windows["parameter"].map("{:g}".format)
-    means = windows.assign(window=names).pivot_table("dropped_mass", "selector", "window", sort=False)
+    means = windows.assign(window=names).pivot_table("tv", "selector", "window", sort=False)
     for name in means:
         result.add_column(str(name), justify="right")
     for selector, line in means.sort_values(str(means.columns[-1])).iterrows():

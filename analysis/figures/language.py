@@ -25,7 +25,7 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
     label = sources["label"].iloc[0]  # the one of most lines
     table, sources = table[table["label"] == label], sources[sources["label"] == label].set_index("phase")
     decode, prefill = (table[table["phase"] == phase] for phase in ("decode", "prefill"))
-    figure, axes = style.panels(2, 3, config.height, left=0.8, gap=0.3, right=0.02, edge=0.95)
+    figure, axes = style.panels(2, 3, config.height, left=0.8, gap=0.55, right=0.02, edge=0.95)
     looks = families.looks(table["family"].unique().tolist())
     if len(decode):
         cost, length = (decode[decode["measure"] == measure] for measure in ("cost", "length"))

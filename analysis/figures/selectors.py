@@ -126,8 +126,9 @@ def _bars(axes: Axes, table: pd.DataFrame, looks: dict[str, Look]) -> None:
     order = [name for name in looks if name in set(table["selector"])]
     lines = table.set_index("selector").loc[order]
     y = np.arange(len(lines))[::-1]
-    axes.barh(y, lines["budget"], color="0.35", height=0.7)
-    axes.barh(y, lines["choice"], left=lines["budget"], color=[looks[name][0] for name in order], height=0.7, alpha=0.6)
+    budget = lines["budget"].where(lines["choice"].notna())  # an estimate keeps no keys, and so drops no mass
+    axes.barh(y, budget, color="0.35", height=0.7)
+    axes.barh(y, lines["choice"], left=budget, color=[looks[name][0] for name in order], height=0.7, alpha=0.6)
     reach = (lines["choice_high"] - lines["choice"]).fillna(0)
     axes.errorbar(lines["dropped_mass"], y, xerr=reach, fmt="none", ecolor="black", elinewidth=0.6)
     _names(axes, y, order)
