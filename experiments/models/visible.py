@@ -55,7 +55,7 @@ def check_seen(model: Any, token_N: Tensor, seen_keys: Visible) -> None:
 def _by_masks(model: Any, n_N: np.ndarray) -> np.ndarray | None:
     """Return the keys that the last row of n keys sees, on average over heads [N]; None if its masks do not say.
 
-    Two tokens are read: a mask that transformers makes comes from a function of positions, which is evaluated at all.
+    Two tokens are read. transformers makes a mask from a function of positions, which is then evaluated at all n.
     """
     functions: dict[int, tuple[Tensor, Callable[..., Tensor]]] = {}
     layers: list[tuple[int, Tensor | None]] = []

@@ -202,7 +202,10 @@ def _line(steps: list[_Step]) -> dict[str, float]:
 
 
 class Prepared:
-    """One method, prepared for every layer's cache, once and timed; the token decoded is the last of its keys."""
+    """A method, prepared once for the cache of each layer, and the seconds that took.
+
+    The token that is decoded is the last key of the cache.
+    """
 
     def __init__(self, method: Selector, sample: int, earlier: EarlierQueries | None) -> None:
         self.method = method

@@ -28,7 +28,15 @@ class ScoresOfRows:
         score: Callable[[int, int], Tensor],
         combine: Callable[[Tensor], Tensor] | None,
     ) -> None:
-        """Take what maps a KV head and a position to scores [S, N], and what combines heads; None: own head alone."""
+        """Prepare scores that depend on a KV head and a position.
+
+        Parameters
+        ----------
+        score
+            Maps a KV head and a position to the scores of each query head [S, N].
+        combine
+            Makes one score [N] of those of all query heads; None if each head goes by its own.
+        """
         self._heads = len(cache.key_GND)
         self._score = score
         self._combine = combine
