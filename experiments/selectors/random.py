@@ -53,10 +53,11 @@ def random_integers(block: Block, draw: int) -> Tensor:
     Rows of the Gaussian source share a position, so a part of the query tells them apart.
     """
     key_N = torch.arange(block.num_keys, device=block.query_RD.device)
-    seed_R1 = (((draw * 1009 + block.sample) * 1009 + block.layer) * 1009 + block.head_R)[:, None]
+    seed = torch.tensor(draw, device=key_N.device) * 1009 + block.sample  # a tensor, as 64 bits wrap around
+    seed_R1 = ((seed * 1009 + block.layer) * 1009 + block.head_R)[:, None]
     query_R = block.query_RD[:, 0].float().contiguous().view(torch.int32).long()
     row_R = block.position_R * 0x100000001 + query_R * 0x10001
-    mixed = (row_R[:, None] * MIX[1] + seed_R1 * 0x3C6EF372FE95 + key_N) * MIX[0]  # overflow wraps around
+    mixed = (row_R[:, None] * MIX[1] + seed_R1 * 0x3C6EF372FE95 + key_N) * MIX[0]
     for shift, factor in ((30, MIX[1]), (27, MIX[2])):
         mixed = (mixed ^ _shifted(mixed, shift)) * factor
     return mixed ^ _shifted(mixed, 31)
