@@ -3,32 +3,39 @@
 A weight w = exp(logit - max) is a positive float, so its bit pattern grows with it. Pattern and key index, packed into
 one integer, order a row with its ties; the top bits of the pattern are a bin. One pass counts the keys of each bin, a
 second puts each packed key into its bin, and the row is ranked bin by bin. Only bins in which something is decided,
-where a window ends or a tolerance is crossed, are ever sorted. Windows cut the ranked row into segments; one more pass
-over the keys adds w_j v_j into the segment of key j, and sums over segments, from the tail for what is dropped and from
-the head for what is kept, give every window at once.
+where a window ends or a tolerance is crossed, are ever sorted. Windows cut the ranked row into segments.
+
+A segment is a run of keys, and the sum of w_j v_j over a run stays in registers. Where the values are more than an
+outer cache holds, the row is first dealt, in rank order, into tiles of keys whose values fit a nearer one; some rows
+use a tile before the next one is read. Sums over segments, from the tail for what is dropped and from the head for what
+is kept, give every window at once. No more of a ranked row is held than a thread works on.
 
 Ranks count from the most probable key; indices count from the least probable one, the order in which rows are stored.
 
-Shape letters: R rows, N keys, V value dimension, B bins, W windows, S segments, E tolerances, T keys of a tile. Kernels
-run in parallel over rows; no result depends on how many threads or rows there are.
+Shape letters: T threads, C rows of a chunk, R rows, N keys, V value dimension, B bins, W windows, S segments,
+E tolerances, P thresholds, L tiles. Kernels run in parallel over chunks of rows; no result depends on how many threads
+or rows there are.
 """
 
 import numba
 import numpy as np
 
+from experiments.kernels.add_run import LANES, add_run
+
 # What is more than 48 octaves (33 nats) below the row's largest weight shares the lowest bin.
 OCTAVES = 48
 
-TILE = 1024  # keys whose values stay in the cache while a chunk of rows reads them
-MANY = 2 * TILE  # keys of a segment above which float32 would not do to add them up
-CHUNK = 16  # rows that share them
-LANES = 16  # values added at once
+LARGEST_VALUES = 1 << 23  # bytes of values that an outer cache holds; more of them are read tile by tile
+CHUNK = 4  # rows that use a tile one after the other
+TILE_BYTES = 1 << 20  # of values: a second-level cache
+MOST = 2048  # keys that float32 adds up before float64 takes over
 FEW = 24  # keys up to which insertion is the quickest sort
 STRIDE = 256  # keys whose masses are added up at once in search of a tolerance
-MEASURES = 9  # columns of `sparse`, in the order of quick.MEASURED
+MEASURES = 9  # columns of `measure_RWM`, in the order of quick_rows.MEASURED
 
 _compiled = numba.njit(parallel=True, cache=True, error_model="numpy", fastmath={"contract"})
 _helper = numba.njit(cache=True, error_model="numpy", fastmath={"contract"})
+_inline = numba.njit(inline="always")
 _sum = numba.njit(cache=True, error_model="numpy", fastmath={"contract", "reassoc"})  # written to be vectorised
 
 
@@ -50,15 +57,26 @@ def _moments(logits_N, weight_N, highest, moment_6):
     moment_6[3], moment_6[4], moment_6[5] = product, total, squares
 
 
+@_sum
+def _least(bits_N):
+    """Return the smallest bit pattern."""
+    least = bits_N[0]
+    for j in range(bits_N.shape[0]):
+        least = min(least, bits_N[j])
+    return least
+
+
 @_helper
-def _rank(bits_N, shift, lowest, start_B, ranked_N):
+def _rank(bits_N, shift, lowest, start_B, next_B, ranked_N):
     """Put a row's keys into bins, least probable bin first; keys of equal weight lie by falling index."""
     keys, bins = bits_N.shape[0], start_B.shape[0] - 1
-    next_B = np.zeros(bins, np.int32)
+    first = max((_least(bits_N) >> shift) - lowest, 0)  # bins below it are empty
+    start_B[:first] = 0
+    next_B[first:] = 0
     for j in range(keys):
         next_B[max((bits_N[j] >> shift) - lowest, 0)] += 1
     index = 0
-    for b in range(bins):
+    for b in range(first, bins):
         start_B[b] = index
         index += next_B[b]
         next_B[b] = start_B[b]
@@ -123,7 +141,7 @@ def _mass_and_squares(ranked_N):
 
 
 @_helper
-def _resolve(ranked_N, start_B, shift, lowest, total, limit_E, epsilon_T, k_E, above_T):
+def _resolve(ranked_N, start_B, shift, lowest, total, limit_E, epsilon_P, k_E, above_P):
     """Fill in the smallest k of each tolerance, and the count above each threshold, of one row; see `resolve`."""
     keys, bins = ranked_N.shape[0], start_B.shape[0] - 1
     index, tail = 0, 0.0
@@ -156,71 +174,14 @@ def _resolve(ranked_N, start_B, shift, lowest, total, limit_E, epsilon_T, k_E, a
                 break
             dropped += 1
         k_E[i] = max(keys - dropped, 1)
-    for i in range(epsilon_T.shape[0]):
-        nearest = (np.float32(total * epsilon_T[i]).view(np.int32) >> shift) - lowest
+    for i in range(epsilon_P.shape[0]):
+        nearest = (np.float32(total * epsilon_P[i]).view(np.int32) >> shift) - lowest
         nearest = min(max(nearest, 0), bins - 1)
         first, last = start_B[max(nearest - 1, 0)], start_B[min(nearest + 2, bins)]
         above = keys - last
         for index_near in range(first, last):
-            above += _weight(ranked_N[index_near]) / total > epsilon_T[i]
-        above_T[i] = above
-
-
-@_compiled
-def rank(
-    logits_RN,
-    highest_R,
-    weight_RN,
-    bits_RN,
-    shift,
-    lowest,
-    start_RB,
-    ranked_RN,
-    moment_R6,
-    limit_E,
-    epsilon_T,
-    k_RE,
-    above_RT,
-):
-    """Put each row's keys into bins, add up its moments, and answer what is asked while the row is in the cache.
-
-    The bin of a weight is its bit pattern without the last `shift` bits, less `lowest`; `start_RB` has one entry more
-    than there are bins.
-    """
-    for r in numba.prange(weight_RN.shape[0]):
-        _rank(bits_RN[r], shift, lowest, start_RB[r], ranked_RN[r])
-        _moments(logits_RN[r], weight_RN[r], np.float64(highest_R[r]), moment_R6[r])
-        _resolve(
-            ranked_RN[r],
-            start_RB[r],
-            shift,
-            lowest,
-            moment_R6[r, 4],
-            limit_E,
-            epsilon_T,
-            k_RE[r],
-            above_RT[r],
-        )
-
-
-@_compiled
-def resolve(ranked_RN, start_RB, shift, lowest, total_R, limit_E, epsilon_T, k_RE, above_RT):
-    """Fill k_RE with the smallest k of each tolerance, and above_RT with #{j: w_j / total > eps}.
-
-    `limit_E` rises. Invisible keys count as keys of weight 0.
-    """
-    for r in numba.prange(ranked_RN.shape[0]):
-        _resolve(
-            ranked_RN[r],
-            start_RB[r],
-            shift,
-            lowest,
-            total_R[r],
-            limit_E,
-            epsilon_T,
-            k_RE[r],
-            above_RT[r],
-        )
+            above += _weight(ranked_N[index_near]) / total > epsilon_P[i]
+        above_P[i] = above
 
 
 @_helper
@@ -236,10 +197,10 @@ def _rising(k_W, order_W):
 
 
 @_helper
-def _cut(k_W, order_W, ranked_N, start_B, shift, lowest, first_S, segment_N):
+def _cut(k_W, order_W, ranked_N, start_B, shift, lowest, first_S, mass_S, square_S, largest_S):
     """Cut a row where windows end; return the number of segments.
 
-    Segment s has the ranks first_S[s] .. first_S[s + 1] - 1; segment_N is the segment of each key.
+    Segment s has the ranks first_S[s] .. first_S[s + 1] - 1, a mass, a sum of squares and a largest weight.
     """
     keys, segments = ranked_N.shape[0], 1
     first_S[0] = 0
@@ -253,112 +214,258 @@ def _cut(k_W, order_W, ranked_N, start_B, shift, lowest, first_S, segment_N):
             segments += 1
     first_S[segments] = keys
     for s in range(segments):
-        for index in range(keys - first_S[s + 1], keys - first_S[s]):
-            segment_N[~np.uint32(ranked_N[np.uint32(index)] & np.uint64(0xFFFFFFFF))] = s
+        last = keys - first_S[s]
+        mass_S[s], square_S[s] = _mass_and_squares(ranked_N[keys - first_S[s + 1] : last])
+        largest_S[s] = _weight(ranked_N[last - 1]) if last else 0.0
     return segments
 
 
 @_helper
-def _add(weight_T, segment_T, value_L, sum_L, lanes):
-    """Add w v into the segments of a row; values and sums are flat, which leaves the compiler one plain product."""
-    width = np.uint64(LANES * len(lanes))
-    for t in range(weight_T.shape[0]):
-        w, first, key = weight_T[t], np.uint64(segment_T[t]) * width, np.uint64(t) * width
-        for v in range(width):
-            sum_L[first + v] += w * value_L[key + v]
+def _deal(first_S, segments, ranked_N, tile_bits, tiles, dealt_N, run_N):
+    """Deal a ranked row into tiles of 1 << tile_bits keys, from both ends of the row at once.
+
+    Tile l has the places from l << tile_bits on, of dealt_N for its keys in the order of their ranks, and of run_N for
+    its runs. A run is its segment and a place: where it
+    stops, for those from the low end, which stand first; where it starts, for those from the high end, which stand
+    last, in falling order. tiles[:, l] are the next place at the low end and at the high end, and the runs of both.
+    """
+    keys, num_tiles = ranked_N.shape[0], tiles.shape[1]
+    low_L, high_L, low_runs_L, high_runs_L = tiles
+    for tile in range(num_tiles):
+        low_L[tile] = tile << tile_bits
+        high_L[tile] = min((tile + 1) << tile_bits, keys) - 1
+        low_runs_L[tile] = 0
+        high_runs_L[tile] = 0
+    low, high, s, e = 0, keys, segments - 1, 0
+    while True:
+        # Two chains of loads and stores, as a next key waits for the place of the one before.
+        steps = min(keys - first_S[s] - low, high - keys + first_S[e + 1], (high - low) >> 1)
+        for i in range(steps):
+            _place(ranked_N[np.uint32(low + i)], tile_bits, low_L, 1, dealt_N)
+            _place(ranked_N[np.uint32(high - 1 - i)], tile_bits, high_L, -1, dealt_N)
+        low += steps
+        high -= steps
+        if high - low == 1 and low < keys - first_S[s]:
+            _place(ranked_N[low], tile_bits, low_L, 1, dealt_N)
+            low += 1
+        if low == keys - first_S[s] or low == high:
+            for tile in range(num_tiles):
+                first, runs = tile << tile_bits, low_runs_L[tile]
+                before = _place_of(run_N[first + runs - 1]) if runs else first
+                if low_L[tile] > before:
+                    run_N[first + runs] = _run(s, low_L[tile])
+                    low_runs_L[tile] += 1
+            s -= 1
+        if high == keys - first_S[e + 1] or low == high:
+            for tile in range(num_tiles):
+                last, runs = min((tile + 1) << tile_bits, keys) - 1, high_runs_L[tile]
+                before = _place_of(run_N[last - runs + 1]) if runs else last + 1
+                if high_L[tile] + 1 < before:
+                    run_N[last - runs] = _run(e, high_L[tile] + 1)
+                    high_runs_L[tile] += 1
+            e += 1
+        if low == high:
+            return
+
+
+@_inline
+def _place(packed, tile_bits, next_L, step, dealt_N):
+    """Put a key where the next one of its tile belongs."""
+    tile = np.uint64(~np.uint32(packed & np.uint64(0xFFFFFFFF))) >> np.uint64(tile_bits)
+    place = next_L[tile]
+    dealt_N[np.uint64(place)] = packed
+    next_L[tile] = place + step
+
+
+@_inline
+def _run(segment, place):
+    """Return a run, packed."""
+    return (np.uint64(segment) << np.uint64(32)) | np.uint64(place)
+
+
+@_inline
+def _place_of(run):
+    """Return the place of a packed run."""
+    return np.int64(run & np.uint64(0xFFFFFFFF))
 
 
 @_helper
-def _begin(first_S, sum_SV, output_SV, lanes):
-    """Clear the sums of a row's segments."""
-    for s in range(first_S.shape[0] - 1):
-        for v in range(LANES * len(lanes)):
-            sum_SV[s, v] = 0
-            output_SV[s, v] = 0
+def _add(packed_N, start, stop, values, sum_V, lanes):
+    """Add w v of the keys at places start .. stop - 1 to sums; float64 takes over from float32 after MOST keys."""
+    packed, sums = np.int64(packed_N.ctypes.data), np.int64(sum_V.ctypes.data)
+    for place in range(start, stop, MOST):
+        add_run(packed + 8 * place, min(MOST, stop - place), values, sums, lanes)
 
 
 @_helper
-def _fold(first_S, least, sum_SV, output_SV, lanes):
-    """Move the sums of segments of `least` keys or more from float32 to float64."""
-    for s in range(first_S.shape[0] - 1):
-        if first_S[s + 1] - first_S[s] >= least:
-            for v in range(LANES * len(lanes)):
-                output_SV[s, v] += sum_SV[s, v]
-                sum_SV[s, v] = 0
+def _add_tile(run_N, low_runs, high_runs, first, last, dealt_N, values, sum_SV, lanes):
+    """Add the runs of a row's tile, whose places are first .. last, to the sums of their segments."""
+    start = first
+    for i in range(first, first + low_runs):
+        stop = _place_of(run_N[i])
+        _add(dealt_N, start, stop, values, sum_SV[np.int64(run_N[i] >> np.uint64(32))], lanes)
+        start = stop
+    stop = last + 1
+    for i in range(last, last - high_runs, -1):
+        start = _place_of(run_N[i])
+        _add(dealt_N, start, stop, values, sum_SV[np.int64(run_N[i] >> np.uint64(32))], lanes)
+        stop = start
+
+
+@_helper
+def _windows(given_W, source_W, k_E, above_P, n, k_W):
+    """Fill in the keys that each window keeps: as given, or those of a tolerance, or those above a threshold."""
+    tolerances = k_E.shape[0]
+    for w in range(k_W.shape[0]):
+        if source_W[w] < 0:
+            k_W[w] = given_W[w]
+        elif source_W[w] < tolerances:
+            k_W[w] = min(max(k_E[source_W[w]], 1), n)
+        else:
+            k_W[w] = min(max(above_P[source_W[w] - tolerances], 1), n)
 
 
 @_compiled
-def sparse(
+def resolve(
+    logits_RN,
+    highest_R,
     weight_RN,
-    ranked_RN,
-    start_RB,
-    segment_RN,
-    sum_RSV,
-    output_RSV,
+    bits_RN,
     shift,
     lowest,
-    total_R,
+    limit_E,
+    epsilon_P,
+    start_TB,
+    next_TB,
+    ranked_TN,
+    moment_R6,
+    k_RE,
+    above_RP,
+):
+    """Fill in the moments of each row, the smallest k of each tolerance, and #{j: w_j / total > eps}.
+
+    `limit_E` rises. Invisible keys count as keys of weight 0. The bin of a weight is its bit pattern without the last
+    `shift` bits, less `lowest`. `start_TB`, with one entry more than there are bins, and `ranked_TN` are scratch of
+    each thread.
+    """
+    (rows, keys), threads = weight_RN.shape, ranked_TN.shape[0]
+    for t in numba.prange(threads):
+        ranked_N, start_B = ranked_TN[t, :keys], start_TB[t]
+        for r in range(t, rows, threads):
+            _rank(bits_RN[r], shift, lowest, start_B, next_TB[t], ranked_N)
+            _moments(logits_RN[r], weight_RN[r], np.float64(highest_R[r]), moment_R6[r])
+            _resolve(ranked_N, start_B, shift, lowest, moment_R6[r, 4], limit_E, epsilon_P, k_RE[r], above_RP[r])
+
+
+@_compiled
+def measure(
+    logits_RN,
+    highest_R,
+    weight_RN,
+    bits_RN,
+    shift,
+    lowest,
+    limit_E,
+    epsilon_P,
+    start_TB,
+    next_TB,
+    ranked_TN,
+    moment_R6,
+    k_RE,
+    above_RP,
     value_NV,
-    k_RW,
+    given_RW,
+    source_W,
+    tile_bits,
+    dealt_TCN,
+    run_TCN,
+    sum_TCSV,
     lanes,
+    k_RW,
     measure_RWM,
     output_R,
 ):
-    """Fill measure_RWM with every measure of every window, and output_R with the squared norm of the exact output.
+    """Do what `resolve` does; fill in k and the measures of every window, and the squared norm of the exact output.
 
-    `segment_RN`, `sum_RSV` and `output_RSV` are scratch; it is quickest if vectors begin with a line of the cache. V is
-    a multiple of LANES, and `lanes` a tuple of V / LANES zeros: its length is a constant to the compiler, which the
-    inner loops need to be quick.
+    Window w keeps given_RW[r, w] keys if source_W[w] < 0, else those of tolerance source_W[w], or, from the number of
+    tolerances on, those above a threshold; within [1, n]. `dealt_TCN`, `run_TCN` and `sum_TCSV` are scratch; S is one
+    more than there are windows. V is a multiple of LANES, and `lanes` a tuple of V / LANES zeros: its length is a
+    constant to the compiler.
     """
     rows, keys = weight_RN.shape
-    windows = k_RW.shape[1]
-    for c in numba.prange((rows + CHUNK - 1) // CHUNK):
-        r0 = c * CHUNK
-        here = min(CHUNK, rows - r0)
-        first_CS = np.empty((CHUNK, windows + 2), np.int64)
-        segments_C = np.empty(CHUNK, np.int64)
-        order_CW = np.empty((CHUNK, windows), np.int64)
-        for i in range(here):
-            r = r0 + i
-            order_CW[i] = order_CW[i - 1] if i else np.arange(windows)
-            _rising(k_RW[r], order_CW[i])
-            segments_C[i] = _cut(
-                k_RW[r], order_CW[i], ranked_RN[r], start_RB[r], shift, lowest, first_CS[i], segment_RN[r]
-            )
-            _begin(first_CS[i, : segments_C[i] + 1], sum_RSV[r], output_RSV[r], lanes)
-
-        for j0 in range(0, keys, TILE):
-            j1 = min(j0 + TILE, keys)
-            value_L = value_NV[j0:j1].reshape(-1)
-            for i in range(here):
+    windows, (threads, chunk) = k_RW.shape[1], dealt_TCN.shape[:2]
+    tiles = (keys + (1 << tile_bits) - 1) >> tile_bits
+    for t in numba.prange(threads):
+        ranked_N, start_B = ranked_TN[t, :keys], start_TB[t]
+        first_CS = np.empty((chunk, windows + 2), np.int64)
+        segments_C = np.empty(chunk, np.int64)
+        order_CW = np.empty((chunk, windows), np.int64)
+        mass_CS = np.empty((chunk, windows + 1))
+        square_CS = np.empty((chunk, windows + 1))
+        largest_CS = np.empty((chunk, windows + 1))
+        tiles_C4L = np.empty((chunk, 4, tiles), np.int64)
+        values = np.int64(value_NV.ctypes.data)
+        order_CW[chunk - 1] = np.arange(windows)
+        for r0 in range(t * chunk, rows, threads * chunk):
+            num_rows = min(chunk, rows - r0)
+            for i in range(num_rows):
                 r = r0 + i
-                _add(weight_RN[r, j0:j1], segment_RN[r, j0:j1], value_L, sum_RSV[r].reshape(-1), lanes)
-                _fold(first_CS[i, : segments_C[i] + 1], MANY, sum_RSV[r], output_RSV[r], lanes)
-
-        for i in range(here):
-            r = r0 + i
-            segments = segments_C[i]
-            _fold(first_CS[i, : segments + 1], 0, sum_RSV[r], output_RSV[r], lanes)
-            mass_S = np.empty(segments)
-            square_S = np.empty(segments)
-            largest_S = np.empty(segments)
-            for s in range(segments):
-                last = keys - first_CS[i, s]
-                mass_S[s], square_S[s] = _mass_and_squares(ranked_RN[r, keys - first_CS[i, s + 1] : last])
-                largest_S[s] = _weight(ranked_RN[r, last - 1]) if last else 0.0
-            _measure(
-                first_CS[i],
-                mass_S,
-                square_S,
-                largest_S,
-                output_RSV[r],
-                total_R[r],
-                k_RW[r],
-                order_CW[i],
-                lanes,
-                measure_RWM[r],
-            )
-            output_R[r] = _total(output_RSV[r, :segments], lanes) / (total_R[r] * total_R[r])
+                _rank(bits_RN[r], shift, lowest, start_B, next_TB[t], ranked_N)
+                _moments(logits_RN[r], weight_RN[r], np.float64(highest_R[r]), moment_R6[r])
+                _resolve(ranked_N, start_B, shift, lowest, moment_R6[r, 4], limit_E, epsilon_P, k_RE[r], above_RP[r])
+                _windows(given_RW[r], source_W, k_RE[r], above_RP[r], np.int64(moment_R6[r, 0]), k_RW[r])
+                order_CW[i] = order_CW[i - 1]  # of the row before: nearly right
+                _rising(k_RW[r], order_CW[i])
+                segments_C[i] = _cut(
+                    k_RW[r],
+                    order_CW[i],
+                    ranked_N,
+                    start_B,
+                    shift,
+                    lowest,
+                    first_CS[i],
+                    mass_CS[i],
+                    square_CS[i],
+                    largest_CS[i],
+                )
+                sum_TCSV[t, i, : segments_C[i]] = 0
+                if tiles == 1:
+                    for s in range(segments_C[i]):
+                        start, stop = keys - first_CS[i, s + 1], keys - first_CS[i, s]
+                        _add(ranked_N, start, stop, values, sum_TCSV[t, i, s], lanes)
+                else:
+                    _deal(first_CS[i], segments_C[i], ranked_N, tile_bits, tiles_C4L[i], dealt_TCN[t, i], run_TCN[t, i])
+            for tile in range(tiles if tiles > 1 else 0):
+                first, last = tile << tile_bits, min((tile + 1) << tile_bits, keys) - 1
+                for i in range(num_rows):
+                    _add_tile(
+                        run_TCN[t, i],
+                        tiles_C4L[i, 2, tile],
+                        tiles_C4L[i, 3, tile],
+                        first,
+                        last,
+                        dealt_TCN[t, i],
+                        values,
+                        sum_TCSV[t, i],
+                        lanes,
+                    )
+            for i in range(num_rows):
+                r = r0 + i
+                segments, total = segments_C[i], moment_R6[r, 4]
+                sum_SV = sum_TCSV[t, i, :segments]
+                _measure(
+                    first_CS[i],
+                    mass_CS[i, :segments],
+                    square_CS[i, :segments],
+                    largest_CS[i, :segments],
+                    sum_SV,
+                    total,
+                    k_RW[r],
+                    order_CW[i],
+                    lanes,
+                    measure_RWM[r],
+                )
+                output_R[r] = _total(sum_SV, lanes) / (total * total)
 
 
 @_sum

@@ -4,24 +4,4 @@
 `experiments.reference` and `experiments.kernels`, which give the same numbers.
 """
 
-from __future__ import annotations
-
-from typing import Protocol
-
-from torch import Tensor
-
-from experiments.windows import RowFacts
-
 VERSION = 1  # raise it when a measure gives other numbers: every record is then measured anew
-
-
-class RankedRows(RowFacts, Protocol):
-    """A block of exact rows, whichever path ranked it."""
-
-    def statistics(self) -> dict[str, Tensor]:
-        """Return the window-free columns of rows.parquet, each [R]."""
-        ...
-
-    def measure_top_k(self, value_NV: Tensor, k_RW: Tensor) -> dict[str, Tensor]:
-        """Measure the rows that keep their k most probable keys, for every window at once."""
-        ...

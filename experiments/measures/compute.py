@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from experiments.kernels import top_k as kernels
-from experiments.kernels.quick_rows import QuickRows
+from experiments.kernels.quick_rows import QuickRows, measure_top_k
 from experiments.kernels.scratch import Scratch
-from experiments.measures import RankedRows
 from experiments.reference import top_k
 from experiments.reference.exact import ExactRows
 from experiments.rows import Rows
+from experiments.windows import RowFacts, Sizes
 
 
 class Compute:
@@ -44,17 +44,34 @@ class Compute:
         out = self._scratch.take("product", len(query_RD), len(key_ND)) if quick else None
         return torch.mm(query_RD, key_ND.T, out=out)
 
-    def rank(self, logits_RN: Tensor, etas: Iterable[float] = (), epsilons: Iterable[float] = ()) -> RankedRows:
-        """Return the exact rows of logits, good until the next ones are ranked.
+    def facts(self, logits_RN: Tensor, etas: Iterable[float] = (), epsilons: Iterable[float] = ()) -> RowFacts:
+        """Return what rules ask of the rows of logits.
 
         Parameters
         ----------
         etas, epsilons
-            What `k_min` and `count_above` will be asked for: quicker when it is known beforehand.
+            What `k_min` and `count_above` will be asked for.
         """
         if self._quick(logits_RN.device, logits_RN.dtype):
             return QuickRows.from_logits(logits_RN, self._scratch, etas, epsilons)
         return ExactRows.from_logits(logits_RN)
+
+    def measure_top_k(
+        self, logits_RN: Tensor, value_NV: Tensor, sizes: Sizes
+    ) -> tuple[dict[str, Tensor], Tensor, dict[str, Tensor]]:
+        """Measure rows of logits that keep their most probable keys, for every window at once.
+
+        Returns
+        -------
+        tuple
+            The statistics of the exact rows, each [R]; the keys kept [R, W]; the measures, each [R, W], and `output`
+            [R]: see `experiments.reference.subset.measure_subset`.
+        """
+        if self._quick(logits_RN.device, logits_RN.dtype):
+            return measure_top_k(logits_RN, value_NV, sizes, self._scratch)
+        exact = ExactRows.from_logits(logits_RN)
+        k_RW = sizes.of(exact)
+        return exact.statistics(), k_RW, exact.measure_top_k(value_NV, k_RW)
 
     def top_k_output(self, logits_RN: Tensor, value_NV: Tensor, k_R: Tensor) -> Tensor:
         """Return the outputs [R, V] of rows that attend to their `k_R` most probable keys, renormalised."""

@@ -11,19 +11,17 @@ import torch
 from torch import Tensor
 
 from experiments.answers import Answer, Estimate, Subset, TopK
-from experiments.measures import RankedRows
 from experiments.measures.compute import Compute
 from experiments.measures.estimate import measure_estimate, measure_weighted
 from experiments.reference.exact import ExactRows
 from experiments.reference.subset import measure_subset
 from experiments.rows import Rows
 from experiments.selectors import Answering
-from experiments.tables.rows import EPSILONS, ETAS
-from experiments.windows import Windows
+from experiments.windows import Sizes
 
 
 def measure_rows(
-    rows: Rows, methods: Sequence[Answering], windows: Windows, block: int, compute: Compute
+    rows: Rows, methods: Sequence[Answering], sizes: Sizes, block: int, compute: Compute
 ) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
     """Measure all windows of one group of rows, at most `block` rows at a time.
 
@@ -31,6 +29,8 @@ def measure_rows(
     ----------
     methods
         What answers for each method, prepared from the rows' cache.
+    sizes
+        What the windows keep, as far as it is known before the rows are.
 
     Returns
     -------
@@ -38,38 +38,31 @@ def measure_rows(
         The statistics of the exact rows, each [R], and per method the measures of its rows, each [R, W] (and `output`
         [R]), with the keys kept as `k`.
     """
-    blocks = [measure_block(rows.block(i, i + block), methods, windows, compute) for i in range(0, len(rows), block)]
+    blocks = [
+        measure_block(rows.block(i, i + block), methods, sizes.rows(i, i + block), compute)
+        for i in range(0, len(rows), block)
+    ]
     of_methods = zip(*(measured for _, measured in blocks), strict=True)
     return _join([statistics for statistics, _ in blocks]), [_join(list(parts)) for parts in of_methods]
 
 
 def measure_block(
-    rows: Rows, methods: Sequence[Answering], windows: Windows, compute: Compute
+    rows: Rows, methods: Sequence[Answering], sizes: Sizes, compute: Compute
 ) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
     """Measure all windows of a block of rows; see `measure_rows`."""
     questions = rows.questions()
     answers = [method(questions) for method in methods]
-    ranked: RankedRows | None = None
-    exact: ExactRows | None = None
-    if any(isinstance(answer, TopK) for answer in answers):
-        etas, epsilons = (*ETAS, *windows.etas), (*EPSILONS, *windows.epsilons)
-        ranked = compute.rank(compute.logits(rows), etas, epsilons)
-    if not all(isinstance(answer, TopK) for answer in answers):
-        exact = ranked if isinstance(ranked, ExactRows) else ExactRows.from_logits(rows.logits())
-    facts = exact or ranked
-    assert facts is not None  # there is a method
-    k_RW = windows.keys(facts)
-    measured = [_measure(answer, ranked, exact, rows.value_NV, k_RW) | {"k": k_RW} for answer in answers]
-    return facts.statistics(), measured
+    if all(isinstance(answer, TopK) for answer in answers):
+        statistics, k_RW, measures = compute.measure_top_k(compute.logits(rows), rows.value_NV, sizes)
+        return statistics, [measures | {"k": k_RW} for _ in answers]
+    exact = ExactRows.from_logits(rows.logits())
+    k_RW = sizes.of(exact)
+    return exact.statistics(), [_measure(answer, exact, rows.value_NV, k_RW) | {"k": k_RW} for answer in answers]
 
 
-def _measure(
-    answer: Answer, ranked: RankedRows | None, exact: ExactRows | None, value_NV: Tensor, k_RW: Tensor
-) -> dict[str, Tensor]:
+def _measure(answer: Answer, exact: ExactRows, value_NV: Tensor, k_RW: Tensor) -> dict[str, Tensor]:
     if isinstance(answer, TopK):
-        assert ranked is not None
-        return ranked.measure_top_k(value_NV, k_RW)
-    assert exact is not None
+        return exact.measure_top_k(value_NV, k_RW)
     if isinstance(answer, Estimate):
         return measure_estimate(lambda k_R: answer.row(k_R, exact.logsumexp_R), exact.in_key_order(), value_NV, k_RW)
     assert isinstance(answer, Subset)

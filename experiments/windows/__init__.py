@@ -5,8 +5,8 @@ Shape letters: R rows, W windows.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor
 from experiments.errors import UserError
 
 MOST_WINDOWS = 65_535  # the kernels count what lies between windows in 16 bits
+MOST_KNOWN = 64  # blocks of rows, told apart by the keys that they see, whose sizes are kept
 # The columns that name a window (experiments/tables/place.py), where there is none.
 DENSE = "dense"
 DENSE_WINDOW = {"rule": DENSE, "parameter": np.nan, "scale": np.nan}
@@ -49,7 +50,11 @@ class RowFacts(Protocol):
 
 
 class Rule(Protocol):
-    """What the window set asks of a rule. One file per rule in `rules/`; the class is its own Hydra schema."""
+    """What the window set asks of a rule. One file per rule in `rules/`; the class is its own Hydra schema.
+
+    How many keys its windows keep follows from the number that rows see (`OfLength`), from a dropped mass
+    (`OfTolerance`) or from a probability (`OfThreshold`).
+    """
 
     rule: str
     version: ClassVar[int]
@@ -58,8 +63,31 @@ class Rule(Protocol):
         """Return `parameter` and `scale` (windows.parquet) of this rule's windows for rows of nominal `length`."""
         ...
 
-    def sizes(self, exact: RowFacts, parameter_W: Tensor, scale_W: Tensor) -> Tensor:
-        """Return the real number of keys that each window asks for [R, W]; a rule of n alone reads only `n_R`."""
+
+@runtime_checkable
+class OfLength(Protocol):
+    """A rule whose windows are as large as the number of keys that a row sees makes them."""
+
+    def sizes(self, n_R: Tensor, parameter_W: Tensor, scale_W: Tensor) -> Tensor:
+        """Return the real number of keys that each window asks for [R, W] of rows that see n keys [R]."""
+        ...
+
+
+@runtime_checkable
+class OfTolerance(Protocol):
+    """A rule whose windows keep the fewest keys that leave at most some dropped mass."""
+
+    def tolerance(self, parameter: float) -> float:
+        """Return the dropped mass of a window."""
+        ...
+
+
+@runtime_checkable
+class OfThreshold(Protocol):
+    """A rule whose windows keep the keys above some probability."""
+
+    def threshold(self, parameter: float) -> float:
+        """Return the probability of a window."""
         ...
 
 
@@ -72,22 +100,39 @@ class PerHead(Protocol):
         ...
 
 
-@runtime_checkable
-class AsksTolerances(Protocol):
-    """A rule that asks rows for their smallest window at some dropped masses."""
+@dataclass(frozen=True)
+class Sizes:
+    """How many keys the windows of a block of rows keep, as far as that is known before the rows are.
 
-    def tolerances(self) -> list[float]:
-        """Return the dropped masses."""
-        ...
+    Attributes
+    ----------
+    given_RW
+        Keys kept, int64; 0 where the rows decide.
+    tolerances, thresholds
+        Dropped mass, or probability, of each window by whose index the rows decide.
+    """
+
+    given_RW: Tensor
+    tolerances: dict[int, float]
+    thresholds: dict[int, float]
+
+    def rows(self, start: int, stop: int) -> Sizes:
+        """Return those of rows start..stop-1."""
+        return replace(self, given_RW=self.given_RW[start:stop])
+
+    def of(self, exact: RowFacts) -> Tensor:
+        """Return the keys kept [R, W] int64, within [1, n]."""
+        k_RW = self.given_RW.clone()
+        for window, eta in self.tolerances.items():
+            k_RW[:, window] = exact.k_min(eta)
+        for window, epsilon in self.thresholds.items():
+            k_RW[:, window] = exact.count_above(epsilon)
+        return k_RW.clamp_(min=1).minimum(exact.n_R[:, None])
 
 
-@runtime_checkable
-class AsksThresholds(Protocol):
-    """A rule that asks rows for the number of keys above some probabilities."""
-
-    def thresholds(self) -> list[float]:
-        """Return the probabilities."""
-        ...
+def side_by_side(parts: Sequence[Sizes]) -> Sizes:
+    """Return the sizes of rows of several heads, one head after the other."""
+    return parts[0] if len(parts) == 1 else replace(parts[0], given_RW=torch.cat([part.given_RW for part in parts]))
 
 
 class WindowSet(Protocol):
@@ -114,6 +159,7 @@ class Windows:
 
     rules: list[Rule]
     coordinates: list[list[tuple[float, float]]]
+    _known: dict[bytes, Sizes] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse more windows than the kernels can count, and two of one name, whose lines could not be told apart.
@@ -137,16 +183,6 @@ class Windows:
         """Return the number of windows W."""
         return sum(len(part) for part in self.coordinates)
 
-    @property
-    def etas(self) -> list[float]:
-        """Tolerances that rules ask of the rows, told beforehand so that one pass can serve all."""
-        return [eta for rule in self.rules if isinstance(rule, AsksTolerances) for eta in rule.tolerances()]
-
-    @property
-    def epsilons(self) -> list[float]:
-        """Thresholds that rules ask of the rows."""
-        return [eps for rule in self.rules if isinstance(rule, AsksThresholds) for eps in rule.thresholds()]
-
     def only(self, index: int) -> Windows:
         """Return the set that has window number `index` alone."""
         for rule, part in zip(self.rules, self.coordinates, strict=True):
@@ -163,6 +199,8 @@ class Windows:
         UserError
             If a rule knows nothing of the head.
         """
+        if not any(isinstance(rule, PerHead) for rule in self.rules):
+            return self
         return replace(
             self, rules=[rule.of_head(layer, head) if isinstance(rule, PerHead) else rule for rule in self.rules]
         )
@@ -181,21 +219,45 @@ class Windows:
         columns = self.columns()
         return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
-    def keys(self, exact: RowFacts) -> Tensor:
-        """Return the keys kept [R, W] int64: ceil(x (1 - 1e-9)) held within [1, n], x as the rule asks.
+    def sizes(self, n_R: Tensor) -> Sizes:
+        """Return how many keys rows keep that see n keys [R]: ceil(x (1 - 1e-9)) within [1, n], x as the rule asks.
 
         Raises
         ------
         UserError
             If a rule's x is no number.
         """
-        sizes = [torch.empty(len(exact.n_R), 0, dtype=torch.float64, device=exact.n_R.device)]
+        seen = n_R.cpu().numpy().tobytes()  # alike in every layer and head of a causal model
+        if seen not in self._known:
+            if len(self._known) >= MOST_KNOWN:
+                self._known.clear()
+            self._known[seen] = self._sizes(n_R)
+        return self._known[seen]
+
+    def _sizes(self, n_R: Tensor) -> Sizes:
+        parts = [torch.empty(len(n_R), 0, dtype=torch.float64, device=n_R.device)]
+        tolerances: dict[int, float] = {}
+        thresholds: dict[int, float] = {}
+        first = 0
         for rule, part in zip(self.rules, self.coordinates, strict=True):
-            if part:
-                parameter_W, scale_W = torch.tensor(part, dtype=torch.float64, device=exact.n_R.device).unbind(1)
-                sizes.append(rule.sizes(exact, parameter_W, scale_W).double())
-        size_RW = torch.cat(sizes, dim=1)
+            if isinstance(rule, OfTolerance):
+                tolerances |= {first + i: rule.tolerance(parameter) for i, (parameter, _) in enumerate(part)}
+            elif isinstance(rule, OfThreshold):
+                thresholds |= {first + i: rule.threshold(parameter) for i, (parameter, _) in enumerate(part)}
+            if isinstance(rule, OfLength) and part:
+                parameter_W, scale_W = torch.tensor(part, dtype=torch.float64, device=n_R.device).unbind(1)
+                parts.append(rule.sizes(n_R, parameter_W, scale_W).double())
+            else:
+                parts.append(parts[0].new_zeros(len(n_R), len(part)))
+            first += len(part)
+        size_RW = torch.cat(parts, dim=1)
         if size_RW.isnan().any():
             raise UserError("a window's number of keys is no number: its factors or exponents are too large")
         # held within the row before it becomes an integer: a large x has no int64
-        return torch.ceil(size_RW * (1 - 1e-9)).clamp_(min=1).minimum(exact.n_R[:, None].double()).long()
+        k_RW = torch.ceil(size_RW * (1 - 1e-9)).clamp_(min=1).minimum(n_R[:, None].double()).long()
+        k_RW[:, [*tolerances, *thresholds]] = 0
+        return Sizes(k_RW, tolerances, thresholds)
+
+    def keys(self, exact: RowFacts) -> Tensor:
+        """Return the keys kept [R, W] int64; see `sizes`."""
+        return self.sizes(exact.n_R).of(exact)

@@ -14,7 +14,6 @@ import numpy as np
 from torch import Tensor
 
 from experiments.errors import UserError
-from experiments.windows import RowFacts
 
 FORMAT = 1
 LARGEST = 2**26  # bytes of a budget file; the largest models, of 16,000 heads, need half of it
@@ -62,7 +61,7 @@ class HeadLaws:
             raise UserError(f"the budget file has no law of layer {layer}, head {head}: make it from all heads")
         return OneLaw(self._laws[layer, head], self.rule)
 
-    def sizes(self, exact: RowFacts, parameter_W: Tensor, scale_W: Tensor) -> Tensor:
+    def sizes(self, n_R: Tensor, parameter_W: Tensor, scale_W: Tensor) -> Tensor:
         """Refuse: which head a row is of must be known."""
         raise UserError("windows of a budget file belong to heads: use them with a model")
 
@@ -88,9 +87,9 @@ class OneLaw:
         """Return none: the set that it came from has them."""
         return []
 
-    def sizes(self, exact: RowFacts, parameter_W: Tensor, scale_W: Tensor) -> Tensor:
+    def sizes(self, n_R: Tensor, parameter_W: Tensor, scale_W: Tensor) -> Tensor:
         """Return factor x alpha n^C; n is what the row sees, so that no `sees` is needed here."""
-        return scale_W * self._law.alpha * exact.n_R.double()[:, None] ** self._law.c
+        return scale_W * self._law.alpha * n_R.double()[:, None] ** self._law.c
 
 
 def read_budget(file: str) -> dict[str, Any]:

@@ -1,16 +1,16 @@
 """The quick path against the reference path: |difference| <= 1e-5 |x| + 1e-8 on every measure, and exact k."""
 
 import numba
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments.kernels.quick_rows import QuickRows
+from experiments.kernels.quick_rows import QuickRows, measure_top_k
 from experiments.kernels.scratch import Scratch
 from experiments.reference.exact import ExactRows
 from experiments.tables.rows import EPSILONS, ETAS
+from experiments.windows import Sizes
 
 KINDS = ["normal", "uniform", "ties", "one_hot", "frozen", "masked", "sliding"]
 
@@ -29,24 +29,35 @@ def logits_of(kind, rows, keys, generator):
     }[kind]
 
 
+MORE_ETAS, MORE_EPSILONS = (0.3, 1e-4), (0.25, 1e-5)
+
+
 def assert_same(logits_RN, value_NV, k_RW=None):
-    quick, exact = QuickRows.from_logits(logits_RN, Scratch()), ExactRows.from_logits(logits_RN)
-    expected, found = exact.statistics(), quick.statistics()
-    for name in expected:
-        torch.testing.assert_close(found[name].double(), expected[name].double(), rtol=1e-5, atol=1e-8, msg=name)
-    for eta in (*ETAS, 0.3, 1e-4):
-        assert torch.equal(quick.k_min(eta), exact.k_min(eta)), eta
-    for epsilon in (*EPSILONS, 0.25, 1e-5):
-        assert torch.equal(quick.count_above(epsilon), exact.count_above(epsilon)), epsilon
+    """Hold the two paths together: facts of the rows, and windows given, of tolerances and of thresholds."""
+    etas, epsilons = (*ETAS, *MORE_ETAS), (*EPSILONS, *MORE_EPSILONS)
+    exact = ExactRows.from_logits(logits_RN)
+    facts = QuickRows.from_logits(logits_RN, Scratch(), etas, epsilons)
+    for eta in etas:
+        assert torch.equal(facts.k_min(eta), exact.k_min(eta)), eta
+    for epsilon in epsilons:
+        assert torch.equal(facts.count_above(epsilon), exact.count_above(epsilon)), epsilon
     if k_RW is None:
-        grid_W = torch.tensor([1, 2, 3, 5, 8, 13, 40, 100, 400, 900, 10**6, 3, 1])
-        k_RW = torch.cat([grid_W.expand(len(logits_RN), -1), exact.k_min(0.1)[:, None]], dim=1)
-    k_RW = k_RW.minimum(exact.n_R[:, None])
-    expected = exact.measure_top_k(value_NV, k_RW)
-    for name, found_RW in quick.measure_top_k(value_NV, k_RW).items():
-        torch.testing.assert_close(
-            found_RW, expected[name], rtol=1e-5, atol=1e-8, msg=lambda m, name=name: f"{name}: {m}"
-        )
+        k_RW = torch.tensor([1, 2, 3, 5, 8, 13, 40, 100, 400, 900, 10**6, 3, 1]).repeat(len(logits_RN), 1)
+    k_RW, given = k_RW.minimum(exact.n_R[:, None]), k_RW.shape[1]
+    more = dict(enumerate(MORE_ETAS, given)), dict(enumerate(MORE_EPSILONS, given + len(MORE_ETAS)))
+    sizes = Sizes(torch.cat([k_RW, torch.zeros(len(k_RW), 4, dtype=torch.int64)], dim=1), *more)
+    statistics, kept_RW, measures = measure_top_k(logits_RN, value_NV, sizes, Scratch())
+    assert torch.equal(kept_RW, sizes.of(exact))
+    for result, expected in ((statistics, exact.statistics()), (measures, exact.measure_top_k(value_NV, kept_RW))):
+        assert result.keys() == expected.keys()
+        for name in expected:
+            torch.testing.assert_close(
+                result[name].double(),
+                expected[name].double(),
+                rtol=1e-5,
+                atol=1e-8,
+                msg=lambda message, name=name: f"{name}: {message}",
+            )
 
 
 @pytest.mark.parametrize("keys", [1, 2, 3, 63, 900, 5000])
@@ -82,16 +93,25 @@ def test_any_head_dimension(width):
 
 def test_rows_and_threads_share_nothing():
     generator = torch.manual_seed(0)
-    logits_RN, value_NV = 2 * torch.randn(37, 500, generator=generator), torch.randn(500, 8, generator=generator)
-    k_RW = torch.tensor([[1, 20, 300]] * 37)
-    whole = QuickRows.from_logits(logits_RN, Scratch()).measure_top_k(value_NV, k_RW)
+    logits_RN, value_NV = 2 * torch.randn(37, 5000, generator=generator), torch.randn(5000, 8, generator=generator)
+    sizes = Sizes(torch.tensor([[1, 20, 300, 0]] * 37), {3: 0.1}, {})
+    _, whole_RW, whole = measure_top_k(logits_RN, value_NV, sizes, Scratch())
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
         for start, stop in ((0, 1), (1, 18), (18, 37)):
-            part = QuickRows.from_logits(logits_RN[start:stop], Scratch()).measure_top_k(value_NV, k_RW[start:stop])
+            part = measure_top_k(logits_RN[start:stop], value_NV, sizes.rows(start, stop), Scratch())
             assert numba.get_num_threads() == 1
-            for name, found in part.items():
-                np.testing.assert_allclose(found, whole[name][start:stop], rtol=1e-6)
+            assert torch.equal(part[1], whole_RW[start:stop])
+            for name, result in part[2].items():
+                assert torch.equal(result, whole[name][start:stop]), name
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize(("keys", "tile"), [(5, 1), (31, 4), (700, 64)])
+def test_tiles_of_any_size_add_up_alike(monkeypatch, keys, tile):
+    monkeypatch.setattr("experiments.kernels.windows.LARGEST_VALUES", 0)
+    monkeypatch.setattr("experiments.kernels.windows.TILE_BYTES", tile * 48 * 4)
+    generator = torch.manual_seed(keys)
+    assert_same(logits_of("ties", 11, keys, generator), torch.randn(keys, 40, generator=generator))

@@ -8,7 +8,6 @@ from typing import ClassVar
 from torch import Tensor
 
 from experiments.ranges import check_range
-from experiments.windows import RowFacts
 
 
 @dataclass
@@ -26,6 +25,6 @@ class Fixed:
         """Return (k0, 1) per window."""
         return [(k0, 1.0) for k0 in self.keys]
 
-    def sizes(self, exact: RowFacts, parameter_W: Tensor, scale_W: Tensor) -> Tensor:
+    def sizes(self, n_R: Tensor, parameter_W: Tensor, scale_W: Tensor) -> Tensor:
         """Return k0 for every row."""
-        return parameter_W.expand(exact.n_R.numel(), -1)
+        return parameter_W.expand(n_R.numel(), -1)

@@ -8,7 +8,6 @@ from typing import ClassVar
 from torch import Tensor
 
 from experiments.ranges import check_range
-from experiments.windows import RowFacts
 
 # As many as the longest context may have within all windows that can be counted.
 MOST_PER_OCTAVE = 2048
@@ -31,6 +30,6 @@ class Grid:
         sizes = {round(2 ** (i / self.per_octave)) for i in steps}
         return [(k, 1.0) for k in sorted(sizes) if k <= length]
 
-    def sizes(self, exact: RowFacts, parameter_W: Tensor, scale_W: Tensor) -> Tensor:
+    def sizes(self, n_R: Tensor, parameter_W: Tensor, scale_W: Tensor) -> Tensor:
         """Return k for every row."""
-        return parameter_W.expand(exact.n_R.numel(), -1)
+        return parameter_W.expand(n_R.numel(), -1)

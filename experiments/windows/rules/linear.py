@@ -8,7 +8,6 @@ from typing import ClassVar
 from torch import Tensor
 
 from experiments.ranges import check_range
-from experiments.windows import RowFacts
 
 
 @dataclass
@@ -26,6 +25,6 @@ class Linear:
         """Return (beta, 1) per window."""
         return [(beta, 1.0) for beta in self.fractions]
 
-    def sizes(self, exact: RowFacts, parameter_W: Tensor, scale_W: Tensor) -> Tensor:
+    def sizes(self, n_R: Tensor, parameter_W: Tensor, scale_W: Tensor) -> Tensor:
         """Return beta n."""
-        return parameter_W * exact.n_R.double()[:, None]
+        return parameter_W * n_R.double()[:, None]

@@ -9,7 +9,6 @@ from typing import ClassVar
 from torch import Tensor
 
 from experiments.ranges import check_range
-from experiments.windows import RowFacts
 
 
 @dataclass
@@ -29,6 +28,6 @@ class Log:
         """Return (b, a) per window."""
         return list(product(self.powers, self.factors))
 
-    def sizes(self, exact: RowFacts, parameter_W: Tensor, scale_W: Tensor) -> Tensor:
+    def sizes(self, n_R: Tensor, parameter_W: Tensor, scale_W: Tensor) -> Tensor:
         """Return a (ln n)^b."""
-        return scale_W * exact.n_R.double().log()[:, None] ** parameter_W
+        return scale_W * n_R.double().log()[:, None] ** parameter_W

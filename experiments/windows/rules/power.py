@@ -9,7 +9,6 @@ from typing import ClassVar
 from torch import Tensor
 
 from experiments.ranges import check_range
-from experiments.windows import RowFacts
 
 
 @dataclass
@@ -29,6 +28,6 @@ class Power:
         """Return (C, alpha) per window."""
         return list(product(self.exponents, self.scales))
 
-    def sizes(self, exact: RowFacts, parameter_W: Tensor, scale_W: Tensor) -> Tensor:
+    def sizes(self, n_R: Tensor, parameter_W: Tensor, scale_W: Tensor) -> Tensor:
         """Return alpha n^C."""
-        return scale_W * exact.n_R.double()[:, None] ** parameter_W
+        return scale_W * n_R.double()[:, None] ** parameter_W

@@ -5,11 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-from torch import Tensor
-
 from experiments.ranges import check_range
-from experiments.windows import RowFacts
 
 
 @dataclass
@@ -27,10 +23,6 @@ class Threshold:
         """Return (eps, 1) per window."""
         return [(eps, 1.0) for eps in self.epsilons]
 
-    def thresholds(self) -> list[float]:
-        """Return every eps."""
-        return self.epsilons
-
-    def sizes(self, exact: RowFacts, parameter_W: Tensor, scale_W: Tensor) -> Tensor:
-        """Return the number of entries above eps."""
-        return torch.stack([exact.count_above(eps) for eps in parameter_W.tolist()], dim=1)
+    def threshold(self, parameter: float) -> float:
+        """Return eps."""
+        return parameter

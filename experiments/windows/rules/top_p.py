@@ -5,11 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-from torch import Tensor
-
 from experiments.ranges import check_range
-from experiments.windows import RowFacts
 
 
 @dataclass
@@ -27,10 +23,6 @@ class TopP:
         """Return (eta, 1) per window."""
         return [(eta, 1.0) for eta in self.etas]
 
-    def tolerances(self) -> list[float]:
-        """Return every eta."""
-        return self.etas
-
-    def sizes(self, exact: RowFacts, parameter_W: Tensor, scale_W: Tensor) -> Tensor:
-        """Return the smallest k with dropped mass <= eta."""
-        return torch.stack([exact.k_min(eta) for eta in parameter_W.tolist()], dim=1)
+    def tolerance(self, parameter: float) -> float:
+        """Return eta."""
+        return parameter
