@@ -14,11 +14,11 @@ import torch
 from benchmarks.pairs import time_pairs
 from experiments.launch import configure
 from experiments.machine import Machine
-from experiments.models.load import load_model, tokenize
+from experiments.models.load import load_model
 from experiments.models.probe import forward
 from experiments.records.folder import Record
 from experiments.records.provenance import peak_rss_mb
-from experiments.sources.text import read_text
+from experiments.sources.checkpoint import first_tokens
 
 LENGTHS = [256, 512, 1024, 2048, 4096, 8192]
 PAIRS = 5
@@ -32,7 +32,7 @@ class Sides:
         self.machine = Machine.from_settings("cpu", self.job.memory_gb, None)
         assert len(self.job.windows.at(max(LENGTHS))) >= 64
         source = self.job.source
-        self.token_N = tokenize(source.located, read_text(source.text))[: max(LENGTHS)]
+        self.token_N = first_tokens(source.located, source.text, max(LENGTHS))[: max(LENGTHS)]
         self.model = load_model(source.located, torch.float32, self.machine.device)
 
     def plain(self) -> None:

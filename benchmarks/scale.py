@@ -31,13 +31,13 @@ def seconds_per_row(keys: int) -> float:
     job = configure(f"source.lengths=[{keys}]", f"source.rows={ROWS}", "source.samples=1")
     machine = Machine.from_settings("cpu", job.memory_gb, None)
     rows = job.source.draw(keys, 0, 0, torch.device("cpu"))
-    windows = job.windows.at(keys)
+    sizes = job.windows.at(keys).sizes(rows.n_R)
     resident = job.source.resident_bytes()
-    block = rows_per_block(ROWS, keys, len(windows), 64, machine.memory_bytes, resident)
+    block = rows_per_block(ROWS, keys, sizes.given_RW.shape[1], 64, machine.memory_bytes, resident)
     times, compute = [], Compute()
     for _ in range(REPEATS + 1):
         start = time.perf_counter()
-        measure_rows(rows, [job.selector.prepare(rows.cache())], windows, block, compute)
+        measure_rows(rows, [job.selector.prepare(rows.cache())], sizes, block, compute)
         times.append(time.perf_counter() - start)
     return statistics.median(times[1:]) / ROWS
 

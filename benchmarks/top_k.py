@@ -10,10 +10,10 @@ from experiments.launch import configure
 from experiments.machine import Machine
 from experiments.measures.compute import Compute
 from experiments.models.attend import attend_by
-from experiments.models.load import load_model, tokenize
+from experiments.models.load import load_model
 from experiments.models.probe import forward
 from experiments.selectors.oracle import Oracle
-from experiments.sources.text import read_text
+from experiments.sources.checkpoint import first_tokens
 from experiments.windows import RowFacts
 
 LENGTH, PAIRS = 4096, 5
@@ -25,7 +25,7 @@ def run() -> dict[str, float]:
     job = configure("source=smollm2")
     machine = Machine.from_settings("cpu", job.memory_gb, None)
     located = job.source.located
-    token_N = tokenize(located, read_text(None))[:LENGTH]
+    token_N = first_tokens(located, None, LENGTH)[:LENGTH]
     model = load_model(located, torch.float32, machine.device)
     ratios, compute = [], Compute()
     for exponent in EXPONENTS:

@@ -27,7 +27,7 @@ def rows_of(count: int, keys: int, head_dim: int) -> Rows:
 
     return Rows(
         layer=0,
-        head=0,
+        head_R=torch.zeros(count, dtype=torch.int64),
         sample=0,
         variant="plain",
         length=keys,
@@ -66,7 +66,7 @@ def run() -> dict[str, float]:
         assert len(windows) >= 64
 
         def ours(rows: Rows = rows, windows: object = windows) -> None:
-            measure_block(rows, oracle(rows), windows, compute)  # type: ignore[arg-type]
+            measure_block(rows, oracle(rows), windows.sizes(rows.n_R), compute)  # type: ignore[arg-type]
 
         def dense(rows: Rows = rows) -> None:
             query, key, value = (x[None, None] for x in (rows.query_RD, rows.key_ND, rows.value_NV))
@@ -75,12 +75,8 @@ def run() -> dict[str, float]:
         against_sdpa = time_pairs(ours, dense, PAIRS)
         print(f"  {count} x {keys} x {head_dim}, {len(windows)} windows, ours / SDPA: {against_sdpa.describe()}")
         sdpa_ratios.append(against_sdpa.ratio)
-        ks = sorted(
-            {
-                round(float(k))
-                for k in measure_block(rows.block(0, 1), oracle(rows), windows, compute)[1][0]["k"].flatten()
-            }
-        )
+        k_W = measure_block(rows.block(0, 1), oracle(rows), windows.sizes(rows.n_R[:1]), compute)[1][0]["k"].flatten()
+        ks = sorted({round(float(k)) for k in k_W})
         ks = (ks * -(-64 // len(ks)))[:64]  # as many top-k attentions as a user with 64 windows would run
         against_loop = time_pairs(lambda rows=rows, ks=ks: top_k_loop(rows, ks), ours, 5)  # type: ignore[misc]
         print(f"  {count} x {keys} x {head_dim}, {len(ks)} windows, loop / ours: {against_loop.describe()}")

@@ -31,8 +31,8 @@ class Cache:
     ----------
     key_GND, value_GNV
         After rotary embedding.
-    common_N
-        Keys that every row to come sees.
+    common
+        Returns `common_N`, which few methods ask for.
     prompt
         Position of the first row to come: the keys before it are the prompt's.
     earlier
@@ -44,7 +44,7 @@ class Cache:
 
     key_GND: Tensor
     value_GNV: Tensor
-    common_N: Tensor
+    common: Callable[[], Tensor]
     prompt: int
     earlier: Sequence[Earlier] | None = None
     power: float | None = None
@@ -53,6 +53,11 @@ class Cache:
     def num_keys(self) -> int:
         """The number of keys N, visible or not."""
         return self.key_GND.shape[1]
+
+    @cached_property
+    def common_N(self) -> Tensor:
+        """True for keys that every row to come sees."""
+        return self.common()
 
     def earlier_rows(self, kv_head: int, start: int, stop: int) -> Tensor:
         """Return the attention [S, stop - start, stop] of the rows at positions start..stop-1 of one KV head.

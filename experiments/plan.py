@@ -86,7 +86,7 @@ def _seconds_per_entry(selectors: Sequence[Selector], windows: WindowSet, machin
     key_ND = torch.randn(CALIBRATION_KEYS, head_dim, generator=generator).to(machine.device)
     rows = Rows(
         layer=0,
-        head=0,
+        head_R=torch.zeros(CALIBRATION_ROWS, dtype=torch.int64, device=machine.device),
         sample=0,
         variant="plain",
         length=CALIBRATION_KEYS,
@@ -97,12 +97,12 @@ def _seconds_per_entry(selectors: Sequence[Selector], windows: WindowSet, machin
         scale=head_dim**-0.5,
         earlier=lambda start, stop: key_ND[None, start:stop] @ key_ND[:stop].T,
     )
-    requested, compute = windows.at(CALIBRATION_KEYS), Compute()
+    sizes, compute = windows.at(CALIBRATION_KEYS).of_heads(0, [0], rows.n_R), Compute()
 
     def once() -> float:
         start = time.perf_counter()
         methods = [selector.prepare(rows.cache()) for selector in selectors]
-        measure_rows(rows, methods, requested, len(rows), compute)
+        measure_rows(rows, methods, sizes, len(rows), compute)
         return time.perf_counter() - start
 
     once()

@@ -6,6 +6,7 @@ V value dimension, W windows, S segments of a ranked row.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,32 +18,34 @@ from experiments.errors import UserError
 
 @dataclass(frozen=True)
 class Rows:
-    """R queries of one head against the N keys of their context (theory.md section 1).
+    """R queries of the heads that share one KV head against the N keys of their context (theory.md section 1).
 
     Attributes
     ----------
-    layer, head, sample, variant, length
+    layer, sample, variant, length
         Where the rows come from; `length` is the nominal context length they stand for, in tokens.
+    head_R
+        Query head of each row, rising; a source gives every head as many rows.
     position_R
         Place of each query in its sequence, counted from 0; also the index of the query's own key.
     query_RD, key_ND, value_NV
-        After rotary embedding; keys and values are those of the head's own KV head (GQA).
+        After rotary embedding; keys and values are those of the heads' own KV head (GQA).
     scale
         Factor on the dot products, as the model applies it.
     visible_RN
-        True where the query may see the key; None if every query sees every key.
+        True where the query may see the key; None if every query sees every key, or `causal` says which.
+    causal
+        True if every query sees its own key and those before it.
     earlier
         What was asked before these rows, by all query heads that share these keys (GQA); None where no row comes before
         another.
     power
         None for softmax; p for attention in proportion to |scale q.k|^p, for which sets of keys are known that serve
         all queries (arXiv 2410.05462).
-    kv_head
-        The KV head of these keys; None where no other query head shares them.
     """
 
     layer: int
-    head: int
+    head_R: Tensor
     sample: int
     variant: str
     length: int
@@ -52,9 +55,9 @@ class Rows:
     value_NV: Tensor
     scale: float
     visible_RN: Tensor | None = None
+    causal: bool = False
     earlier: Earlier | None = None
     power: float | None = None
-    kv_head: int | None = None
 
     def __len__(self) -> int:
         """Return the number of rows R."""
@@ -65,10 +68,29 @@ class Rows:
         """The number of keys N, visible or not."""
         return self.key_ND.shape[0]
 
+    @property
+    def heads(self) -> list[int]:
+        """The query heads, rising."""
+        return self.head_R.unique_consecutive().tolist()
+
+    @property
+    def n_R(self) -> Tensor:
+        """Keys that each row sees."""
+        if self.causal:
+            return self.position_R + 1
+        return torch.full_like(self.position_R, self.num_keys) if self.visible_RN is None else self.visible_RN.sum(-1)
+
+    def of_each_head(self) -> list[Rows]:
+        """Return the rows of one head after the other."""
+        ends = (self.head_R.diff() != 0).nonzero().flatten() + 1
+        bounds = [0, *ends.tolist(), len(self)]
+        return [self.block(start, stop) for start, stop in itertools.pairwise(bounds)]
+
     def block(self, start: int, stop: int) -> Rows:
         """Return rows start..stop-1 against the same keys, without copying the keys."""
         return replace(
             self,
+            head_R=self.head_R[start:stop],
             position_R=self.position_R[start:stop],
             query_RD=self.query_RD[start:stop],
             visible_RN=None if self.visible_RN is None else self.visible_RN[start:stop],
@@ -86,12 +108,18 @@ class Rows:
         """
         dtype = torch.promote_types(self.query_RD.dtype, torch.float32)
         query_RD, key_ND = self.query_RD.to(dtype) * self.scale, self.key_ND.to(dtype)
-        check_finite(query_RD, key_ND, f"layer {self.layer}, head {self.head}")
+        check_finite(query_RD, key_ND, f"layer {self.layer}, head {self.heads[0]}")
         logits_RN = torch.mm(query_RD, key_ND.T, out=out)
         if self.power is not None:
             logits_RN = log_of_power(logits_RN, self.power)
         if self.visible_RN is not None:
             logits_RN.masked_fill_(~self.visible_RN, -torch.inf)
+        elif self.causal:
+            first = (
+                int(self.position_R.min()) + 1
+            )  # no row hides a key before it: no mask as large as the logits is made
+            later_RN = torch.arange(first, self.num_keys, device=logits_RN.device) > self.position_R[:, None]
+            logits_RN[:, first:].masked_fill_(later_RN, -torch.inf)
         return logits_RN
 
     def cache(self) -> Cache:
@@ -99,7 +127,7 @@ class Rows:
         return Cache(
             key_GND=self.key_ND[None],
             value_GNV=self.value_NV[None],
-            common_N=self.visible().all(0),
+            common=lambda: self.visible().all(0),
             prompt=int(self.position_R.min()),
             earlier=None if self.earlier is None else [self.earlier],
             power=self.power,
@@ -112,7 +140,7 @@ class Rows:
             position_R=self.position_R,
             num_keys=self.num_keys,
             visible=self.visible,
-            head_R=torch.full_like(self.position_R, self.head),
+            head_R=self.head_R,
             layer=self.layer,
             sample=self.sample,
             scale=self.scale,
@@ -123,6 +151,8 @@ class Rows:
         """Return which keys each query sees [R, N]."""
         if self.visible_RN is not None:
             return self.visible_RN
+        if self.causal:
+            return torch.arange(self.num_keys, device=self.query_RD.device) <= self.position_R[:, None]
         return torch.ones(len(self), self.num_keys, dtype=torch.bool, device=self.query_RD.device)
 
 

@@ -13,7 +13,7 @@ AHEAD = 8  # keys whose values are fetched while those before them are added
 
 
 @intrinsic
-def add_run(typing_context, packed, count, values, sums, lanes):  # type: ignore[no-untyped-def]
+def add_run(typing_context, packed, count, values, sums, lanes):
     """Add w_j v_j over `count` packed keys to float64 sums [V]; keys, values [N, V] and sums are given by address.
 
     A packed key has its weight's bits in the upper half, and the complement of its index in the lower. AHEAD keys more
@@ -25,7 +25,7 @@ def add_run(typing_context, packed, count, values, sums, lanes):  # type: ignore
     lane32, lane64 = ir.VectorType(f32, LANES), ir.VectorType(f64, LANES)
     every = ir.Constant(ir.VectorType(i32, LANES), [0] * LANES)
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):
         packed_address, number, value_address, sum_address, _ = arguments
         packed_at = builder.inttoptr(packed_address, i64.as_pointer())
         value_at = builder.inttoptr(value_address, f32.as_pointer())
@@ -38,7 +38,7 @@ def add_run(typing_context, packed, count, values, sums, lanes):  # type: ignore
         )
         zero = ir.Constant(lane32, [0.0] * LANES)
 
-        def add_key(index, first, total):  # type: ignore[no-untyped-def]
+        def add_key(index, first, total):
             later, packed = (
                 builder.load(builder.gep(packed_at, [at])) for at in (builder.add(index, i64(AHEAD)), index)
             )
@@ -59,7 +59,7 @@ def add_run(typing_context, packed, count, values, sums, lanes):  # type: ignore
                 result.append(builder.call(multiply_add, [weight_l, value_l, before]))
             return result
 
-        def loop(start, stop, step, first, totals):  # type: ignore[no-untyped-def]
+        def loop(start, stop, step, first, totals):
             """Add keys start, start + step, ... < stop, each into `step` sets of sums."""
             before = builder.block
             test, body, after = (builder.append_basic_block(name) for name in ("test", "body", "after"))

@@ -6,6 +6,7 @@ Shape letters: R rows, N keys, W windows.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,7 +18,17 @@ from experiments.reference.exact import ExactRows
 from experiments.reference.subset import measure_subset
 from experiments.rows import Rows
 from experiments.selectors import Answering
-from experiments.windows import Sizes
+from experiments.windows import Sizes, Windows
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A group of rows, its windows, and what was measured; see `measure_rows`."""
+
+    rows: Rows
+    windows: Windows
+    statistics: dict[str, Tensor]
+    of_methods: list[dict[str, Tensor]]
 
 
 def measure_rows(

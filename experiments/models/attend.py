@@ -33,17 +33,13 @@ class LazyRows:
         self._compute = compute
         self.n_R = n_R
 
-    @cached_property
-    def _ranked(self) -> RowFacts:
-        return self._compute.rank(self._logits())
-
     def k_min(self, eta: float) -> Tensor:
         """Return the smallest k whose k most probable keys leave a dropped mass <= eta, per row [R] int64."""
-        return self._ranked.k_min(eta)
+        return self._compute.facts(self._logits(), etas=[eta]).k_min(eta)
 
     def count_above(self, epsilon: float) -> Tensor:
         """Return #{j: p_j > epsilon} per row [R] int64."""
-        return self._ranked.count_above(epsilon)
+        return self._compute.facts(self._logits(), epsilons=[epsilon]).count_above(epsilon)
 
 
 def attend_by(
@@ -108,15 +104,19 @@ def cache_of(attention: Attention, kv_heads: list[int], earlier: EarlierQueries 
     keys, tokens = attention.key_GND.shape[1], attention.query_HND.shape[1]
     shared = len(attention.query_HND) // len(attention.key_GND)
     ends_2 = attention.first + torch.tensor([0, tokens - 1], device=attention.key_GND.device)
-    common_N = torch.ones(keys, dtype=torch.bool, device=attention.key_GND.device)
-    for kv_head in kv_heads:  # what the first and the last row see, those between see too
-        visible_2N = attention.visible(kv_head * shared, ends_2, keys)
-        if visible_2N is not None:
-            common_N &= visible_2N.all(0)
+
+    def common() -> Tensor:
+        common_N = torch.ones(keys, dtype=torch.bool, device=attention.key_GND.device)
+        for kv_head in kv_heads:  # what the first and the last row see, those between see too
+            visible_2N = attention.visible(kv_head * shared, ends_2, keys)
+            if visible_2N is not None:
+                common_N &= visible_2N.all(0)
+        return common_N
+
     return Cache(
         key_GND=attention.key_GND[kv_heads],
         value_GNV=attention.value_GNV[kv_heads],
-        common_N=common_N,
+        common=common,
         prompt=attention.first,
         earlier=None if earlier is None else [earlier.before(attention, kv_head) for kv_head in kv_heads],
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -59,12 +60,10 @@ def within(
         As of `attend_by`.
     """
     kept, window = Kept(tokens), windows.only(index)
-    of_head: dict[tuple[int, int], Windows] = {}
+    of_head = cache(window.of_head)
 
     def keys_kept(exact: RowFacts, position_R: Tensor, layer: int, head: int) -> Tensor:
-        if (layer, head) not in of_head:
-            of_head[layer, head] = window.of_head(layer, head)
-        k_R = of_head[layer, head].keys(exact)[:, 0]
+        k_R = of_head(layer, head).keys(exact)[:, 0]
         kept.add(position_R, k_R)
         return k_R
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,25 +20,23 @@ from experiments.errors import UserError
 from experiments.machine import Machine
 from experiments.measures.compute import Compute
 from experiments.measures.matrix import attention_matrix
-from experiments.measures.measure import measure_rows
+from experiments.measures.measure import Measured, measure_rows
 from experiments.measures.memory import rows_per_block
+from experiments.measures.workers import Workers
 from experiments.plan import Plan, plan_of_rows
 from experiments.ranges import MOST_LOGIT, check_range
 from experiments.records.folder import Record
 from experiments.rows import Rows
 from experiments.runners import Findings, without
-from experiments.selectors import Answering, Selector
+from experiments.selectors import Selector
 from experiments.selectors.several import each
 from experiments.sources import MatrixRequest, ReadsText
 from experiments.tables import Table as RecordTable
 from experiments.tables.attention import ATTENTION
-from experiments.tables.place import HEAD, LAYER, LENGTH, SAMPLE, VARIANT
 from experiments.tables.rows import ROWS
 from experiments.tables.windows import MEANS, WINDOWS
 from experiments.windows import Windows
 
-KEYS = (LAYER, HEAD, SAMPLE, VARIANT, LENGTH)
-MATRIX_KEYS = [column.name for column in ATTENTION.keys]
 MOST_CELLS = 8192  # a side of a recorded matrix
 
 
@@ -85,39 +84,48 @@ class Approximation:
         advance: Callable[[], None],
     ) -> None:
         """Measure everything that `source` pushes; call `advance` after each group of rows."""
-        resident, compute = source.resident_bytes(), Compute()
-        methods = Prepared(each(selector))
+        resident, methods = source.resident_bytes(), each(selector)
+        windows_at = cache(windows.at)
 
-        def block_size(rows: Rows, count: int) -> int:
+        def block_size(rows: Rows, count: int, side_by_side: int) -> int:
             width = rows.value_NV.shape[1]
-            return rows_per_block(len(rows), rows.num_keys, count, width, machine.memory_bytes, resident)
+            fitting = rows_per_block(len(rows), rows.num_keys, count, width, machine.memory_bytes, resident)
+            return max(1, fitting // side_by_side)
 
-        def on_rows(rows: Rows) -> None:
-            windowed = self.windowed(rows.variant)
+        def measure(rows: Rows, compute: Compute, side_by_side: int) -> Measured:
             if self.score_power is not None:
                 rows = replace(rows, power=self.score_power, variant=f"{rows.variant}, |x|^{self.score_power:g}")
-            requested = windows.at(rows.length).of_head(rows.layer, rows.head) if windowed else Windows([], [])
-            size = block_size(rows, len(requested))
-            statistics, measured = measure_rows(rows, methods.of(rows), requested, size, compute)
-            record.append(ROWS, _row_columns(rows, statistics, measured[0]["output"]))
-            for method, of_method in zip(methods.selectors, measured, strict=True):
-                if windowed:
-                    record.append(WINDOWS, _window_columns(rows, method, requested, statistics, of_method))
-            advance()
+            prepared = rows.cache()
+            answering = [method.prepare(prepared) for method in methods]
+            requested = windows_at(rows.length) if self.windowed(rows.variant) else Windows([], [])
+            sizes = requested.of_heads(rows.layer, rows.heads, rows.n_R)
+            size = block_size(rows, len(requested), side_by_side)
+            return Measured(rows, requested, *measure_rows(rows, answering, sizes, size, compute))
+
+        def on_rows(groups: Sequence[Rows]) -> None:
+            for group in workers.measure(measure, groups):
+                record.append(ROWS, _row_columns(group))
+                if len(group.windows):
+                    for method, measured in zip(methods, group.of_methods, strict=True):
+                        record.append(WINDOWS, _window_columns(group, method, measured))
+                for _ in group.rows.heads:
+                    advance()
 
         def on_matrix(rows: Rows) -> None:
-            matrix, query_pool, key_pool = attention_matrix(rows, self.matrix_size, block_size(rows, 1))
+            matrix, query_pool, key_pool = attention_matrix(rows, self.matrix_size, block_size(rows, 1, 1))
             kind = "full" if query_pool == key_pool == 1 else "pooled"
+            place = {"layer": rows.layer, "head": rows.heads[0], "sample": rows.sample, "length": rows.length}
             facts = {"query_pool": query_pool, "key_pool": key_pool, "kind": kind}
-            record.add_matrix(ATTENTION, matrix, {name: getattr(rows, name) for name in MATRIX_KEYS} | facts)
+            record.add_matrix(ATTENTION, matrix, place | facts)
 
-        source.stream(
-            on_rows,
-            seed=seed,
-            device=machine.device,
-            matrices=MatrixRequest(self.matrix_layers, self.matrix_heads),
-            record=on_matrix,
-        )
+        with Workers() as workers:
+            source.stream(
+                on_rows,
+                seed=seed,
+                device=machine.device,
+                matrices=MatrixRequest(self.matrix_layers, self.matrix_heads),
+                record=on_matrix,
+            )
 
     def groups(self, source: Any, selector: Any, windows: Any) -> int:
         """Return how many groups of rows (head x length x sample) there are."""
@@ -175,51 +183,39 @@ class Approximation:
             )
 
 
-class Prepared:
-    """Methods, prepared once for the query heads that share a KV head."""
-
-    def __init__(self, selectors: Sequence[Selector]) -> None:
-        self.selectors = selectors
-        self._kv_head: tuple[int, int, int] | None = None
-        self._held: dict[tuple[str, int], tuple[Tensor, list[Answering]]] = {}
-
-    def of(self, rows: Rows) -> list[Answering]:
-        """Return what answers for rows."""
-        cache = rows.cache()
-        if rows.kv_head is None:  # no other head will ask
-            return [selector.prepare(cache) for selector in self.selectors]
-        if self._kv_head != (rows.sample, rows.layer, rows.kv_head):
-            self._kv_head = (rows.sample, rows.layer, rows.kv_head)
-            self._held.clear()
-        key = (rows.variant, rows.length)
-        if key not in self._held or not torch.equal(self._held[key][0], cache.common_N):
-            self._held[key] = cache.common_N, [selector.prepare(cache) for selector in self.selectors]
-        return self._held[key][1]
-
-
 def _keys(rows: Rows, lines: int) -> dict[str, Any]:
-    return {column.name: np.repeat(getattr(rows, column.name), lines) for column in KEYS}
+    """Return the columns that say where `lines` lines of each head come from."""
+    heads = rows.heads
+    facts: dict[str, Any] = {"layer": rows.layer, "sample": rows.sample, "variant": rows.variant, "length": rows.length}
+    columns = {name: np.repeat(fact, len(heads) * lines) for name, fact in facts.items()}
+    return columns | {"head": np.repeat(heads, lines)}
 
 
-def _row_columns(rows: Rows, statistics: dict[str, Tensor], output_R: Tensor) -> dict[str, Any]:
-    columns = {name: values_R.numpy() for name, values_R in statistics.items()}
-    keys = _keys(rows, len(rows)) | {"position": rows.position_R.cpu().numpy()}
+def _row_columns(group: Measured) -> dict[str, Any]:
+    rows, output_R = group.rows, group.of_methods[0]["output"]
+    columns = {name: values_R.numpy() for name, values_R in group.statistics.items()}
+    keys = _keys(rows, len(rows) // len(rows.heads)) | {"position": rows.position_R.cpu().numpy()}
     return keys | columns | {"output_norm": output_R.sqrt().numpy()}
 
 
-def _window_columns(
-    rows: Rows, selector: Selector, windows: Windows, statistics: dict[str, Tensor], measured: dict[str, Tensor]
-) -> dict[str, Any]:
-    output = measured["output"].mean()
-    k_RW, n_R1 = measured["k"].double(), statistics["n"].double()[:, None]
-    return _keys(rows, len(windows)) | {
-        "selector": np.repeat(selector.name, len(windows)),
-        **{name: np.array(values) for name, values in windows.columns().items()},
-        "rows": np.repeat(len(rows), len(windows)),
-        "k": k_RW.mean(0).numpy(),
-        "keys_read": selector.keys_read(n_R1, k_RW, rows.key_ND.shape[1]).mean(0).numpy(),
-        # over rows that have a value: an estimate may fail, or have none at so small a budget
-        **{column.name: measured[column.name].nanmean(0).numpy() for column in MEANS},
-        "output_error_truncated": (measured["output_truncated"].nanmean(0) / output).sqrt().numpy(),
-        "output_error_renormalised": (measured["output_renormalised"].nanmean(0) / output).sqrt().numpy(),
-    }
+def _window_columns(group: Measured, selector: Selector, measured: dict[str, Tensor]) -> dict[str, Any]:
+    """Return the lines of every head's windows: means over its rows, those that have a value.
+
+    An estimate may fail in a row, or have no value at so small a budget.
+    """
+    rows, windows = group.rows, group.windows
+    heads, lines = len(rows.heads), len(rows.heads) * len(windows)
+    k_RW, n_R1 = measured["k"].double(), group.statistics["n"].double()[:, None]
+    read_RW = selector.keys_read(n_R1, k_RW, rows.key_ND.shape[1])
+    outputs = ("output_truncated", "output_renormalised")
+    names = [*(column.name for column in MEANS), *outputs]
+    every = torch.stack([k_RW, read_RW, *(measured[name] for name in names)])  # one mean of all is quicker than each
+    means = every.unflatten(1, (heads, -1)).nanmean(2)
+    columns = dict(zip(("k", "keys_read", *names), means.flatten(1).numpy(), strict=True))
+    output_H1 = measured["output"].unflatten(0, (heads, -1)).mean(1, keepdim=True).numpy()
+    for name in outputs:
+        error_HW = columns.pop(name).reshape(heads, -1) / output_H1
+        columns[name.replace("output", "output_error")] = np.sqrt(error_HW).ravel()
+    named = {name: np.tile(np.array(values), heads) for name, values in windows.columns().items()}
+    repeated = {"selector": np.repeat(selector.name, lines), "rows": np.repeat(len(rows) // heads, lines)}
+    return _keys(rows, len(windows)) | repeated | named | columns

@@ -39,7 +39,7 @@ from experiments.selectors.several import each
 from experiments.tables import Table as RecordTable
 from experiments.tables.decoding import DECODING
 from experiments.tables.place import window_name
-from experiments.windows import DENSE, Windows
+from experiments.windows import DENSE, OfThreshold, OfTolerance, Windows
 
 if TYPE_CHECKING:
     from experiments.models.earlier import EarlierQueries
@@ -69,8 +69,9 @@ class Decoding:
     def check(self, source: Any, selector: Any, windows: Any) -> None:
         """Raise UserError if the source is no language model, or a window is not one of the context length alone."""
         requested = checked_windows(source, windows, self.name)
-        for looks, name in ((requested.etas, "top_p"), (requested.epsilons, "thresholds")):
-            if looks:
+        for kind, name in ((OfTolerance, "top_p"), (OfThreshold, "thresholds")):
+            of_kind = zip(requested.rules, requested.coordinates, strict=True)
+            if any(part for rule, part in of_kind if isinstance(rule, kind)):
                 raise UserError(
                     f"runner=decoding times windows of the context length alone: leave out windows.{name} (give "
                     f"windows.{name}=[])"
@@ -257,19 +258,6 @@ class Prepared:
         return self._known[layer, k]
 
 
-class _Visible:
-    """All that a rule of n alone may ask of a row."""
-
-    def __init__(self, n: int) -> None:
-        self.n_R = torch.tensor([n])
-
-    def k_min(self, eta: float) -> Tensor:
-        raise AssertionError("windows of the row are refused beforehand")
-
-    def count_above(self, epsilon: float) -> Tensor:
-        raise AssertionError("windows of the row are refused beforehand")
-
-
 class _Step:
     """One decode step: every layer's attention done densely, and as a method answers, each timed."""
 
@@ -289,7 +277,7 @@ class _Step:
         heads, groups = len(query_HD), len(key_GND)
         keys, size = key_GND.shape[1], key_GND.element_size()
         width = key_GND.shape[2] + value_GNV.shape[2]
-        kept = [int(window.of_head(attention.layer, head).keys(_Visible(keys))[0, 0]) for head in range(heads)]
+        kept = window.of_heads(attention.layer, range(heads), torch.full((heads,), keys)).given_RW[:, 0].tolist()
         # The heads that share a KV head ask it together, so that dense attention copies nothing either.
         query_GSD = query_HD.reshape(groups, heads // groups, -1)
         with self.timed("dense_seconds"):

@@ -6,7 +6,7 @@ until it returns would be to keep the keys and values of all layers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -107,12 +107,15 @@ class Source(Protocol):
 
     def stream(
         self,
-        measure: Callable[[Rows], None],
+        measure: Callable[[Sequence[Rows]], None],
         *,
         seed: int,
         device: torch.device,
         matrices: MatrixRequest,
         record: Callable[[Rows], None],
     ) -> None:
-        """Push every group of sampled rows to `measure`, and the rows of each wanted matrix to `record`."""
+        """Push the sampled rows to `measure`, and those of each wanted matrix to `record`.
+
+        `measure` gets what is there at once, a layer say, in groups of rows against the same keys.
+        """
         ...

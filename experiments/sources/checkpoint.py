@@ -11,7 +11,8 @@ And `no_sink` hides key 0, on which many heads park their attention, from the ro
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -131,7 +132,7 @@ class Checkpoint:
 
     def stream(
         self,
-        measure: Callable[[Rows], None],
+        measure: Callable[[Sequence[Rows]], None],
         *,
         seed: int,
         device: torch.device,
@@ -162,16 +163,21 @@ class Checkpoint:
                 return
             heads = [head for head in range(len(attention.query_HND)) if self.heads is None or head in self.heads]
             measured_heads.update(heads)
-            for head in heads:
+            groups = []
+            for _, shared in itertools.groupby(heads, attention.kv_head):
+                sharing = list(shared)
                 for length in lengths:
                     positions = causal_positions if causal else _spread_positions
                     position_R = positions(length, self.rows).to(device)
-                    rows = _rows_of(attention, head, sample, length, position_R, causal)
-                    for variant in variants:
-                        measure(_without_first_key(rows) if variant == NO_SINK else replace(rows, variant=variant))
-                wanted = PLAIN in variants and longest in lengths
-                if wanted and matrices.wants(attention.layer, head, sample):
-                    record(_rows_of(attention, head, sample, longest, torch.arange(longest, device=device), causal))
+                    rows = _rows_of(attention, sharing, sample, length, position_R, causal)
+                    groups += [
+                        _without_first_key(rows) if variant == NO_SINK else replace(rows, variant=variant)
+                        for variant in variants
+                    ]
+            measure(groups)
+            for head in heads if PLAIN in variants and longest in lengths else []:
+                if matrices.wants(attention.layer, head, sample):
+                    record(_rows_of(attention, [head], sample, longest, torch.arange(longest, device=device), causal))
 
         def read(sample: int, token_N: Tensor, lengths: list[int], variants: list[str]) -> None:
             with watch(model, partial(look, sample, lengths, variants)):
@@ -292,11 +298,17 @@ def first_tokens(checkpoint: Located, text: str | None, count: int) -> Tensor:
         characters *= 2
 
 
-def _rows_of(attention: Attention, head: int, sample: int, length: int, position_R: Tensor, causal: bool) -> Rows:
-    kv_head = attention.kv_head(head)
-    visible_RN = attention.visible(head, position_R, length)
-    if causal and attention.mask is not None and visible_RN is not None:
-        later_RN = torch.arange(length, device=position_R.device) > position_R[:, None]
+def _rows_of(
+    attention: Attention, heads: list[int], sample: int, length: int, position_R: Tensor, causal: bool
+) -> Rows:
+    """Return the rows of heads that share a KV head, one head after the other."""
+    kv_head = attention.kv_head(heads[0])
+    plain = causal and attention.mask is None
+    visible = [None if plain else attention.visible(head, position_R, length) for head in heads]
+    visible_RN = None if visible[0] is None else torch.cat([part_RN for part_RN in visible if part_RN is not None])
+    positions_R = position_R.repeat(len(heads))
+    if causal and visible_RN is not None:
+        later_RN = torch.arange(length, device=position_R.device) > positions_R[:, None]
         if bool((later_RN & visible_RN).any()):
             raise UserError(
                 f"layer {attention.layer} sees later keys in a context of {length}, and none in one of {TRIAL_TOKENS}: "
@@ -310,27 +322,26 @@ def _rows_of(attention: Attention, head: int, sample: int, length: int, position
 
     return Rows(
         layer=attention.layer,
-        head=head,
+        head_R=torch.tensor(heads, device=position_R.device).repeat_interleave(len(position_R)),
         sample=sample,
         variant=PLAIN,
         length=length,
-        position_R=position_R,
-        query_RD=attention.query_HND[head, position_R],
+        position_R=positions_R,
+        query_RD=attention.query_HND[heads][:, position_R].flatten(0, 1),
         key_ND=attention.key_GND[kv_head, :length],
         value_NV=attention.value_GNV[kv_head, :length],
         scale=attention.scale,
         visible_RN=visible_RN,
+        causal=plain and attention.causal,
         earlier=earlier if causal else None,
-        kv_head=kv_head if len(attention.query_HND) > len(attention.key_GND) else None,
     )
 
 
 def _without_first_key(rows: Rows) -> Rows:
     """Hide key 0, where a sink would be, from every row; what remains is renormalised by its softmax."""
-    every_RN = torch.ones(len(rows), rows.num_keys, dtype=torch.bool, device=rows.query_RD.device)
-    visible_RN = every_RN if rows.visible_RN is None else rows.visible_RN.clone()
+    visible_RN = rows.visible().clone()
     visible_RN[:, 0] = False
-    return replace(rows, variant=NO_SINK, visible_RN=visible_RN)
+    return replace(rows, variant=NO_SINK, visible_RN=visible_RN, causal=False)
 
 
 def _spread_positions(length: int, rows: int) -> Tensor:

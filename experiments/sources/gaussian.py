@@ -6,7 +6,7 @@ Shape letters: R rows, N keys, D head dimension.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import ClassVar
@@ -110,7 +110,7 @@ class Gaussian:
 
     def stream(
         self,
-        measure: Callable[[Rows], None],
+        measure: Callable[[Sequence[Rows]], None],
         *,
         seed: int,
         device: torch.device,
@@ -121,7 +121,7 @@ class Gaussian:
         for sample in range(self.samples):
             for length in self.lengths:
                 rows = self.draw(length, sample, seed, device)
-                measure(rows)
+                measure([rows])
                 if matrices.wants(0, 0, sample):
                     record(rows)
                 del rows  # before the next ones are drawn
@@ -172,7 +172,7 @@ class Gaussian:
 
         return Rows(
             layer=0,
-            head=0,
+            head_R=torch.zeros(self.rows, dtype=torch.int64, device=device),
             sample=sample,
             variant="plain",
             length=length,

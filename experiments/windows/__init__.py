@@ -130,11 +130,6 @@ class Sizes:
         return k_RW.clamp_(min=1).minimum(exact.n_R[:, None])
 
 
-def side_by_side(parts: Sequence[Sizes]) -> Sizes:
-    """Return the sizes of rows of several heads, one head after the other."""
-    return parts[0] if len(parts) == 1 else replace(parts[0], given_RW=torch.cat([part.given_RW for part in parts]))
-
-
 class WindowSet(Protocol):
     """What a job asks of its windows; `version` is raised when they change for the same fields."""
 
@@ -204,6 +199,12 @@ class Windows:
         return replace(
             self, rules=[rule.of_head(layer, head) if isinstance(rule, PerHead) else rule for rule in self.rules]
         )
+
+    def of_heads(self, layer: int, heads: Sequence[int], n_R: Tensor) -> Sizes:
+        """Return how many keys the rows of some heads keep, one head's rows after the other's, as many of each."""
+        parts = zip(heads, n_R.unflatten(0, (len(heads), -1)), strict=True)
+        sizes = [self.of_head(layer, head).sizes(part_R) for head, part_R in parts]
+        return replace(sizes[0], given_RW=torch.cat([part.given_RW for part in sizes]))
 
     def columns(self) -> dict[str, list[str] | list[float]]:
         """Return the columns of windows.parquet that name each window."""

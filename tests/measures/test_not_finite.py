@@ -18,7 +18,13 @@ PATHS = (Compute(), Compute(reference=True))
 def rows(query_RD, key_ND, **settings):
     """Return rows of one head, in the middle of a context of 500 keys if nothing else is said."""
     position_R = torch.full((len(query_RD),), len(key_ND) - 1)
-    about = {"layer": 3, "head": 1, "sample": 0, "variant": "plain", "length": len(key_ND)} | settings
+    about = {
+        "layer": 3,
+        "head_R": torch.ones_like(position_R),
+        "sample": 0,
+        "variant": "plain",
+        "length": len(key_ND),
+    } | settings
     return Rows(position_R=position_R, query_RD=query_RD, key_ND=key_ND, value_NV=key_ND, scale=0.3, **about)
 
 
@@ -33,7 +39,7 @@ def test_a_logit_that_is_no_number_is_refused_wherever_it_stands(path, bad, plac
     logits_RN = draw(6, 5000)
     logits_RN[4, place] = bad
     with pytest.raises(UserError, match="no softmax is defined"):
-        path.rank(logits_RN)
+        path.facts(logits_RN)
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -41,7 +47,7 @@ def test_a_row_that_sees_no_key_is_refused(path):
     logits_RN = draw(3, 40)
     logits_RN[1] = -torch.inf
     with pytest.raises(UserError, match="a row sees no key"):
-        path.rank(logits_RN)
+        path.facts(logits_RN)
 
 
 @pytest.mark.parametrize(("of", "bad"), [("query_RD", torch.nan), ("key_ND", torch.inf), ("key_ND", 3e38)])
@@ -60,7 +66,8 @@ def test_half_precision_is_measured_by_the_quick_path_as_float32_is(dtype, monke
     whole = rows(half.query_RD.float(), half.key_ND.float())
     monkeypatch.setattr(ExactRows, "from_logits", pytest.fail)
     (statistics, measured), (expected, same) = (
-        measure_block(part, [Oracle().prepare(part.cache())], windows, Compute()) for part in (half, whole)
+        measure_block(part, [Oracle().prepare(part.cache())], windows.sizes(part.n_R), Compute())
+        for part in (half, whole)
     )
     for found, right in ((statistics, expected), (measured[0], same[0])):
         for name, values in right.items():

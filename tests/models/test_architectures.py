@@ -95,8 +95,9 @@ def measured_rows(source):
     """Return the rows of a source as (layer, head, length, positions, probabilities), and whether it sees both ways."""
     found = []
 
-    def keep(rows):
-        found.append((rows.layer, rows.head, rows.length, rows.position_R, torch.softmax(rows.logits(), -1)))
+    def keep(groups):
+        for rows in (part for group in groups for part in group.of_each_head()):
+            found.append((rows.layer, *rows.heads, rows.length, rows.position_R, torch.softmax(rows.logits(), -1)))
 
     source.batches()
     source.resident_bytes()

@@ -284,11 +284,11 @@ def test_rows_of_every_length_are_those_of_a_pass_of_that_length(tmp_path):
     text.write_text(small.text())
     source = Checkpoint(model=str(folder), lengths=[16, 32, 64, 96], rows=4, samples=1, text=str(text))
     found = []
-    source.stream(found.append, seed=0, device=CPU, matrices=MatrixRequest([], []), record=lambda rows: None)
-    assert len(found) == 3 * 4 * 4
+    source.stream(found.extend, seed=0, device=CPU, matrices=MatrixRequest([], []), record=lambda rows: None)
+    assert sum(len(rows.heads) for rows in found) == 3 * 4 * 4
     token_N = source._token_samples()[0]
     for rows in found:
-        expected_RN = eager_rows(folder, token_N[: rows.length])[rows.layer][rows.head, rows.position_R]
+        expected_RN = eager_rows(folder, token_N[: rows.length])[rows.layer][rows.head_R, rows.position_R]
         torch.testing.assert_close(torch.softmax(rows.logits(), -1), expected_RN, rtol=1e-3, atol=1e-5)
 
 

@@ -123,11 +123,11 @@ def test_the_oracle_drops_least(run):
 
 def test_block_size_and_memory_setting_change_nothing(job):
     rows = Gaussian(lengths=[300], rows=9, samples=1).draw(300, 0, 0, torch.device("cpu"))
-    windows, selectors = job().windows.at(300), [job().selector]
+    sizes, selectors = job().windows.at(300).sizes(rows.n_R), [job().selector]
     methods = [selector.prepare(rows.cache()) for selector in selectors]
-    statistics, (measures,) = measure_rows(rows, methods, windows, 9, Compute())
+    statistics, (measures,) = measure_rows(rows, methods, sizes, 9, Compute())
     for block in (1, 4):
-        of_blocks, (found_in_blocks,) = measure_rows(rows, methods, windows, block, Compute())
+        of_blocks, (found_in_blocks,) = measure_rows(rows, methods, sizes, block, Compute())
         for expected, found in ((statistics, of_blocks), (measures, found_in_blocks)):
             for name in expected:
                 torch.testing.assert_close(found[name], expected[name], rtol=1e-6, atol=1e-7)

@@ -39,7 +39,7 @@ class Context:
         group, position_R = head // SHARED, torch.tensor(positions)
         return Rows(
             layer=1,
-            head=head,
+            head_R=torch.full_like(position_R, head),
             sample=2,
             variant="plain",
             length=KEYS,
@@ -58,7 +58,7 @@ class Context:
         cache = Cache(
             key_GND=self.key_GND[:, :n],
             value_GNV=self.value_GNV[:, :n],
-            common_N=torch.arange(n) <= prompt,
+            common=lambda: torch.arange(n) <= prompt,
             prompt=prompt,
             earlier=[self.earlier(group) for group in range(GROUPS)],
         )

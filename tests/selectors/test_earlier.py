@@ -21,7 +21,7 @@ def attention(rows):
 
 @pytest.mark.parametrize("together", [True, False])
 def test_h2o_takes_turns_between_recent_keys_and_heavy_hitters(together):
-    rows = replace(rows_at([40, 63], 64), head=1)
+    rows = replace(rows_at([40, 63], 64), head_R=torch.full((2,), 1))
     order_RN, _ = order(H2O(per_kv_head=together), rows)
     for r, position in enumerate([40, 63]):
         seen = attention(rows)[:, :position]
@@ -34,7 +34,7 @@ def test_h2o_takes_turns_between_recent_keys_and_heavy_hitters(together):
 
 @pytest.mark.parametrize("together", [True, False])
 def test_snap_kv_keeps_its_window_and_then_the_best_voted(together):
-    rows = replace(rows_at([50], 64), head=1)
+    rows = replace(rows_at([50], 64), head_R=torch.full((1,), 1))
     order_RN, _ = order(SnapKV(window=8, kernel=3, pooling="mean", per_kv_head=together), rows)
     assert order_RN[0, :9].tolist() == list(range(50, 41, -1))
     votes = attention(rows)[:, 42:50, :42].mean(1)
@@ -52,7 +52,7 @@ def test_a_sink_comes_before_the_neighbours_that_its_votes_are_pooled_over():
 
 
 def test_vertical_slash_keeps_the_best_columns_and_distances_half_and_half():
-    rows = replace(rows_at([60], 64), head=0)
+    rows = replace(rows_at([60], 64), head_R=torch.full((1,), 0))
     order_RN, _ = order(VerticalSlash(observed=16, first=0, recent=0), rows)
     seen = attention(rows)[0, 44:60]
     column, distance = torch.zeros(61), torch.zeros(61)

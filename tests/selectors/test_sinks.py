@@ -25,7 +25,7 @@ def rows_at(positions, keys, causal=True, key_ND=None):
 
     return Rows(
         layer=0,
-        head=0,
+        head_R=torch.zeros_like(position_R),
         sample=0,
         variant="plain",
         length=keys,

@@ -23,7 +23,8 @@ NONE = MatrixRequest([], [])
 def stream(source, matrices=NONE):
     """Collect what a source pushes, with queries, keys and values copied."""
     pushed, recorded = [], []
-    source.stream(pushed.append, seed=0, device=CPU, matrices=matrices, record=recorded.append)
+    source.stream(pushed.extend, seed=0, device=CPU, matrices=matrices, record=recorded.append)
+    pushed = [rows for group in pushed for rows in group.of_each_head()]
     return (pushed, recorded) if matrices is not NONE else pushed
 
 
@@ -61,7 +62,7 @@ def test_rows_are_those_of_transformers_own_attention(small_source, family):
     for rows in pushed:
         context = tokens[rows.sample, : rows.length if family == "bert" else 48]
         attentions = eager_attentions(source.model, context)
-        expected_RN = attentions[rows.layer][rows.head, rows.position_R, : rows.length]
+        expected_RN = attentions[rows.layer][rows.heads[0], rows.position_R, : rows.length]
         exact = ExactRows.from_logits(rows.logits())
         found_RN = torch.softmax(rows.logits(), -1)
         torch.testing.assert_close(found_RN, expected_RN, rtol=1e-4, atol=1e-6)
@@ -110,7 +111,7 @@ def test_one_pass_serves_every_length_of_a_causal_model(small_source):
 
 
 def test_layers_and_heads_can_be_chosen(small_source):
-    chosen = {(rows.layer, rows.head) for rows in stream(small_source("llama", layers=[2], heads=[1, 3]))}
+    chosen = {(rows.layer, *rows.heads) for rows in stream(small_source("llama", layers=[2], heads=[1, 3]))}
     assert chosen == {(2, 1), (2, 3)}
     with pytest.raises(UserError, match=r"source.layers has 3, .*layers 0\.\.2"):
         small_source("llama", layers=[3]).batches()
@@ -118,7 +119,7 @@ def test_layers_and_heads_can_be_chosen(small_source):
 
 def test_whole_matrices_come_for_the_asked_heads(small_source):
     _, recorded = stream(small_source("llama"), MatrixRequest([1], [0, 2]))
-    assert [(rows.layer, rows.head, rows.sample, len(rows), rows.num_keys) for rows in recorded] == [
+    assert [(rows.layer, *rows.heads, rows.sample, len(rows), rows.num_keys) for rows in recorded] == [
         (1, 0, 0, 48, 48),
         (1, 2, 0, 48, 48),
     ]
@@ -225,7 +226,7 @@ def test_smollm2_rows_agree_with_output_attentions(smollm2_rows):
     source, pushed = smollm2_rows
     attentions = eager_attentions(_readable_folder(source.located), source._token_samples()[0])
     for rows in pushed:
-        expected_RN = attentions[rows.layer][rows.head, rows.position_R, : rows.length]
+        expected_RN = attentions[rows.layer][rows.heads[0], rows.position_R, : rows.length]
         torch.testing.assert_close(torch.softmax(rows.logits(), -1), expected_RN, rtol=0, atol=1e-4)
 
 
@@ -250,7 +251,7 @@ def test_without_its_sink_a_row_is_renormalised_over_the_other_keys(small_source
     assert len(pushed) == 2 * 3 * 4 * 3
     attentions = eager_attentions(source.model, source._token_samples()[0])
     for rows in (rows for rows in pushed if rows.variant == "no_sink"):
-        eager_RN = attentions[rows.layer][rows.head, rows.position_R, : rows.length].clone()
+        eager_RN = attentions[rows.layer][rows.heads[0], rows.position_R, : rows.length].clone()
         eager_RN[:, 0] = 0
         expected_RN = eager_RN / eager_RN.sum(-1, keepdim=True)
         torch.testing.assert_close(torch.softmax(rows.logits(), -1), expected_RN, rtol=1e-4, atol=1e-6)
@@ -262,7 +263,7 @@ def test_a_truncated_context_is_what_the_model_would_see_of_the_last_tokens(smal
     pushed, token_N = stream(source), source._token_samples()[0]
     for rows in (rows for rows in pushed if rows.variant == "truncated_context"):
         attentions = eager_attentions(source.model, token_N[-rows.length :])
-        expected_RN = attentions[rows.layer][rows.head, rows.position_R, : rows.length]
+        expected_RN = attentions[rows.layer][rows.heads[0], rows.position_R, : rows.length]
         torch.testing.assert_close(torch.softmax(rows.logits(), -1), expected_RN, rtol=1e-4, atol=1e-6)
     longest = {variant: [r for r in pushed if r.variant == variant and r.length == 48] for variant in source.variants}
     for plain, control in zip(longest["plain"], longest["truncated_context"], strict=True):
@@ -298,5 +299,5 @@ def test_minilm_rows_agree_with_output_attentions_and_see_both_ways():
     attentions = {length: eager_attentions(located.folder, tokens[:length]) for length in source.lengths}
     for rows in pushed:
         assert ExactRows.from_logits(rows.logits()).n_R.tolist() == [rows.length] * 6
-        expected_RN = attentions[rows.length][rows.layer][rows.head, rows.position_R]
+        expected_RN = attentions[rows.length][rows.layer][rows.heads[0], rows.position_R]
         torch.testing.assert_close(torch.softmax(rows.logits(), -1), expected_RN, rtol=0, atol=1e-5)

@@ -121,8 +121,8 @@ def test_a_number_of_keys_that_is_no_number_is_refused():
     class Odd:
         rule = "odd"
 
-        def sizes(self, exact, parameter_W, scale_W):
-            return exact.n_R[:, None] * float("nan") * parameter_W
+        def sizes(self, n_R, parameter_W, scale_W):
+            return n_R[:, None] * float("nan") * parameter_W
 
     exact = ExactRows.from_logits(torch.zeros(2, 4))
     with pytest.raises(UserError, match="no number"):
