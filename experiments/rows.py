@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -68,7 +69,7 @@ class Rows:
         """The number of keys N, visible or not."""
         return self.key_ND.shape[0]
 
-    @property
+    @cached_property
     def heads(self) -> list[int]:
         """The query heads, rising."""
         return self.head_R.unique_consecutive().tolist()

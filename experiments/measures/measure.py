@@ -6,7 +6,6 @@ Shape letters: R rows, N keys, W windows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -18,17 +17,7 @@ from experiments.reference.exact import ExactRows
 from experiments.reference.subset import measure_subset
 from experiments.rows import Rows
 from experiments.selectors import Answering
-from experiments.windows import Sizes, Windows
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A group of rows, its windows, and what was measured; see `measure_rows`."""
-
-    rows: Rows
-    windows: Windows
-    statistics: dict[str, Tensor]
-    of_methods: list[dict[str, Tensor]]
+from experiments.windows import Sizes
 
 
 def measure_rows(
@@ -84,4 +73,7 @@ def _measure(answer: Answer, exact: ExactRows, value_NV: Tensor, k_RW: Tensor) -
 
 
 def _join(blocks: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    return {name: torch.cat([block[name] for block in blocks]).cpu() for name in blocks[0]}
+    whole = (
+        blocks[0] if len(blocks) == 1 else {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
+    )
+    return {name: values.cpu() for name, values in whole.items()}

@@ -37,7 +37,7 @@ class Workers:
         """End the threads; groups that are not begun are left."""
         self._pool.shutdown(cancel_futures=True)
 
-    def measure(self, function: Callable[[Rows, Compute, int], Result], groups: Sequence[Rows]) -> Iterator[Result]:
+    def each(self, function: Callable[[Rows, Compute, int], Result], groups: Sequence[Rows]) -> Iterator[Result]:
         """Yield what `function` returns of each group, in order.
 
         Parameters

@@ -339,7 +339,7 @@ def _check_finite(model: Any, layer: int, query: Tensor, key: Tensor, value: Ten
     """Raise UserError if a query is not finite, or one of the keys and values that came with them."""
     new = query.shape[2]  # what a cache held before was seen when it came
     for what, tensor in (("queries", query), ("keys", key[:, :, -new:]), ("values", value[:, :, -new:])):
-        if not bool(tensor.isfinite().all()):
+        if not bool(torch.stack(torch.aminmax(tensor)).isfinite().all()):  # one pass: either is NaN if a number is
             raise UserError(
                 f"{_name(model)}: layer {layer} has {what}, and so logits, that are not finite in {tensor.dtype}; give "
                 "source.dtype=float32 or bfloat16, or another checkpoint"

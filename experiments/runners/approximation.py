@@ -20,7 +20,7 @@ from experiments.errors import UserError
 from experiments.machine import Machine
 from experiments.measures.compute import Compute
 from experiments.measures.matrix import attention_matrix
-from experiments.measures.measure import Measured, measure_rows
+from experiments.measures.measure import measure_rows
 from experiments.measures.memory import rows_per_block
 from experiments.measures.workers import Workers
 from experiments.plan import Plan, plan_of_rows
@@ -92,7 +92,7 @@ class Approximation:
             fitting = rows_per_block(len(rows), rows.num_keys, count, width, machine.memory_bytes, resident)
             return max(1, fitting // side_by_side)
 
-        def measure(rows: Rows, compute: Compute, side_by_side: int) -> Measured:
+        def lines_of(rows: Rows, compute: Compute, side_by_side: int) -> list[tuple[RecordTable, dict[str, Any]]]:
             if self.score_power is not None:
                 rows = replace(rows, power=self.score_power, variant=f"{rows.variant}, |x|^{self.score_power:g}")
             prepared = rows.cache()
@@ -100,15 +100,18 @@ class Approximation:
             requested = windows_at(rows.length) if self.windowed(rows.variant) else Windows([], [])
             sizes = requested.of_heads(rows.layer, rows.heads, rows.n_R)
             size = block_size(rows, len(requested), side_by_side)
-            return Measured(rows, requested, *measure_rows(rows, answering, sizes, size, compute))
+            statistics, of_methods = measure_rows(rows, answering, sizes, size, compute)
+            lines = [(ROWS, _row_columns(rows, statistics, of_methods[0]["output"]))]
+            if len(requested):
+                for method, measured in zip(methods, of_methods, strict=True):
+                    lines.append((WINDOWS, _window_columns(rows, method, requested, statistics, measured)))
+            return lines
 
         def on_rows(groups: Sequence[Rows]) -> None:
-            for group in workers.measure(measure, groups):
-                record.append(ROWS, _row_columns(group))
-                if len(group.windows):
-                    for method, measured in zip(methods, group.of_methods, strict=True):
-                        record.append(WINDOWS, _window_columns(group, method, measured))
-                for _ in group.rows.heads:
+            for rows, tables in zip(groups, workers.each(lines_of, groups), strict=True):
+                for table, lines in tables:
+                    record.append(table, lines)
+                for _ in rows.heads:
                     advance()
 
         def on_matrix(rows: Rows) -> None:
@@ -191,26 +194,29 @@ def _keys(rows: Rows, lines: int) -> dict[str, Any]:
     return columns | {"head": np.repeat(heads, lines)}
 
 
-def _row_columns(group: Measured) -> dict[str, Any]:
-    rows, output_R = group.rows, group.of_methods[0]["output"]
-    columns = {name: values_R.numpy() for name, values_R in group.statistics.items()}
+def _row_columns(rows: Rows, statistics: dict[str, Tensor], output_R: Tensor) -> dict[str, Any]:
+    columns = {name: values_R.numpy() for name, values_R in statistics.items()}
     keys = _keys(rows, len(rows) // len(rows.heads)) | {"position": rows.position_R.cpu().numpy()}
     return keys | columns | {"output_norm": output_R.sqrt().numpy()}
 
 
-def _window_columns(group: Measured, selector: Selector, measured: dict[str, Tensor]) -> dict[str, Any]:
+def _window_columns(
+    rows: Rows, selector: Selector, windows: Windows, statistics: dict[str, Tensor], measured: dict[str, Tensor]
+) -> dict[str, Any]:
     """Return the lines of every head's windows: means over its rows, those that have a value.
 
     An estimate may fail in a row, or have no value at so small a budget.
     """
-    rows, windows = group.rows, group.windows
     heads, lines = len(rows.heads), len(rows.heads) * len(windows)
-    k_RW, n_R1 = measured["k"].double(), group.statistics["n"].double()[:, None]
+    k_RW, n_R1 = measured["k"].double(), statistics["n"].double()[:, None]
     read_RW = selector.keys_read(n_R1, k_RW, rows.key_ND.shape[1])
     outputs = ("output_truncated", "output_renormalised")
     names = [*(column.name for column in MEANS), *outputs]
     every = torch.stack([k_RW, read_RW, *(measured[name] for name in names)])  # one mean of all is quicker than each
-    means = every.unflatten(1, (heads, -1)).nanmean(2)
+    every = every.unflatten(1, (heads, -1))
+    means = every.mean(2)
+    if means.isnan().any():
+        means = every.nanmean(2)
     columns = dict(zip(("k", "keys_read", *names), means.flatten(1).numpy(), strict=True))
     output_H1 = measured["output"].unflatten(0, (heads, -1)).mean(1, keepdim=True).numpy()
     for name in outputs:

@@ -307,6 +307,7 @@ def _rows_of(
     visible = [None if plain else attention.visible(head, position_R, length) for head in heads]
     visible_RN = None if visible[0] is None else torch.cat([part_RN for part_RN in visible if part_RN is not None])
     positions_R = position_R.repeat(len(heads))
+    head_R = torch.tensor(heads, device=position_R.device).repeat_interleave(len(position_R))
     if causal and visible_RN is not None:
         later_RN = torch.arange(length, device=position_R.device) > positions_R[:, None]
         if bool((later_RN & visible_RN).any()):
@@ -322,12 +323,12 @@ def _rows_of(
 
     return Rows(
         layer=attention.layer,
-        head_R=torch.tensor(heads, device=position_R.device).repeat_interleave(len(position_R)),
+        head_R=head_R,
         sample=sample,
         variant=PLAIN,
         length=length,
         position_R=positions_R,
-        query_RD=attention.query_HND[heads][:, position_R].flatten(0, 1),
+        query_RD=attention.query_HND[head_R, positions_R],
         key_ND=attention.key_GND[kv_head, :length],
         value_NV=attention.value_GNV[kv_head, :length],
         scale=attention.scale,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
@@ -194,7 +195,7 @@ class Windows:
         UserError
             If a rule knows nothing of the head.
         """
-        if not any(isinstance(rule, PerHead) for rule in self.rules):
+        if not self._differs:
             return self
         return replace(
             self, rules=[rule.of_head(layer, head) if isinstance(rule, PerHead) else rule for rule in self.rules]
@@ -205,6 +206,11 @@ class Windows:
         parts = zip(heads, n_R.unflatten(0, (len(heads), -1)), strict=True)
         sizes = [self.of_head(layer, head).sizes(part_R) for head, part_R in parts]
         return replace(sizes[0], given_RW=torch.cat([part.given_RW for part in sizes]))
+
+    @cached_property
+    def _differs(self) -> bool:
+        """Whether a rule differs between heads."""
+        return any(isinstance(rule, PerHead) for rule in self.rules)
 
     def columns(self) -> dict[str, list[str] | list[float]]:
         """Return the columns of windows.parquet that name each window."""
