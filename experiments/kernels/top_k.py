@@ -10,6 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from experiments.kernels.scratch import Scratch
+from experiments.rows import check_rows
+
 # Bins of equal width in the logit, below the row's largest one; what is more than 32 nats below shares the last.
 _BINS = 2049
 _BINS_PER_NAT = np.float32(64.0)
@@ -27,6 +30,17 @@ def top_k_output(logits_RN: Tensor, value_NV: Tensor, k_R: Tensor) -> Tensor:
     value = value_NV.float().contiguous().numpy()
     _attend(logits_RN.numpy(), k_R.numpy(), value, (0,) * value.shape[1], output_RV)
     return torch.from_numpy(output_RV)
+
+
+def weights_above(logits_RN: Tensor, epsilon: float, scratch: Scratch) -> tuple[Tensor, Tensor]:
+    """Return what `experiments.reference.top_k.weights_above` does, for float32 logits on a CPU."""
+    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+    highest_R1 = logits_RN.amax(-1, keepdim=True)
+    check_rows(highest_R1)
+    weight_RN = torch.sub(logits_RN, highest_R1, out=scratch.take("weight", *logits_RN.shape)).exp_()
+    k_R = torch.empty(len(logits_RN), dtype=torch.int64)
+    _above(weight_RN.numpy(), epsilon, k_R.numpy())
+    return k_R, weight_RN
 
 
 def top_k_mask(logits_RN: Tensor, k_R: Tensor) -> Tensor:
@@ -117,3 +131,45 @@ def _attend(logits_RN, k_R, value_NV, lanes, output_RV):
                 sum_V[v] += w * value_NV[j, v]
         for v in range(width):
             output_RV[r, v] = sum_V[v] / total
+
+
+@numba.njit(cache=True, error_model="numpy", fastmath={"contract", "reassoc"})
+def _sum(weight_N):
+    """Return the sum of a row's weights."""
+    total = 0.0
+    for j in range(weight_N.shape[0]):
+        total += np.float64(weight_N[j])
+    return total
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _keep_from(weight_N, least):
+    """Set weights below `least` to 0; return how many are left."""
+    count = np.int32(0)
+    for j in range(weight_N.shape[0]):
+        kept = weight_N[j] >= least
+        count += np.int32(kept)
+        weight_N[j] = weight_N[j] if kept else np.float32(0.0)
+    return np.int64(count)
+
+
+@numba.njit(parallel=True, cache=True, error_model="numpy")
+def _above(weight_RN, epsilon, k_R):
+    """Set the weights of keys with p <= epsilon to 0, and fill in how many are left.
+
+    The most probable key, whose weight is 1, is always left; of several, the first.
+    """
+    for r in numba.prange(weight_RN.shape[0]):
+        total = _sum(weight_RN[r])
+        least = np.float32(min(total * epsilon, 2.0))  # the smallest float32 with least / total > epsilon
+        while least > 0 and np.float64(least) / total > epsilon:
+            least = np.nextafter(least, np.float32(0.0))
+        while np.float64(least) / total <= epsilon:
+            least = np.nextafter(least, np.float32(4.0))
+        if least <= 1:
+            k_R[r] = _keep_from(weight_RN[r], least)
+        else:
+            first = np.argmax(weight_RN[r])
+            weight_RN[r] = 0
+            weight_RN[r, first] = 1
+            k_R[r] = 1

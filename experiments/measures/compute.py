@@ -78,6 +78,15 @@ class Compute:
         path = kernels if self._quick(logits_RN.device, logits_RN.dtype) else top_k
         return path.top_k_output(logits_RN, value_NV, k_R)
 
+    def weights_above(self, logits_RN: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+        """Return how many keys are above a probability [R], and weights [R, N] that are 0 for all others.
+
+        The weights are good until the next ones are made.
+        """
+        if self._quick(logits_RN.device, logits_RN.dtype):
+            return kernels.weights_above(logits_RN, epsilon, self._scratch)
+        return top_k.weights_above(logits_RN, epsilon)
+
     def top_k_mask(self, logits_RN: Tensor, k_R: Tensor) -> Tensor:
         """Return which keys are among the k most probable of their row [R, N]."""
         path = kernels if self._quick(logits_RN.device, logits_RN.dtype) else top_k

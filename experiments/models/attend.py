@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from experiments.answers import TopK
 from experiments.cache import Block, Cache
 from experiments.measures.compute import Compute
 from experiments.measures.output import output_of
@@ -32,14 +33,16 @@ class LazyRows:
         self._logits = logits
         self._compute = compute
         self.n_R = n_R
+        self.above_RN: Tensor | None = None  # weights that are 0 but for the keys above the threshold asked for
 
     def k_min(self, eta: float) -> Tensor:
         """Return the smallest k whose k most probable keys leave a dropped mass <= eta, per row [R] int64."""
         return self._compute.facts(self._logits(), etas=[eta]).k_min(eta)
 
     def count_above(self, epsilon: float) -> Tensor:
-        """Return #{j: p_j > epsilon} per row [R] int64."""
-        return self._compute.facts(self._logits(), epsilons=[epsilon]).count_above(epsilon)
+        """Return #{j: p_j > epsilon} per row [R] int64, at least 1; a mask tells, and no row is ranked."""
+        k_R, self.above_RN = self._compute.weights_above(self._logits(), epsilon)
+        return k_R
 
 
 def attend_by(
@@ -89,11 +92,15 @@ def attend_by(
                 stop = min(start + BLOCK, tokens)
                 for head in range(kv_head * heads // groups, (kv_head + 1) * heads // groups):
                     rows = _Rows(attention, head, start, stop, compute)
-                    k_R = keys_kept(LazyRows(rows.logits, rows.n_R, compute), rows.position_R, attention.layer, head)
-                    answer = answering(rows.block(sample))
-                    output_HNV[head, start:stop] = output_of(
-                        answer, rows.logits, rows.value_NV, k_R, compute, rows.always_kept(keep_first, keep_recent)
-                    )
+                    facts = LazyRows(rows.logits, rows.n_R, compute)
+                    k_R = keys_kept(facts, rows.position_R, attention.layer, head)
+                    answer, always_RN = answering(rows.block(sample)), rows.always_kept(keep_first, keep_recent)
+                    if isinstance(answer, TopK) and always_RN is None and facts.above_RN is not None:
+                        weight_RN = facts.above_RN  # the k most probable keys are those above the threshold
+                        output_RV = (weight_RN @ rows.value_NV.float()) / weight_RN.sum(-1, keepdim=True)
+                    else:
+                        output_RV = output_of(answer, rows.logits, rows.value_NV, k_R, compute, always_RN)
+                    output_HNV[head, start:stop] = output_RV
         return output_HNV
 
     return intercept(model, attend)

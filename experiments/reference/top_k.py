@@ -28,3 +28,18 @@ def top_k_mask(logits_RN: Tensor, k_R: Tensor) -> Tensor:
     order_RN = logits_RN.sort(dim=-1, descending=True, stable=True).indices
     rank_N = torch.arange(logits_RN.shape[1], device=logits_RN.device)
     return torch.zeros_like(logits_RN, dtype=torch.bool).scatter_(1, order_RN, rank_N < k_R[:, None])
+
+
+def weights_above(logits_RN: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    """Return how many keys have a probability above `epsilon` [R], and weights [R, N] that are 0 for all others.
+
+    Parameters
+    ----------
+    logits_RN
+        Scaled logits, -inf where a key is not visible.
+    epsilon
+        If no key is above it, the most probable one counts.
+    """
+    probability_RN = torch.softmax(logits_RN.double(), dim=-1)
+    k_R = (probability_RN > epsilon).sum(-1).clamp(min=1)
+    return k_R, probability_RN.masked_fill(~top_k_mask(logits_RN, k_R), 0.0).to(logits_RN.dtype)

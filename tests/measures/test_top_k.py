@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from experiments.kernels import top_k as kernels
+from experiments.kernels.quick_rows import QuickRows
+from experiments.kernels.scratch import Scratch
 from experiments.reference import top_k
 from tests.measures.test_quick import KINDS, logits_of
 
@@ -30,3 +32,19 @@ def test_all_keys_are_plain_attention():
     for path in (kernels, top_k):
         dense = torch.softmax(logits_RN, -1) @ value_NV
         torch.testing.assert_close(path.top_k_output(logits_RN, value_NV, k_R), dense)
+
+
+@pytest.mark.parametrize("epsilon", [1e-30, 0.001, 0.02, 0.4, 0.999])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_threshold_keeps_the_keys_above_it(kind, epsilon):
+    generator = torch.manual_seed(3)
+    logits_RN = logits_of(kind, 17, 300, generator)
+    (k_R, weight_RN), (expected_R, expected_RN) = (
+        kernels.weights_above(logits_RN, epsilon, Scratch()),
+        top_k.weights_above(logits_RN, epsilon),
+    )
+    facts = QuickRows.from_logits(logits_RN, Scratch(), [], [epsilon])
+    assert torch.equal(k_R, expected_R)
+    assert torch.equal(k_R, facts.count_above(epsilon).clamp(min=1))
+    assert torch.equal(weight_RN > 0, expected_RN > 0)
+    torch.testing.assert_close(*(w_RN / w_RN.sum(-1, keepdim=True) for w_RN in (weight_RN, expected_RN)))
