@@ -161,12 +161,12 @@ def _above(weight_RN, epsilon, k_R):
     """
     for r in numba.prange(weight_RN.shape[0]):
         total = _sum(weight_RN[r])
-        least = np.float32(min(total * epsilon, 2.0))  # the smallest float32 with least / total > epsilon
-        while least > 0 and np.float64(least) / total > epsilon:
-            least = np.nextafter(least, np.float32(0.0))
-        while np.float64(least) / total <= epsilon:
-            least = np.nextafter(least, np.float32(4.0))
-        if least <= 1:
+        if 1.0 / total > epsilon:
+            least = np.float32(total * epsilon)  # to become the smallest float32 with least / total > epsilon
+            while least > 0 and np.float64(least) / total > epsilon:
+                least = np.nextafter(least, np.float32(0.0))
+            while np.float64(least) / total <= epsilon:
+                least = np.nextafter(least, np.float32(2.0))
             k_R[r] = _keep_from(weight_RN[r], least)
         else:
             first = np.argmax(weight_RN[r])
