@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 
+from experiments.lazy import pd
 from experiments.summary import plain, slopes
 
 GROWING = ("fixed", "log", "power", "linear")  # rules whose windows are curves over length

@@ -6,9 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from experiments.errors import UserError
+from experiments.lazy import torch
 
 THREADS_PER_CORE = 4  # more would only take turns, and a system that cannot start them all ends the process
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")

@@ -7,12 +7,14 @@ V value dimension, W windows, S segments of a ranked row.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from experiments.cache import Block, Cache, Earlier, log_of_power
 from experiments.errors import UserError
+from experiments.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Protocol
 
 from experiments.windows import RowFacts
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 VERSION = 1  # raise it when a measure gives other numbers: every record is then measured anew
 

@@ -5,21 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import pandas as pd
-import torch
-from torch import Tensor
 
 from experiments import summary
 from experiments.cache import NO_EARLIER_ROWS
 from experiments.curves import curves_over_length
 from experiments.errors import UserError
+from experiments.lazy import pd, torch
 from experiments.machine import Machine
-from experiments.measures.compute import Compute
-from experiments.measures.matrix import attention_matrix
-from experiments.measures.measure import measure_rows
 from experiments.measures.memory import rows_per_block
 from experiments.plan import Plan, plan_of_rows
 from experiments.ranges import MOST_LOGIT, check_range
@@ -35,6 +30,9 @@ from experiments.tables.place import HEAD, LAYER, LENGTH, SAMPLE, VARIANT
 from experiments.tables.rows import ROWS
 from experiments.tables.windows import MEANS, WINDOWS
 from experiments.windows import Windows
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 KEYS = (LAYER, HEAD, SAMPLE, VARIANT, LENGTH)
 MATRIX_KEYS = [column.name for column in ATTENTION.keys]
@@ -85,6 +83,10 @@ class Approximation:
         advance: Callable[[], None],
     ) -> None:
         """Measure everything that `source` pushes; call `advance` after each group of rows."""
+        from experiments.measures.compute import Compute
+        from experiments.measures.matrix import attention_matrix
+        from experiments.measures.measure import measure_rows
+
         resident, compute = source.resident_bytes(), Compute()
         methods = Prepared(each(selector))
 

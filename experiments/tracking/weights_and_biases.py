@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import pandas as pd
 from omegaconf import OmegaConf
 from safetensors.numpy import load_file
 
 from experiments.curves import exponents
 from experiments.errors import UserError
+from experiments.lazy import pd
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure  # loading it takes longer than a small job

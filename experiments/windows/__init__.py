@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from experiments.errors import UserError
+from experiments.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MOST_WINDOWS = 65_535  # the kernels count what lies between windows in 16 bits
 # The columns that name a window (experiments/tables/place.py), where there is none.

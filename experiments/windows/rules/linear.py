@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
-
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar
 
 from experiments.ranges import check_range
 from experiments.windows import RowFacts
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
+from experiments.lazy import torch
 from experiments.ranges import check_range
 from experiments.windows import RowFacts
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass
