@@ -27,11 +27,12 @@ class Lazy:
 
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
     import pyarrow as pa
     import pyarrow.parquet as pq
     import torch
 else:
-    pd, pa, pq, torch = map(Lazy, ("pandas", "pyarrow", "pyarrow.parquet", "torch"))
+    np, pd, pa, pq, torch = map(Lazy, ("numpy", "pandas", "pyarrow", "pyarrow.parquet", "torch"))
 
-__all__ = ["pa", "pd", "pq", "torch"]
+__all__ = ["np", "pa", "pd", "pq", "torch"]

@@ -40,7 +40,7 @@ def _same_store(store: ConfigStore, memo: dict[int, Any]) -> ConfigStore:
 
 # Hydra copies its sources whenever it composes or lists a group, and every stored schema with them: a tenth of a second
 # in all, and seconds for help. It copies again what it loads from the store, so the store itself can be shared.
-ConfigStore.__deepcopy__ = _same_store  # type: ignore[attr-defined]
+ConfigStore.__deepcopy__ = _same_store
 
 
 @dataclass

@@ -24,12 +24,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import psutil
 
 from experiments.durable import sync
 from experiments.errors import UserError
-from experiments.lazy import pa, pq
+from experiments.lazy import np, pa, pq
 from experiments.records.identity import READABLE, SCHEMA_VERSION
 from experiments.tables import PARQUET, Table
 from experiments.tables.attention import ATTENTION

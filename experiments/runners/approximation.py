@@ -7,13 +7,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
 from experiments import summary
 from experiments.cache import NO_EARLIER_ROWS
 from experiments.curves import curves_over_length
 from experiments.errors import UserError
-from experiments.lazy import pd, torch
+from experiments.lazy import np, pd, torch
 from experiments.machine import Machine
 from experiments.measures.memory import rows_per_block
 from experiments.plan import Plan, plan_of_rows

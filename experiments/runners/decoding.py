@@ -17,14 +17,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
 from rich.table import Table
 
 from experiments.answers import Answer, Estimate, Kept, Subset
 from experiments.cache import Block
 from experiments.curves import means_of_windows
 from experiments.errors import UserError
-from experiments.lazy import pd, torch
+from experiments.lazy import np, pd, torch
 from experiments.machine import Machine
 from experiments.plan import PROCESS_BYTES, Plan
 from experiments.ranges import check_range

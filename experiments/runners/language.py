@@ -9,12 +9,11 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
 from rich.table import Table
 
 from experiments.curves import loss_over_length
 from experiments.errors import UserError
-from experiments.lazy import pd
+from experiments.lazy import np, pd
 from experiments.machine import Machine
 from experiments.plan import PROCESS_BYTES, Plan
 from experiments.ranges import MOST_KEYS, check_range

@@ -12,12 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 from rich.table import Table
 
 from experiments.curves import means_of_windows
 from experiments.errors import UserError
-from experiments.lazy import pd, torch
+from experiments.lazy import np, pd, torch
 from experiments.machine import Machine
 from experiments.plan import PROCESS_BYTES, Plan
 from experiments.ranges import MOST_KEYS, MOST_LOGIT, check_range

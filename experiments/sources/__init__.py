@@ -10,9 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
-import numpy as np
-
-from experiments.lazy import torch
+from experiments.lazy import np, torch
 from experiments.rows import Rows
 
 if TYPE_CHECKING:

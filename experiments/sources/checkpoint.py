@@ -16,10 +16,8 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
 from experiments.errors import UserError
-from experiments.lazy import torch
+from experiments.lazy import np, torch
 from experiments.models.locate import Checkpoint as Located
 from experiments.models.locate import locate
 from experiments.rows import Rows

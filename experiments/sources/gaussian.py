@@ -11,10 +11,8 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-
 from experiments.errors import UserError
-from experiments.lazy import torch
+from experiments.lazy import np, torch
 from experiments.ranges import MOST_LOGIT, check_range
 from experiments.rows import Rows
 from experiments.sources import Batch, MatrixRequest

@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
 from omegaconf import OmegaConf
-from safetensors.numpy import load_file
 
 from experiments.curves import exponents
 from experiments.errors import UserError
-from experiments.lazy import pd
+from experiments.lazy import np, pd
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure  # loading it takes longer than a small job
@@ -113,6 +111,8 @@ def _told_apart(config: dict[str, Any]) -> str:
 def _matrices(path: Path) -> dict[str, np.ndarray]:
     if not path.exists():
         return {}
+    from safetensors.numpy import load_file
+
     return {name: matrix.astype(np.float32) for name, matrix in list(load_file(path).items())[:MATRICES_SHOWN]}
 
 

@@ -5,14 +5,13 @@ Shape letters: R rows, W windows.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
-import numpy as np
-
 from experiments.errors import UserError
-from experiments.lazy import torch
+from experiments.lazy import np, torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,11 +19,11 @@ if TYPE_CHECKING:
 MOST_WINDOWS = 65_535  # the kernels count what lies between windows in 16 bits
 # The columns that name a window (experiments/tables/place.py), where there is none.
 DENSE = "dense"
-DENSE_WINDOW = {"rule": DENSE, "parameter": np.nan, "scale": np.nan}
-ANY_WINDOW = {"rule": "any", "parameter": np.nan, "scale": np.nan}  # of a method without a budget
+DENSE_WINDOW = {"rule": DENSE, "parameter": math.nan, "scale": math.nan}
+ANY_WINDOW = {"rule": "any", "parameter": math.nan, "scale": math.nan}  # of a method without a budget
 
 
-Visible = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+Visible = Callable[["np.ndarray"], tuple["np.ndarray", "np.ndarray"]]
 """Maps context lengths n [N] to the keys that rows see of them [kinds, N], and the heads of each kind [kinds]."""
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
-import numpy as np
-
 from experiments.errors import UserError
+from experiments.lazy import np
 from experiments.ranges import MOST_KEYS, check_range
 from experiments.windows import Rule, Visible, Windows, every_key
 from experiments.windows.head_laws import HeadLaws, check_model, head_laws, head_sizes, laws_hash, read_budget

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
 from experiments.errors import UserError
+from experiments.lazy import np
 from experiments.windows import RowFacts
 
 if TYPE_CHECKING:
