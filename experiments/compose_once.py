@@ -64,6 +64,7 @@ class ShareChoices:
         self._loader = loader
         self._compose: Compose = loader.load_sweep_config
         self._bases: dict[tuple[str, ...], DictConfig] = {}
+        self._groups: dict[str, bool] = {}
 
     def __call__(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         """Return the configuration of one job."""
@@ -93,8 +94,10 @@ class ShareChoices:
 
     def _chooses(self, override: Override) -> bool:
         """Say whether an override chooses an option of a group, by Hydra's own rule."""
-        is_group = self._loader.repository.group_exists(override.key_or_group)
-        return is_group and not isinstance(override.value(), dict)
+        key = override.key_or_group
+        if key not in self._groups:
+            self._groups[key] = self._loader.repository.group_exists(key)
+        return self._groups[key] and not isinstance(override.value(), dict)
 
     def _base(self, master_config: DictConfig, choices: list[str]) -> DictConfig:
         key = tuple(choices)
