@@ -6,6 +6,6 @@ pairs, so that a machine that slows down slows both sides. docs/performance.md e
 
 import os
 
-# As experiments does, and before torch loads: waiting threads sleep.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+import experiments  # noqa: F401  before torch: its threads sleep while they wait
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

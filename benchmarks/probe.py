@@ -18,7 +18,6 @@ from experiments.models.load import load_model
 from experiments.models.probe import forward
 from experiments.records.folder import Record
 from experiments.records.provenance import peak_rss_mb
-from experiments.sources.checkpoint import first_tokens
 
 LENGTHS = [256, 512, 1024, 2048, 4096, 8192]
 PAIRS = 5
@@ -32,7 +31,7 @@ class Sides:
         self.machine = Machine.from_settings("cpu", self.job.memory_gb, None)
         assert len(self.job.windows.at(max(LENGTHS))) >= 64
         source = self.job.source
-        self.token_N = first_tokens(source.located, source.text, max(LENGTHS))[: max(LENGTHS)]
+        self.token_N = source.documents(self.job.seed)[0]
         self.model = load_model(source.located, torch.float32, self.machine.device)
 
     def plain(self) -> None:
@@ -62,7 +61,7 @@ def run() -> dict[str, float]:
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         peaks[side] = json.loads(done.stdout.splitlines()[-1])["peak_mb"]
     print(f"  peak memory: probed {peaks['probed']:.0f} MB, plain {peaks['plain']:.0f} MB")
-    return {"probe_time_ratio": pairs.ratio, "probe_memory_ratio": peaks["probed"] / peaks["plain"]}
+    return pairs.results("probe_time_ratio") | {"probe_memory_ratio": peaks["probed"] / peaks["plain"]}
 
 
 if __name__ == "__main__":

@@ -5,13 +5,14 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from benchmarks.pairs import time_pairs
+from benchmarks.pairs import ratio_of, time_pairs
 from experiments.launch import configure
 from experiments.measures.compute import Compute
 from experiments.measures.measure import measure_block
 from experiments.rows import Rows
 from experiments.selectors import Answering
 from experiments.selectors.oracle import Oracle
+from experiments.windows import Windows
 
 SHAPES = ((512, 8192, 64), (128, 32768, 64))  # rows, keys, head dimension
 PAIRS = 15
@@ -59,14 +60,14 @@ def oracle(rows: Rows) -> list[Answering]:
 
 def run() -> dict[str, float]:
     """Return `windows_sdpa_ratio`, the worse of the shapes, and `windows_loop_ratio`, the worse likewise."""
-    sdpa_ratios, loop_ratios, compute = [], [], Compute()
+    against_dense, against_loops, compute = [], [], Compute()
     for count, keys, head_dim in SHAPES:
         rows = rows_of(count, keys, head_dim)
         windows = configure().windows.at(keys)
         assert len(windows) >= 64
 
-        def ours(rows: Rows = rows, windows: object = windows) -> None:
-            measure_block(rows, oracle(rows), windows.sizes(rows.n_R), compute)  # type: ignore[arg-type]
+        def ours(rows: Rows = rows, windows: Windows = windows) -> None:
+            measure_block(rows, oracle(rows), windows.sizes(rows.n_R), compute)
 
         def dense(rows: Rows = rows) -> None:
             query, key, value = (x[None, None] for x in (rows.query_RD, rows.key_ND, rows.value_NV))
@@ -74,11 +75,12 @@ def run() -> dict[str, float]:
 
         against_sdpa = time_pairs(ours, dense, PAIRS)
         print(f"  {count} x {keys} x {head_dim}, {len(windows)} windows, ours / SDPA: {against_sdpa.describe()}")
-        sdpa_ratios.append(against_sdpa.ratio)
+        against_dense.append(against_sdpa)
         k_W = measure_block(rows.block(0, 1), oracle(rows), windows.sizes(rows.n_R[:1]), compute)[1][0]["k"].flatten()
         ks = sorted({round(float(k)) for k in k_W})
         ks = (ks * -(-64 // len(ks)))[:64]  # as many top-k attentions as a user with 64 windows would run
         against_loop = time_pairs(lambda rows=rows, ks=ks: top_k_loop(rows, ks), ours, 5)  # type: ignore[misc]
         print(f"  {count} x {keys} x {head_dim}, {len(ks)} windows, loop / ours: {against_loop.describe()}")
-        loop_ratios.append(against_loop.ratio)
-    return {"windows_sdpa_ratio": max(sdpa_ratios), "windows_loop_ratio": min(loop_ratios)}
+        against_loops.append(against_loop)
+    worst, least = max(against_dense, key=ratio_of), min(against_loops, key=ratio_of)
+    return worst.results("windows_sdpa_ratio") | least.results("windows_loop_ratio")

@@ -8,18 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from experiments.errors import UserError
+from experiments.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NO_EARLIER_ROWS = (
     "a selector that goes by earlier rows needs a causal source, and an encoder has none: choose another "
     "source, or leave the selector out of a set with ~selector.parts.NAME"
 )
 
-Earlier = Callable[[int, int], Tensor]
+Earlier = Callable[[int, int], "Tensor"]
 """Maps positions start, stop to the scaled, masked dot products [S, stop - start, stop] of the queries there."""
 
 

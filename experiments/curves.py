@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-import pandas as pd
-
+from experiments.lazy import np, pd
 from experiments.summary import plain, slopes
 
 GROWING = ("fixed", "log", "power", "linear")  # rules whose windows are curves over length

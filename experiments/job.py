@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+import yaml
+from omegaconf._utils import get_omega_conf_dumper
 from rich.console import Console
 
 from experiments.errors import UserError
@@ -97,11 +98,16 @@ def execute(
         job.runner.run(job.source, job.selector, job.windows, machine, job.seed, record, advance)
         if not _unchanged(job, hashes):
             raise UserError(f"{job.source.label}: its model or text changed while it was measured; run it again")
-        record.close(OmegaConf.to_yaml(OmegaConf.create(config)), manifest)
+        record.close(_yaml(config), manifest)
     result = {"run_id": identifier, "status": "measured", "seconds": time.monotonic() - started}
     kept(result)
     _track(job, folder, outputs)
     return result | {"findings": _say_findings(job, folder, console)}
+
+
+def _yaml(config: dict[str, Any]) -> str:
+    """Return what `OmegaConf.to_yaml` writes, without making nodes of plain values first, most of its time."""
+    return yaml.dump(config, Dumper=get_omega_conf_dumper(), allow_unicode=True, sort_keys=False)
 
 
 def _track(job: Job, folder: Path, outputs: Path) -> None:

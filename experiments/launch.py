@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import hydra
-import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -29,6 +28,7 @@ from experiments.errors import UserError
 from experiments.interrupts import INTERRUPTED, STOPPED
 from experiments.job import execute
 from experiments.launches import Launches, WatchLaunch
+from experiments.lazy import torch
 from experiments.progress import OUTCOME, interruptible, write_json
 from experiments.schema import Job, register, to_job
 from experiments.terminal import terminal

@@ -6,9 +6,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from experiments.errors import UserError
+from experiments.lazy import torch
+from experiments.threads import warn_if_they_spin
 
 THREADS_PER_CORE = 4  # more would only take turns, and a system that cannot start them all ends the process
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
@@ -42,6 +42,8 @@ class Machine:
                 f"{key}={thread_count}: this machine has {cores} cores, give at most {THREADS_PER_CORE * cores}"
             )
         torch.set_num_threads(thread_count)
+        if thread_count > 1:
+            warn_if_they_spin()
         return cls(available, int(memory_gb * 1e9))
 
 

@@ -6,11 +6,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
+from experiments.lazy import torch
 from experiments.machine import Machine
-from experiments.measures.compute import Compute
-from experiments.measures.measure import measure_rows
 from experiments.measures.memory import rows_per_block
 from experiments.rows import Rows
 from experiments.selectors import Selector
@@ -82,6 +79,9 @@ def plan_of_rows(
 
 
 def _seconds_per_entry(selectors: Sequence[Selector], windows: WindowSet, machine: Machine, head_dim: int) -> float:
+    from experiments.measures.compute import Compute
+    from experiments.measures.measure import measure_rows
+
     generator = torch.Generator().manual_seed(0)
     key_ND = torch.randn(CALIBRATION_KEYS, head_dim, generator=generator).to(machine.device)
     rows = Rows(

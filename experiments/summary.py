@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-import numpy as np
-import pandas as pd
 from rich.table import Table
 from rich.text import Text
+
+from experiments.lazy import np, pd
 
 MIN_SPAN = 1.5  # of the keys that a head's rows see; sliding-window layers stop growing
 TOLERANCE = 0.1  # dropped mass at which the summary quotes the window

@@ -125,7 +125,7 @@ def test_an_unexpected_error_is_one_line_with_its_traceback_on_disk(command, mon
     def broken(*args, **kwargs):
         raise RuntimeError("first line\nsecond line")
 
-    monkeypatch.setattr("experiments.runners.approximation.measure_rows", broken)
+    monkeypatch.setattr("experiments.measures.measure.measure_rows", broken)
     status, _, err = command(*TINY)
     assert status == 1
     assert err.strip().splitlines()[0].startswith("error: RuntimeError: first line second line (details in ")
@@ -186,7 +186,7 @@ def test_running_out_of_memory_names_the_remedy(command, monkeypatch):
     def too_much(*args, **kwargs):
         raise MemoryError("Unable to allocate 12 GiB")
 
-    monkeypatch.setattr("experiments.runners.approximation.measure_rows", too_much)
+    monkeypatch.setattr("experiments.measures.measure.measure_rows", too_much)
     status, _, err = command(*TINY)
     assert status == 1
     assert "out of memory, lower memory_gb" in err
@@ -222,7 +222,7 @@ def test_every_allocator_that_fails_gets_the_remedy(command, monkeypatch, error)
     def too_much(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr("experiments.runners.approximation.measure_rows", too_much)
+    monkeypatch.setattr("experiments.measures.measure.measure_rows", too_much)
     status, _, err = command(*TINY)
     assert status == 1
     assert err.startswith("error: out of memory, lower memory_gb or source.lengths: ")

@@ -10,7 +10,7 @@ import experiments
 ROOT = Path(experiments.__file__).parent
 # In the order of the flow; rooms of one line do not import each other.
 ROOMS = [
-    ["errors", "durable", "terminal", "interrupts", "numba_cache", "workers", "options"],
+    ["errors", "durable", "terminal", "interrupts", "numba_cache", "lazy", "threads", "workers", "options"],
     ["ranges"],
     ["tables", "part"],
     ["cache", "answers"],

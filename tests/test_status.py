@@ -54,7 +54,7 @@ def test_a_failure_that_was_mended_is_no_failure(tmp_path, monkeypatch):
     command = ["run.py", *TINY, f"outputs={tmp_path}"]
     with monkeypatch.context() as broken:
         broken.setattr("sys.argv", command)
-        broken.setattr("experiments.runners.approximation.measure_rows", lambda *_: 1 / 0)
+        broken.setattr("experiments.measures.measure.measure_rows", lambda *_: 1 / 0)
         assert main() == 1
     assert states(tmp_path) == ["failed"]
     monkeypatch.setattr("sys.argv", command)

@@ -22,20 +22,19 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import psutil
-import pyarrow as pa
-import pyarrow.parquet as pq
-from safetensors.torch import save_file
-from torch import Tensor
 
 from experiments.durable import sync
 from experiments.errors import UserError
+from experiments.lazy import np, pa, pq
 from experiments.records.identity import READABLE, SCHEMA_VERSION
 from experiments.tables import PARQUET, Table
 from experiments.tables.attention import ATTENTION
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PARTIAL = ".partial-"
 REPLACED = "-replaced"  # what a folder that gives way to a new one is called meanwhile
@@ -139,6 +138,8 @@ class Record:
         if not any(table.lines for table in self._growing.values()):
             raise UserError("nothing was measured, so nothing is recorded: give layers, heads, lengths and samples")
         if self._matrices:
+            from safetensors.torch import save_file
+
             metadata = {"matrices": json.dumps(self._facts)}
             save_file(self._matrices, self.folder / ATTENTION.file, metadata=metadata)
         (self.folder / "config.yaml").write_text(config_yaml)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-import pandas as pd
 from rich.console import RenderableType
 
+from experiments.lazy import pd
 from experiments.machine import Machine
 from experiments.plan import Plan
 from experiments.records.folder import Record

@@ -6,23 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
-
-import numpy as np
-import pandas as pd
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from experiments import summary
 from experiments.cache import NO_EARLIER_ROWS
 from experiments.curves import curves_over_length
 from experiments.errors import UserError
+from experiments.lazy import np, pd, torch
 from experiments.machine import Machine
-from experiments.measures.compute import Compute
-from experiments.measures.matrix import attention_matrix
-from experiments.measures.measure import measure_rows
 from experiments.measures.memory import rows_per_block
-from experiments.measures.workers import Workers
 from experiments.plan import Plan, plan_of_rows
 from experiments.ranges import MOST_LOGIT, check_range
 from experiments.records.folder import Record
@@ -36,6 +28,11 @@ from experiments.tables.attention import ATTENTION
 from experiments.tables.rows import ROWS
 from experiments.tables.windows import MEANS, WINDOWS
 from experiments.windows import Windows
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from experiments.measures.compute import Compute
 
 MOST_CELLS = 8192  # a side of a recorded matrix
 
@@ -84,6 +81,10 @@ class Approximation:
         advance: Callable[[], None],
     ) -> None:
         """Measure everything that `source` pushes; call `advance` after each group of rows."""
+        from experiments.measures.matrix import attention_matrix
+        from experiments.measures.measure import measure_rows
+        from experiments.measures.workers import Workers
+
         resident, methods = source.resident_bytes(), each(selector)
         windows_at = cache(windows.at)
 

@@ -17,17 +17,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-import pandas as pd
-import torch
 from rich.table import Table
-from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
 from experiments.answers import Answer, Estimate, Kept, Subset
 from experiments.cache import Block
 from experiments.curves import means_of_windows
 from experiments.errors import UserError
+from experiments.lazy import np, pd, torch
 from experiments.machine import Machine
 from experiments.plan import PROCESS_BYTES, Plan
 from experiments.ranges import check_range
@@ -42,6 +38,8 @@ from experiments.tables.place import window_name
 from experiments.windows import DENSE, OfThreshold, OfTolerance, Windows
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from experiments.models.earlier import EarlierQueries
 
 LINE_BYTES = 80
@@ -281,7 +279,9 @@ class _Step:
         # The heads that share a KV head ask it together, so that dense attention copies nothing either.
         query_GSD = query_HD.reshape(groups, heads // groups, -1)
         with self.timed("dense_seconds"):
-            scaled_dot_product_attention(query_GSD[None], key_GND[None], value_GNV[None], scale=attention.scale)
+            torch.nn.functional.scaled_dot_product_attention(
+                query_GSD[None], key_GND[None], value_GNV[None], scale=attention.scale
+            )
         with self.timed("select_seconds"):
             answer = prepared.answer(attention)
             first = None if isinstance(answer, Estimate) else answer.first(max(kept))
@@ -345,8 +345,8 @@ def _over_kept(
             raise UserError("a selector that weighs its keys needs windows that are alike for all heads")
         kept_H1 = torch.tensor(kept, device=device)[:, None]
         added = (torch.arange(most, device=device) < kept_H1)[None, :, None]
-    query_HD = query_HD[None, :, None]
-    return scaled_dot_product_attention(query_HD, key_HKD, value_HKV, attn_mask=added, scale=scale)[0, :, 0]
+    attend = torch.nn.functional.scaled_dot_product_attention
+    return attend(query_HD[None, :, None], key_HKD, value_HKV, attn_mask=added, scale=scale)[0, :, 0]
 
 
 def _estimated(answer: Answer, kept: list[int], query_HD: Tensor) -> Tensor:

@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-import pandas as pd
 from rich.table import Table
-from torch import Tensor
 
 from experiments.curves import loss_over_length
 from experiments.errors import UserError
+from experiments.lazy import np, pd
 from experiments.machine import Machine
 from experiments.plan import PROCESS_BYTES, Plan
 from experiments.ranges import MOST_KEYS, check_range
@@ -27,6 +25,9 @@ from experiments.tables import Table as RecordTable
 from experiments.tables.losses import LOSSES
 from experiments.tables.place import by_window, methods_of
 from experiments.windows import DENSE
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 QUARTERS = 4
 SPARSE_OVER_DENSE = 2.0  # seconds of a pass within windows over those of a plain one: 1.5 of a prefill, more decoding

@@ -12,13 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-import pandas as pd
-import torch
 from rich.table import Table
 
 from experiments.curves import means_of_windows
 from experiments.errors import UserError
+from experiments.lazy import np, pd, torch
 from experiments.machine import Machine
 from experiments.plan import PROCESS_BYTES, Plan
 from experiments.ranges import MOST_KEYS, MOST_LOGIT, check_range

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
-
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from experiments.answers import Answer
 from experiments.cache import Block, Cache
 from experiments.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Answering = Callable[[Block], Answer]
 """Maps a block of rows to the method's answer."""

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar
 
 from experiments.answers import Subset
 from experiments.cache import Block, Cache
+from experiments.lazy import torch
 from experiments.ranges import check_range
 from experiments.selectors import Answering, Traits
 from experiments.selectors.interleave import check_share, interleave, recency
 from experiments.selectors.random import random_integers
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass

@@ -6,11 +6,13 @@ Shape letters besides those of `experiments.cache`: T earlier rows.
 from __future__ import annotations
 
 from collections.abc import Callable
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from experiments.cache import Block, Cache
+from experiments.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CHUNK = 256  # earlier rows at a time
 MOST_OBSERVED = 4096  # earlier rows that are held together

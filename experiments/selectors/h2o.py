@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
-
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar
 
 from experiments.answers import Subset
 from experiments.cache import Block, Cache
 from experiments.selectors import Answering, Traits
 from experiments.selectors.earlier import Accumulated, ScoresOfRows, by_score
 from experiments.selectors.interleave import check_share, interleave, recency
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from experiments.lazy import torch
 from experiments.ranges import check_range
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NEVER = float("inf")  # the place of a key that a pattern does not have
 TIE = 1e-9

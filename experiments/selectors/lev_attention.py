@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar
 
 from experiments.answers import Subset
 from experiments.cache import Block, Cache
+from experiments.lazy import torch
 from experiments.selectors import Answering, Traits
 from experiments.selectors.earlier import by_score
 from experiments.selectors.interleave import own_first
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 RIDGE = 1e-9  # of the mean variance of the keys' channels: keys may span fewer dimensions than they have
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar
-
-import torch
-from torch import Tensor
-from torch.nn.functional import normalize
+from typing import TYPE_CHECKING, ClassVar
 
 from experiments.answers import Kept, Subset
 from experiments.cache import Block, Cache
+from experiments.lazy import torch
 from experiments.ranges import MOST_KEYS, check_range
 from experiments.selectors import Answering, Traits
 from experiments.selectors.interleave import recency
 from experiments.selectors.random import random_integers
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MOST_TABLES = 4096
 HITS = 2**22  # of rows and tables that are held at once
@@ -137,7 +137,7 @@ class Tables:
         code_C = torch.arange(2**bits + 1, device=device, dtype=torch.int32)
         bounds_GLC = code_C.expand(*code_GLN.shape[:2], -1).contiguous()
         self._start_GLC = torch.searchsorted(sorted_GLN, bounds_GLC)
-        self._unit_GND = normalize(key_GND, dim=-1)
+        self._unit_GND = torch.nn.functional.normalize(key_GND, dim=-1)
 
     def second_hits(self, block: Block) -> Tensor:
         """Return the table, counted from 1, that hits each key for the second time; one more than there are if none.
@@ -171,7 +171,7 @@ class Tables:
 
     def chances(self, block: Block, key_RK: Tensor | None = None) -> Tensor:
         """Return the chance of a hit in any one table, (1 - angle / pi)^bits, of some keys [R, K] or of all [R, N]."""
-        unit_RD = normalize(block.query_RD.float(), dim=-1)
+        unit_RD = torch.nn.functional.normalize(block.query_RD.float(), dim=-1)
         if key_RK is None:
             unit_GSD = unit_RD.unflatten(0, (len(self._unit_GND), -1))
             cosine = (unit_GSD @ self._unit_GND[:, : block.num_keys].mT).flatten(0, 1)

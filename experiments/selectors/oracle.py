@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
-
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar
 
 from experiments.answers import Kept, TopK
 from experiments.cache import Block, Cache
 from experiments.selectors import Answering, Traits
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar
 
 from experiments.answers import Subset
 from experiments.cache import Block, Cache
+from experiments.lazy import torch
 from experiments.ranges import check_range
 from experiments.selectors import Answering, Traits
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MIX = (-0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15)  # of splitmix64, as signed integers
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
-
-import torch
-from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
+from typing import TYPE_CHECKING, ClassVar
 
 from experiments.answers import Estimate
 from experiments.cache import Block, Cache
+from experiments.lazy import torch
 from experiments.ranges import MOST_LOGIT, check_range
 from experiments.selectors import Answering, Traits
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Sharpened:
 
             def output(k_R: Tensor) -> Tensor:
                 groups = len(cache.key_GND)
-                return scaled_dot_product_attention(
+                return torch.nn.functional.scaled_dot_product_attention(
                     block.query_RD.unflatten(0, (groups, -1))[None],
                     cache.key_GND[None, :, : block.num_keys],
                     cache.value_GNV[None, :, : block.num_keys],

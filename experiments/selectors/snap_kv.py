@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
-
-import torch
-from torch import Tensor
-from torch.nn.functional import avg_pool1d, max_pool1d
+from typing import TYPE_CHECKING, ClassVar
 
 from experiments.answers import Subset
 from experiments.cache import Block, Cache
 from experiments.errors import UserError
+from experiments.lazy import torch
 from experiments.ranges import check_range
 from experiments.selectors import Answering, Traits
 from experiments.selectors.earlier import MOST_OBSERVED, ScoresOfRows, by_score, observed
 from experiments.selectors.interleave import NEVER, interleave, recency
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 POOLINGS = ("max", "mean")
 
@@ -82,7 +82,8 @@ class SnapKV:
         vote_SN = torch.zeros(shared, cache.num_keys, device=seen_STN.device, dtype=seen_STN.dtype)
         before = keys - observers
         if before:
-            pool = max_pool1d if self.pooling == "max" else avg_pool1d
+            functional = torch.nn.functional
+            pool = functional.max_pool1d if self.pooling == "max" else functional.avg_pool1d
             counted_S1N = seen_STN[:, :, :before].mean(1)[:, None]
             vote_SN[:, :before] = pool(counted_S1N, self.kernel, stride=1, padding=self.kernel // 2)[:, 0]
         return vote_SN

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar
 
 from experiments.answers import Kept, Subset
 from experiments.cache import Block, Cache
+from experiments.lazy import torch
 from experiments.ranges import check_range
 from experiments.selectors import Answering, Traits
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass

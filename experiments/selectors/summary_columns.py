@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar
 
 from experiments.answers import Subset
 from experiments.cache import Block, Cache
+from experiments.lazy import torch
 from experiments.ranges import MOST_KEYS, check_range
 from experiments.selectors import Answering, Traits
 from experiments.selectors.interleave import interleave, only, recency
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass

@@ -17,11 +17,8 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from experiments.errors import UserError
+from experiments.lazy import np, torch
 from experiments.models.locate import Checkpoint as Located
 from experiments.models.locate import locate
 from experiments.rows import Rows
@@ -30,6 +27,8 @@ from experiments.sources.sampling import causal_positions, check_causal_rows, ch
 from experiments.sources.text import corpus_suffix, read_start, text_bytes, text_hash
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from experiments.models.probe import Attention
 
 PLAIN, NO_SINK, TRUNCATED = VARIANTS = ("plain", "no_sink", "truncated_context")

@@ -9,18 +9,17 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import ClassVar
-
-import numpy as np
-import torch
-from torch import Tensor
-from torch.nn.functional import layer_norm
+from typing import TYPE_CHECKING, ClassVar
 
 from experiments.errors import UserError
+from experiments.lazy import np, torch
 from experiments.ranges import MOST_LOGIT, check_range
 from experiments.rows import Rows
 from experiments.sources import Batch, MatrixRequest
 from experiments.sources.sampling import check_sampling
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 DEFAULT_S = 0.5
 NORMALS_PER_SECOND = 1e8
@@ -188,7 +187,7 @@ class Gaussian:
 def _normalise(input_ND: Tensor) -> None:
     """Layer-norm every input in place, a chunk at a time."""
     for part_CD in input_ND.split(CHUNK):
-        part_CD.copy_(layer_norm(part_CD, part_CD.shape[1:], eps=0.0))
+        part_CD.copy_(torch.nn.functional.layer_norm(part_CD, part_CD.shape[1:], eps=0.0))
 
 
 def _random_orthogonal(normal_DD: Tensor) -> Tensor:

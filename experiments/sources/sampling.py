@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from experiments.errors import UserError
+from experiments.lazy import torch
 from experiments.ranges import MOST_KEYS, check_range
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MOST_SAMPLES = 1_000_000
 

@@ -11,7 +11,7 @@ import pkgutil
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
-import numpy as np
+from experiments.lazy import np
 
 PARQUET = "parquet"
 Value = str | int | float | bool

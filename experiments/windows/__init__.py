@@ -5,26 +5,27 @@ Shape letters: R rows, W windows.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, ClassVar, Protocol, runtime_checkable
-
-import numpy as np
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from experiments.errors import UserError
+from experiments.lazy import np, torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MOST_WINDOWS = 65_535  # the kernels count what lies between windows in 16 bits
 MOST_KNOWN = 64  # blocks of rows, told apart by the keys that they see, whose sizes are kept
 # The columns that name a window (experiments/tables/place.py), where there is none.
 DENSE = "dense"
-DENSE_WINDOW = {"rule": DENSE, "parameter": np.nan, "scale": np.nan}
-ANY_WINDOW = {"rule": "any", "parameter": np.nan, "scale": np.nan}  # of a method without a budget
+DENSE_WINDOW = {"rule": DENSE, "parameter": math.nan, "scale": math.nan}
+ANY_WINDOW = {"rule": "any", "parameter": math.nan, "scale": math.nan}  # of a method without a budget
 
 
-Visible = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+Visible = Callable[["np.ndarray"], tuple["np.ndarray", "np.ndarray"]]
 """Maps context lengths n [N] to the keys that rows see of them [kinds, N], and the heads of each kind [kinds]."""
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
-import numpy as np
-from scipy.optimize import brentq
-
 from experiments.errors import UserError
+from experiments.lazy import np
 from experiments.ranges import MOST_KEYS, check_range
 from experiments.windows import Rule, Visible, Windows, every_key
 from experiments.windows.head_laws import HeadLaws, check_model, head_laws, head_sizes, laws_hash, read_budget
@@ -110,6 +108,7 @@ class EqualCost:
 
 def _factor(shape_KN: np.ndarray, n_KN: np.ndarray, heads_K: np.ndarray, budget: float) -> float:
     """Return the factor f for which f shape(n), held within [1, n], is `budget` on average over rows and heads."""
+    from scipy.optimize import brentq
 
     def excess(log_factor: float) -> float:
         kept_K = np.clip(np.exp(log_factor) * shape_KN, 1.0, n_KN).mean(1)

@@ -8,12 +8,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
-
-import numpy as np
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from experiments.errors import UserError
+from experiments.lazy import np
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FORMAT = 1
 LARGEST = 2**26  # bytes of a budget file; the largest models, of 16,000 heads, need half of it

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
-from typing import ClassVar
-
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar
 
 from experiments.ranges import check_range
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass
