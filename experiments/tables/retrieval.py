@@ -16,9 +16,9 @@ RETRIEVAL = Table(
         Column("depth", "float64", "where the number stands in the context, 0 its start, 1 its end"),
     ),
     values=(
-        Column("keys", "float32", "keys kept by a row, mean over layers and heads", "keys"),
-        Column("tokens", "int32", "tokens of the answer"),
-        Column("log_prob", "float32", "ln p of the whole answer", "nats"),
+        Column("keys", "float64", "keys kept by a row, mean over layers and heads", "keys"),
+        Column("tokens", "int64", "tokens of the answer"),
+        Column("log_prob", "float64", "ln p of the whole answer", "nats"),
         Column("exact", "bool", "true if each token of the answer is the most probable one"),
     ),
 )
