@@ -109,6 +109,11 @@ def _names(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return names.astype(object), which.astype(np.int32)
 
 
+def column_names(path: Path) -> list[str]:
+    """Return the columns that a file has."""
+    return list(pq.read_metadata(path).schema.names)
+
+
 def chunks(path: Path, table: Table, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
     """Read columns of a table's file, a million lines at a time: in the declared types, with nulls filled.
 
