@@ -69,8 +69,16 @@ def interval(estimate: Array, replicates: Array, clusters: int, confidence: floa
         return np.full_like(estimate, np.nan), np.full_like(estimate, np.nan)
     tail = (1 - confidence) / 2
     stretch = np.sqrt(clusters / (clusters - 1)) * student(clusters - 1, confidence) / stats.norm.isf(tail)
-    low, high = np.nanquantile(replicates, [tail, 1 - tail], axis=0)
+    low, high = _quantiles(replicates, [tail, 1 - tail])
     return estimate + stretch * (low - estimate), estimate + stretch * (high - estimate)
+
+
+def _quantiles(replicates: Array, shares: Sequence[float]) -> Array:
+    """Quantiles over the resamples, (shares, ...), NaN replicates left out: only those that have one take long."""
+    quantiles = np.asarray(np.quantile(replicates, shares, axis=0))
+    if (broken := np.isnan(quantiles[0])).any():
+        quantiles[:, broken] = np.nanquantile(replicates[:, broken], shares, axis=0)
+    return quantiles
 
 
 def combined_interval(
