@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from analysis.statistics.line import Array, Mask, fit_line, mean_where
 
@@ -67,7 +66,7 @@ def _affine_in_log(y: Array, x: Array, mask: Mask) -> Array:
 
 
 def _affine_in_log_block(y: Array, x: Array, used: Mask, steps: int = 100, tolerance: float = 1e-7) -> Array:
-    """Fit ln(a + b x) by damped Gauss-Newton (Levenberg 1944) in w, the log ratio of its values at both ends.
+    """Fit ln(a + b x) by damped Newton steps (Levenberg 1944) in w, the log ratio of its values at both ends.
 
     In w the law stays positive between the ends whatever the step, where a and b themselves would not, and
     the level of ln k leaves the problem as a mean (variable projection, Golub and Pereyra 1973). Points that are not
@@ -88,7 +87,7 @@ def _affine_in_log_block(y: Array, x: Array, used: Mask, steps: int = 100, toler
 
     w = fit_line(y, x, used)[:, 1] * span
     active = np.flatnonzero(np.isfinite(w))
-    damping = np.full(len(w), 1e-3)
+    damping = np.full(len(w), 1e-4)
     bend, slope = shape_of(w, t)
     left = centred(y - bend, share)
     size = np.einsum("cp,cp,cp->c", left, left, share)
@@ -96,9 +95,13 @@ def _affine_in_log_block(y: Array, x: Array, used: Mask, steps: int = 100, toler
         if not active.size:
             break
         weight = share[active]
-        gradient = centred(slope[active], weight)
-        step = np.einsum("cp,cp,cp->c", gradient, left[active], weight)
-        step /= np.einsum("cp,cp,cp->c", gradient, gradient, weight) * (1 + damping[active])
+        steep, off = slope[active], left[active] * weight
+        gradient = centred(steep, weight)
+        gauss = np.einsum("cp,cp,cp->c", gradient, gradient, weight)
+        # d slope / d w = slope (1 - slope); where the curvature is not clearly positive, Gauss and Newton's part alone
+        newton = gauss - np.einsum("cp,cp->c", off, steep * (1 - steep))
+        curvature = np.where(newton > gauss / 2, newton, gauss)
+        step = np.einsum("cp,cp->c", gradient, off) / (curvature * (1 + damping[active]))
         new_bend, new_slope = shape_of(w[active] + step, t[active])
         new_left = centred(y[active] - new_bend, weight)
         new_size = np.einsum("cp,cp,cp->c", new_left, new_left, weight)
