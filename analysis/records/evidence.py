@@ -86,7 +86,8 @@ def gather(config: DictConfig, records: Records) -> Evidence:
     config : the study's yaml; `records` maps column names to the values allowed, null for a missing one (a table
         without the column is not restricted by it; comparisons are left out unless it names a `role`), `uses` names
         the parts wanted, of `rows` and `windows` (with what it reads of them), `matrices` and the other runners'
-        tables, `prefers` a column of which the design used is to have most different values.
+        tables, `prefers` a column of which the design used is to have most different values, `beside` columns of
+        which a label must have another value than the one given.
     records : all of them.
     """
     allowed = {"role": ["main"], **{name: list(values) for name, values in config.records.items()}}
@@ -138,7 +139,10 @@ def _frame(lines: Lines, allowed: Mapping[str, Sequence[object]], config: DictCo
 
     The design is chosen for each variant by itself where a column says what it is to have most of.
     """
-    frame = lines.frame(columns_of(config, table), lines.where(allowed))
+    mask = lines.where(allowed)
+    for name, usual in config.get("beside", {}).items():
+        mask = lines.beside(mask, name, usual)
+    frame = lines.frame(columns_of(config, table), mask)
     if "prefers" not in config:
         return fullest_design(frame)
     parts = [fullest_design(part, config.prefers) for _, part in frame.groupby("variant", observed=True, sort=False)]

@@ -156,6 +156,14 @@ class Lines:
                 mask &= column.isin(values)
         return mask
 
+    def beside(self, mask: Mask, name: str, usual: object) -> Mask:
+        """Keep of some lines those of labels that have another value in a column than the usual one, if only once."""
+        column = self.columns[name]
+        assert isinstance(column, Coded)
+        runs = np.unique(self.run[mask & ~column.isin([usual])])
+        labels = self.described["label"]
+        return mask & labels.isin(labels.iloc[runs]).to_numpy()[self.run]
+
     def frame(self, names: Iterable[str], mask: Mask | None = None, wide: bool = False) -> pd.DataFrame:
         """Return some columns of some lines, in order; those that there are not are left out.
 
@@ -253,8 +261,7 @@ class Lines:
         assert not isinstance(n, Coded)
         most = pd.Series(np.maximum.reduceat(n, starts)).groupby(theirs[starts]).max()
         first = _starts(own)
-        found = most.reindex(own[first], fill_value=0).to_numpy()
-        seen = np.repeat(found, np.diff(np.append(first, len(own))))
+        seen = np.repeat(most.reindex(own[first], fill_value=0).to_numpy(), np.diff(np.append(first, len(own))))
         return Lines(self.run, {**self.columns, "n": seen}, self.described)
 
 

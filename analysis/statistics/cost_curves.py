@@ -15,6 +15,7 @@ Array = NDArray[np.float64]
 TINY = 1e-12  # by which rounding may carry a point beyond the last knot, in shares of a step
 FINE = 8  # steps between two windows of the grid when many windows are read off
 MEASURES = ("k", "dropped_mass", "output_error_renormalised")
+READ = ["layer", "head", "sample", "cluster", "length", "rule", "parameter", "n", *MEASURES]
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def read(windows: pd.DataFrame) -> CostCurves | None:
 
     Parameters
     ----------
-    windows : lines of `analysis.load` of one label, one selector and one variant.
+    windows : lines of `analysis.load` of one label, one selector and one variant; no column but `READ` is read.
 
     Returns
     -------

@@ -20,7 +20,7 @@ from scipy.optimize import brentq, isotonic_regression
 from analysis.records.load import labels_in_order
 from analysis.settings import Settings
 from analysis.statistics import bootstrap
-from analysis.statistics.cost_curves import Array, CostCurves, RowRule, hermite, read, slopes
+from analysis.statistics.cost_curves import READ, Array, CostCurves, RowRule, hermite, read, slopes
 
 Clusters = NDArray[np.intp]  # indices
 OF_N = ("fixed", "log", "log_squared", "power", "power_worst", "linear", "free")
@@ -85,7 +85,7 @@ def contest(windows: pd.DataFrame, how: Contest, settings: Settings) -> pd.DataF
     """
     tables = []
     for label in labels_in_order(windows):
-        curves = read(windows[windows["label"] == label])
+        curves = read(windows.loc[windows["label"] == label, READ])
         if curves is not None and curves.clusters >= 2 and len(curves.lengths) >= 2:
             tables.append(_judge(curves, how, settings, label).assign(label=label))
     if not tables:

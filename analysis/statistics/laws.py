@@ -65,7 +65,7 @@ def _affine_in_log(y: Array, x: Array, mask: Mask) -> Array:
     return np.concatenate([np.empty((0, 2)), *fitted]).reshape(*y.shape[:-1], 2)
 
 
-def _affine_in_log_block(y: Array, x: Array, used: Mask, steps: int = 100, tolerance: float = 1e-7) -> Array:
+def _affine_in_log_block(y: Array, x: Array, used: Mask, steps: int = 100, tolerance: float = 1e-10) -> Array:
     """Fit ln(a + b x) by damped Newton steps (Levenberg 1944) in w, the log ratio of its values at both ends.
 
     In w the law stays positive between the ends whatever the step, where a and b themselves would not, and
