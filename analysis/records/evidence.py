@@ -94,7 +94,8 @@ def gather(config: DictConfig, records: Records) -> Evidence:
     frames = {name: _frame(records.lines[name], allowed, config, name) for name in TABLES if name in config.uses}
     matrices = recorded(bearing(config, records)) if "matrices" in config.uses else []
     tables = {name: _only(records.task(name), allowed) for name in TASKS if name in config.uses}
-    return Evidence(*(frames.get(name, pd.DataFrame()) for name in TABLES), matrices, tables)
+    rows, windows = (frames.get(name, pd.DataFrame()) for name in TABLES)
+    return Evidence(rows, windows, matrices, tables)
 
 
 def sources(lines: pd.DataFrame) -> pd.DataFrame:

@@ -39,7 +39,7 @@ class Coded:
         """Return the values of some lines; strings as categories, those that no line has too."""
         codes = self.codes if mask is None else self.codes[mask]
         if self.levels.dtype == object:
-            return pd.Series(pd.Categorical.from_codes(codes, self.levels, validate=False), index=index)
+            return pd.Series(pd.Categorical.from_codes(codes, pd.Index(self.levels), validate=False), index=index)
         return pd.Series(self.levels[codes], index=index)
 
 
@@ -51,7 +51,7 @@ class GrowingCodes:
     """A column of few different values while it is read."""
 
     def __init__(self) -> None:
-        self._code: dict[object, int] = {}
+        self._code: dict[Any, int] = {}
         self._parts: list[NDArray[Any]] = []
 
     def add(self, array: pa.Array) -> None:
@@ -194,7 +194,7 @@ class Lines:
         return pd.Series(column if mask is None else column[mask], index=index)
 
     @property
-    def groups(self) -> NDArray[np.intp]:
+    def groups(self) -> NDArray[Any]:
         """Number of the design and seed that each run is of."""
         return self.described.groupby([*SAME], sort=False).ngroup().to_numpy()
 

@@ -171,7 +171,7 @@ def lines_of_both(runs: Sequence[Run], columns: Sequence[str] | None = None) -> 
     """
     measured, rows = _measured(runs), _lines_of_rows(runs, None if columns is None else [*columns, "n"])
     windows = _lines(measured, WINDOWS, ("rows", "k", "dropped_mass"), columns).with_most_keys(rows, PLACE)
-    if (lacking := windows.columns["n"] == 0).any():
+    if (lacking := windows.frame(["n"])["n"].to_numpy() == 0).any():
         run = measured[windows.run[lacking][0]]
         raise _unreadable(run.folder / "rows.parquet", KeyError("windows of heads that have no rows"))
     return rows, windows
