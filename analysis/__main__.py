@@ -1,6 +1,7 @@
 """`python -m analysis`: tables, figures and the report, from the records alone."""
 
 import argparse
+import gc
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -128,4 +129,7 @@ def _summary(studies: Iterable[Outcome], figures: Iterable[Outcome], runs: int) 
 
 
 if __name__ == "__main__":
+    # a million objects of imports and tables are looked through for garbage that is not there
+    gc.freeze()
+    gc.set_threshold(100_000)
     sys.exit(main())

@@ -28,7 +28,7 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis import save, settings
-from analysis.records.load import complete_runs, fullest_design, load_runs
+from analysis.records.load import complete_runs, fullest_design, load_rows
 from analysis.statistics import bootstrap
 from analysis.statistics.equal_cost import scale_for
 from analysis.statistics.growth import alike, distinct
@@ -241,7 +241,7 @@ def budget(
         raise UserError(f"--lengths {str(bad[0])[:30]}: give numbers of keys from 1 to {FURTHEST:,}")
     how = settings.fits(settings.analysis())
     runs = complete_runs(outputs)
-    rows = _rows_of(load_runs(runs)[0], model)
+    rows = _rows_of(load_rows(runs), model)
     used = [run for run in runs if run.id in set(rows["run"].astype(str))]
     needs = _needs(rows, eta)
     half = len(needs.samples) // 2

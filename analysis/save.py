@@ -57,9 +57,30 @@ def write_tex(frame: pd.DataFrame, folder: Path, name: str) -> None:
     if len(frame) > TEX_LINES:
         (folder / f"{name}.tex").unlink(missing_ok=True)
         return
-    plain = frame.map(lambda value: "--" if pd.isna(value) else f"{value:.3g}" if isinstance(value, float) else value)
-    with replacing(folder / f"{name}.tex") as draft:
-        draft.write_text(plain.style.hide(axis="index").format(escape="latex").to_latex(), encoding="utf-8")
+    columns = [_cells(frame[column]) for column in frame]
+    # counts to the right
+    sides = "".join("r" if pd.api.types.is_integer_dtype(kind) else "l" for kind in frame.dtypes)
+    lines = [" & ".join(cells) + r" \\" for cells in zip(*columns, strict=True)]
+    head = " & ".join(map(_escaped, map(str, frame))) + r" \\"
+    table = "\n".join([rf"\begin{{tabular}}{{{sides}}}", head, *lines, r"\end{tabular}", ""])
+    write_text(folder / f"{name}.tex", table)
+
+
+LATEX = str.maketrans(
+    {character: rf"\{character}" for character in "&%$#_{}"}
+    | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
+)
+
+
+def _escaped(text: str) -> str:
+    return text.translate(LATEX)
+
+
+def _cells(column: pd.Series) -> list[str]:
+    def cell(value: object) -> str:
+        return f"{value:.3g}" if isinstance(value, float) else _escaped(str(value))
+
+    return ["--" if missing else cell(value) for value, missing in zip(column, column.isna(), strict=True)]
 
 
 def read_csv(folder: Path, name: str) -> pd.DataFrame:

@@ -1,6 +1,7 @@
 """Reads the analysis's own configuration: conf/analysis.yaml, conf/claims.yaml, a yaml per study and per figure."""
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -66,7 +67,10 @@ def fits(config: DictConfig) -> Settings:
     )
 
 
+@cache
 def _read(path: Path) -> DictConfig:
+    """Read a file once; what it says may not be changed."""
     config = OmegaConf.load(path)
     assert isinstance(config, DictConfig)
+    OmegaConf.set_readonly(config, True)
     return config

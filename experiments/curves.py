@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from experiments.lazy import np, pd
 from experiments.summary import plain, slopes
+from experiments.tables.rows import ETAS, k_min
 
 GROWING = ("fixed", "log", "power", "linear")  # rules whose windows are curves over length
+MEASURES = ("dropped_mass", "output_error_renormalised")
+# What the curves read of the two tables.
+ROW_COLUMNS = ("layer", "head", "variant", "length", "n", *map(k_min, ETAS))
+WINDOW_COLUMNS = ("variant", "length", "selector", "rule", "parameter", "scale", *MEASURES)
 LOSS_BINS = 16  # points of a loss curve, each the mean over a stretch of positions
 
 
@@ -14,8 +19,7 @@ def curves_over_length(rows: pd.DataFrame, windows: pd.DataFrame) -> pd.DataFram
     rows = plain(rows)
     k_min = rows.groupby("length")[[name for name in rows.columns if str(name).startswith("k_min_")]].mean()
     windows = plain(windows[windows["rule"].isin(GROWING)])
-    measures = ["dropped_mass", "output_error_renormalised"]
-    means = windows.assign(window=_names(windows)).pivot_table(measures, "length", "window")
+    means = windows.assign(window=_names(windows)).pivot_table([*MEASURES], "length", "window")
     return pd.concat([k_min, means.set_axis(["/".join(pair) for pair in means.columns], axis=1)], axis=1)
 
 
@@ -59,7 +63,7 @@ def _names(windows: pd.DataFrame) -> pd.Series:
     """Return a name for each line's window, such as power_0.5_x4; its selector's goes first where there are several."""
     scale = windows["scale"].map(lambda scale: "" if scale == 1 else f"_x{scale:.3g}")
     names = (
-        windows["rule"]
+        windows["rule"].astype(str)
         + "_"
         + windows["parameter"].map(lambda value: f"{value:.3g}" if value % 1 else f"{value:g}")
         + scale

@@ -15,7 +15,7 @@ from experiments.sources import Batch, Source
 from experiments.windows import WindowSet
 
 # Parquet bytes per row of rows.parquet and of windows.parquet, measured on finished records.
-ROW_BYTES, WINDOW_BYTES = 100, 80
+ROW_BYTES, WINDOW_BYTES = 40, 30
 PROCESS_BYTES = 600e6  # Python, torch and pandas themselves
 CALIBRATION_ROWS, CALIBRATION_KEYS = 32, 4096
 

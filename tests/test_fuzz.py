@@ -10,7 +10,6 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from hydra import compose, initialize_config_dir
 from hypothesis import HealthCheck, given, settings
@@ -21,7 +20,9 @@ import analysis
 from experiments.errors import UserError
 from experiments.launch import CONF, main
 from experiments.records.folder import finished
+from experiments.records.table_file import read
 from experiments.schema import register
+from experiments.tables import tables
 from tests.models import small
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -210,7 +211,7 @@ def check_ended_well(arguments, status, errors, outputs):
     (folder,) = folders
     assert finished(folder), arguments
     for path in folder.glob("*.parquet"):
-        check_table(path.stem, pd.read_parquet(path), arguments)
+        check_table(path.stem, read(path, tables()[path.stem]), arguments)
 
 
 def check_table(name, table, arguments):

@@ -4,7 +4,9 @@ A script defines `draw(tables, config) -> Figure`, of the tables that its yaml `
 they hold nothing of what the yaml shows. What several figures share is in `analysis.figures.page`.
 """
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
@@ -36,10 +38,21 @@ def drawn(name: str, config: DictConfig, read: Callable[[str], pd.DataFrame], sa
     """
     tables = {table: shown_lines(table, read(table), config) for table in config.reads}
     module = import_module(f"analysis.figures.{name}")
-    with mpl.rc_context():
+    with mpl.rc_context(), collecting_later():
         mpl.rcdefaults()
         mpl.style.use(STYLE)
         save(module.draw(tables, config))
+
+
+@contextmanager
+def collecting_later() -> Iterator[None]:
+    """Let no garbage be collected: a figure is a hundred thousand objects, all needed until it is saved."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.collect()
 
 
 def shown_lines(name: str, table: pd.DataFrame, config: DictConfig) -> pd.DataFrame:

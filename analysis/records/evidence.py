@@ -7,17 +7,24 @@ from functools import cached_property
 import pandas as pd
 from omegaconf import DictConfig
 
+from analysis import settings
+from analysis.records.lines import Lines
 from analysis.records.load import (
     TASKS,
     Run,
     describe_all,
     fullest_design,
     labels_in_order,
-    load_runs,
+    lines_of_both,
     load_task,
 )
 from analysis.records.matrices import FILE, Matrix, recorded
+from experiments.tables.rows import ROWS
+from experiments.tables.windows import WINDOWS
 
+TABLES = {table.name: table for table in (ROWS, WINDOWS)}
+# What a study knows of the run that a line is of; a yaml may name more in `uses`.
+CONFIGURATION = ("run", "label", "kind", "role", "s", "sigma", "model_hash", "seed", "design", "cluster")
 PLACE = ["cluster", "layer", "head", "variant", "length"]
 
 
@@ -34,9 +41,11 @@ class Records:
         return describe_all(self.runs)
 
     @cached_property
-    def rows_and_windows(self) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """The tables of `analysis.load`."""
-        return load_runs(self.runs)
+    def lines(self) -> dict[str, Lines]:
+        """Rows and windows, of what was measured those columns that a study names."""
+        every = map(settings.study, settings.studies())
+        columns = {name for config in every for table in TABLES for name in columns_of(config, table)}
+        return dict(zip(TABLES, lines_of_both(self.runs, sorted(columns)), strict=True))
 
     def task(self, name: str) -> pd.DataFrame:
         """Return one table of the runners that run a model."""
@@ -76,20 +85,16 @@ def gather(config: DictConfig, records: Records) -> Evidence:
     ----------
     config : the study's yaml; `records` maps column names to the values allowed, null for a missing one (a table
         without the column is not restricted by it; comparisons are left out unless it names a `role`), `uses` names
-        the parts wanted, of `rows`, `windows`, `matrices` and the other runners' tables, `prefers` a column of which
-        the design used is to have most different values.
+        the parts wanted, of `rows` and `windows` (with what it reads of them), `matrices` and the other runners'
+        tables, `prefers` a column of which the design used is to have most different values, `beside` columns of
+        which a label must have another value than the one given.
     records : all of them.
     """
-    allowed = {"role": ["main"], **config.records}
-    rows, windows = pd.DataFrame(), pd.DataFrame()
-    if {"rows", "windows"} & set(config.uses):
-        every = dict(zip(("rows", "windows"), records.rows_and_windows, strict=True))
-        rows, windows = (
-            _designs(_only(table, allowed), config) if name in config.uses else table.iloc[:0]
-            for name, table in every.items()
-        )
+    allowed = {"role": ["main"], **{name: list(values) for name, values in config.records.items()}}
+    frames = {name: _frame(records.lines[name], allowed, config, name) for name in TABLES if name in config.uses}
     matrices = recorded(bearing(config, records)) if "matrices" in config.uses else []
     tables = {name: _only(records.task(name), allowed) for name in TASKS if name in config.uses}
+    rows, windows = (frames.get(name, pd.DataFrame()) for name in TABLES)
     return Evidence(rows, windows, matrices, tables)
 
 
@@ -117,12 +122,32 @@ def sources(lines: pd.DataFrame) -> pd.DataFrame:
     return table.loc[labels_in_order(lines)].rename_axis("label").reset_index()
 
 
-def _designs(table: pd.DataFrame, config: DictConfig) -> pd.DataFrame:
-    """Choose the design of each label, for each variant by itself where a column says what it is to have most of."""
+def columns_of(config: DictConfig, table: str) -> list[str]:
+    """Return the columns of `rows` or `windows` that a study's frame has, empty if it does not use the table.
+
+    They name a line and its run, whose value in the table the study's yaml names in `uses`, or as one of `measures`.
+    """
+    if table not in config.uses:
+        return []
+    declared = TABLES[table].columns
+    wanted = [*config.uses[table], *(name for name in config.get("measures", ()) if name in declared)]
+    keys = [column.name for column in TABLES[table].keys]
+    return list(dict.fromkeys([*keys, *wanted, *CONFIGURATION]))
+
+
+def _frame(lines: Lines, allowed: Mapping[str, Sequence[object]], config: DictConfig, table: str) -> pd.DataFrame:
+    """Make the frame of the lines allowed, of one design per label.
+
+    The design is chosen for each variant by itself where a column says what it is to have most of.
+    """
+    mask = lines.where(allowed)
+    for name, usual in config.get("beside", {}).items():
+        mask = lines.beside(mask, name, usual)
+    frame = lines.frame(columns_of(config, table), mask)
     if "prefers" not in config:
-        return fullest_design(table)
-    parts = [fullest_design(part, config.prefers) for _, part in table.groupby("variant", observed=True, sort=False)]
-    return pd.concat(parts) if parts else table
+        return fullest_design(frame)
+    parts = [fullest_design(part, config.prefers) for _, part in frame.groupby("variant", observed=True, sort=False)]
+    return pd.concat(parts) if len(parts) > 1 else next(iter(parts), frame)
 
 
 def _only(table: pd.DataFrame, records: Mapping[str, Sequence[object]]) -> pd.DataFrame:

@@ -13,9 +13,11 @@ import pandas as pd
 import pyarrow as pa
 import yaml
 
+from analysis.records.lines import GrowingLines, Lines
 from experiments.errors import UserError
 from experiments.records.folder import inspect
 from experiments.records.identity import READABLE
+from experiments.records.table_file import chunks, column_names
 from experiments.sources.text import CODE, PROSE, corpus_suffix
 from experiments.tables import Table
 from experiments.tables.decoding import DECODING
@@ -126,12 +128,13 @@ def _distinguishing(paths: dict[str, str]) -> dict[str, str]:
     return {}
 
 
-def load(outputs: str | Path = "outputs") -> tuple[pd.DataFrame, pd.DataFrame]:
+def load(outputs: str | Path = "outputs", columns: Sequence[str] | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Read both record tables of all complete runs, joined with each run's configuration.
 
     Parameters
     ----------
     outputs : the directory that holds `runs/`.
+    columns : those wanted, of either table or of the configuration, all by default; no other is read.
 
     Returns
     -------
@@ -142,30 +145,44 @@ def load(outputs: str | Path = "outputs") -> tuple[pd.DataFrame, pd.DataFrame]:
         (identity of the configuration without its seed, windows and samples) and `cluster` (what a bootstrap may
         resample as independent).
         In `windows`, `n` is the most keys that a row of its head sees: the nominal length, or a layer's window.
-        Strings are categoricals.
+        Strings are categoricals, numbers int64 and float64, of which the files may hold fewer digits.
 
     Raises
     ------
     UserError : if there is no complete run, or a record cannot be read.
     """
-    return load_runs(complete_runs(outputs))
+    rows, windows = (
+        lines.frame(lines.names if columns is None else columns, wide=True)
+        for lines in lines_of_both(complete_runs(outputs), columns)
+    )
+    return rows, windows
 
 
-def load_runs(runs: Sequence[Run]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def load_rows(runs: Sequence[Run]) -> pd.DataFrame:
+    """Read and join the rows of given runs; see `load`."""
+    rows = _lines_of_rows(runs)
+    return rows.frame(rows.names, wide=True)
+
+
+def lines_of_both(runs: Sequence[Run], columns: Sequence[str] | None = None) -> tuple[Lines, Lines]:
     """Read and join the tables of given runs; see `load`. Only the runner `approximation` writes them.
 
     Lines of runs that differ only in windows or samples are lines of one design, and each is kept once.
     """
-    measured = [run for run in runs if run.config["runner"]["name"] == "approximation"]
-    rows = _table(measured, ROWS, ("n", "logit_std", *map(k_min, ETAS)))
-    windows = _table(measured, WINDOWS, ("rows", "k", "dropped_mass"))
-    by = ["label", "design", "seed", *PLACE]  # the run that a line was kept of may be another one
-    most = rows.groupby(by, observed=True, sort=False)["n"].max()
-    windows["n"] = most.reindex(pd.MultiIndex.from_frame(windows[by])).to_numpy(np.float64)
-    if (lacking := windows["n"].isna()).any():
-        folder = next(run.folder for run in runs if run.id == windows.loc[lacking, "run"].iloc[0])
-        raise _unreadable(folder / "rows.parquet", KeyError("windows of heads that have no rows"))
+    measured, rows = _measured(runs), _lines_of_rows(runs, None if columns is None else [*columns, "n"])
+    windows = _lines(measured, WINDOWS, ("rows", "k", "dropped_mass"), columns).with_most_keys(rows, PLACE)
+    if (lacking := windows.frame(["n"])["n"].to_numpy() == 0).any():
+        run = measured[windows.run[lacking][0]]
+        raise _unreadable(run.folder / "rows.parquet", KeyError("windows of heads that have no rows"))
     return rows, windows
+
+
+def _measured(runs: Sequence[Run]) -> list[Run]:
+    return [run for run in runs if run.config["runner"]["name"] == "approximation"]
+
+
+def _lines_of_rows(runs: Sequence[Run], columns: Sequence[str] | None = None) -> Lines:
+    return _lines(_measured(runs), ROWS, ("n", "logit_std", *map(k_min, ETAS)), columns)
 
 
 TASKS = {table.name: table for table in (LOSSES, RETRIEVAL, DECODING)}
@@ -174,7 +191,10 @@ TASKS = {table.name: table for table in (LOSSES, RETRIEVAL, DECODING)}
 def load_task(runs: Sequence[Run], name: str) -> pd.DataFrame:
     """Read and join one table of the runners that run a model, one of TASKS; empty if no run has it."""
     having = [run for run in runs if run.file(TASKS[name].file)]
-    return _table(having, TASKS[name], ()) if having else pd.DataFrame()
+    if not having:
+        return pd.DataFrame()
+    lines = _lines(having, TASKS[name], ())
+    return lines.frame(lines.names)
 
 
 HEADS_AT_MOST = 10_000  # in a layer: makes one number of layer and head
@@ -195,6 +215,8 @@ def fullest_design(frame: pd.DataFrame, most: str | None = None) -> pd.DataFrame
     -------
     DataFrame : the lines of the chosen designs, order kept.
     """
+    if frame.groupby("label", observed=True)["design"].nunique().max() == 1:
+        return frame
     heads = frame["layer"] * HEADS_AT_MOST + frame["head"]
     sizes = (
         frame.assign(one_head=heads)
@@ -265,48 +287,29 @@ def _unreadable(path: Path, problem: Exception) -> UserError:
     return UserError(f"cannot read {path} ({reason}): delete {folder} and measure it again")
 
 
-def _table(runs: list[Run], table: Table, needed: tuple[str, ...]) -> pd.DataFrame:
-    """Read one table of several runs; it has the columns that name a line, and those needed besides."""
-    keys = [column.name for column in table.keys]
-    frames = []
+def _lines(runs: Sequence[Run], table: Table, needed: tuple[str, ...], columns: Sequence[str] | None = None) -> Lines:
+    """Read one table of several runs: the columns that name a line, and of the others those wanted, all by default.
+
+    Every record must have those needed, which are checked whether wanted or not.
+    """
+    if not runs:
+        raise UserError(
+            "no complete records of runner=approximation, which the report's laws are made of, beside those of models "
+            "within windows: python run.py experiment=quick, into the same outputs="
+        )
+    growing = GrowingLines(table, table.columns if columns is None else columns)
     for run in runs:
         path = run.folder / table.file
         try:
             if run.file(table.file) is None:
                 raise FileNotFoundError("the record has no such file")
-            frame = pd.read_parquet(path)
-        except (OSError, ValueError, pa.ArrowException) as problem:
+            there = {*column_names(path), *table.older}
+            if missing := [name for name in (*(key.name for key in table.keys), *needed) if name not in there]:
+                raise KeyError(f"no column {', '.join(missing)}")
+            growing.add(chunks(path, table, growing.columns))
+        except (OSError, ValueError, KeyError, pa.ArrowException) as problem:
             raise _unreadable(path, problem) from problem
-        for later in table.older.keys() - set(frame):  # in records made before there was one
-            frame[later] = table.older[later]
-        if missing := [column for column in (*keys, *needed) if column not in frame]:
-            raise _unreadable(path, KeyError(f"no column {', '.join(missing)}"))
-        frames.append(frame)
-    if not frames:
-        raise UserError(
-            "no complete records of runner=approximation, which the report's laws are made of, beside those of models "
-            "within windows: python run.py experiment=quick, into the same outputs="
-        )
-    joined = pd.concat(frames, ignore_index=True)
-    # a million lines that repeat one name or sha256 are better stored once
-    for words in sorted({"variant", "selector", "rule", "phase"} & set(joined)):
-        joined[words] = joined[words].astype("category")
-    which = np.repeat(np.arange(len(runs)), [len(frame) for frame in frames])
-    described = describe_all(runs)
-    for column in described:
-        values = described[column]
-        stored = values if pd.api.types.is_numeric_dtype(values) else values.astype("category")
-        joined[column] = stored.take(which).array
-    # Another seed draws other Gaussian keys, but reads the same document again: that is no new evidence. The same seed
-    # draws the same keys in every run of a design.
-    same = described.groupby(["label", "design", "seed"])["run"].transform("first")
-    origin = same.where(described["kind"] == "gaussian", described["text_hash"])
-    joined["cluster"] = (
-        origin.astype(str).take(which).reset_index(drop=True) + ":" + joined["sample"].astype(str)
-    ).astype("category")
-    if same.is_unique:
-        return joined
-    return joined.drop_duplicates(["label", "design", "seed", "cluster", *keys], ignore_index=True)
+    return growing.lines(describe_all(runs))
 
 
 def describe_all(runs: Sequence[Run]) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,9 +69,24 @@ def interval(estimate: Array, replicates: Array, clusters: int, confidence: floa
     if clusters < 2:
         return np.full_like(estimate, np.nan), np.full_like(estimate, np.nan)
     tail = (1 - confidence) / 2
-    stretch = np.sqrt(clusters / (clusters - 1)) * student(clusters - 1, confidence) / stats.norm.isf(tail)
-    low, high = np.nanquantile(replicates, [tail, 1 - tail], axis=0)
+    stretch = _stretch(clusters, confidence)
+    low, high = _quantiles(replicates, [tail, 1 - tail])
     return estimate + stretch * (low - estimate), estimate + stretch * (high - estimate)
+
+
+@cache
+def _stretch(clusters: int, confidence: float) -> float:
+    """Return the factor by which a percentile interval is stretched, which scipy takes long to find."""
+    normal = stats.norm.isf((1 - confidence) / 2)
+    return float(np.sqrt(clusters / (clusters - 1)) * student(clusters - 1, confidence) / normal)
+
+
+def _quantiles(replicates: Array, shares: Sequence[float]) -> Array:
+    """Quantiles over the resamples, (shares, ...), NaN replicates left out: only those that have one take long."""
+    quantiles = np.asarray(np.quantile(replicates, shares, axis=0))
+    if (broken := np.isnan(quantiles[0])).any():
+        quantiles[:, broken] = np.nanquantile(replicates[:, broken], shares, axis=0)
+    return quantiles
 
 
 def combined_interval(

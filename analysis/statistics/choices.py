@@ -20,8 +20,9 @@ POINT = ["label", "selector", "length", *WINDOW]
 
 def by_cluster(windows: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
     """Return the mean over heads of some measures, per label, selector, length, window and cluster, with k."""
-    columns = ["k", *measures]
-    grouped = windows.groupby([*POINT, "cluster"], observed=True, sort=False)[columns].mean()
+    columns, place = ["k", *measures], [*POINT, "cluster"]
+    lines = windows[[*place, *columns]].astype(dict.fromkeys(columns, np.float64))
+    grouped = lines.groupby(place, observed=True, sort=False)[columns].mean()
     return grouped.reset_index().astype({"label": str, "selector": str, "rule": str})
 
 

@@ -9,9 +9,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from analysis.statistics.cells import heads_of, numbered
+
 Array = NDArray[np.float64]
+TINY = 1e-12  # by which rounding may carry a point beyond the last knot, in shares of a step
 FINE = 8  # steps between two windows of the grid when many windows are read off
 MEASURES = ("k", "dropped_mass", "output_error_renormalised")
+READ = ["layer", "head", "sample", "cluster", "length", "rule", "parameter", "n", *MEASURES]
 
 
 @dataclass(frozen=True)
@@ -34,8 +38,36 @@ class GridCurve:
 
         Interpolation is linear in the curve, so a mean of curves is read off like each of them.
         """
-        x, unit = np.log(self.knots), np.eye(len(self.knots))
-        return hermite(x, unit, slopes(x, unit), np.log(np.asarray(k, np.float64))[..., None])
+        x, at = np.log(self.knots), np.log(np.asarray(k, np.float64))
+        left = np.clip(np.searchsorted(x, at, side="right") - 1, 0, len(x) - 2)
+        right, step = left + 1, x[left + 1] - x[left]
+        t = (at - x[left]) / step
+        rise, first, last = t**2 * (3 - 2 * t), t * (1 - t) ** 2 * step, t**2 * (1 - t) * step
+        weights = first[..., None] * self._slopes[left] - last[..., None] * self._slopes[right]
+        knot = np.arange(len(x))
+        weights += (1 - rise)[..., None] * (knot == left[..., None]) + rise[..., None] * (knot == right[..., None])
+        inside = (t >= -TINY) & (t <= 1 + TINY)
+        return np.where(inside[..., None], weights, np.nan)
+
+    @cached_property
+    def _slopes(self) -> Array:
+        """Slope at each knot of the curves that are 1 at one knot and 0 at the others (knots, curves)."""
+        return slopes(np.log(self.knots), np.eye(len(self.knots))).T
+
+    def mean_dropped(self, clusters: NDArray[np.intp]) -> Array:
+        """Mean dropped mass over heads and some clusters at each knot (grid,), which every rule asks again."""
+        key = clusters.tobytes()
+        if key not in self._means:
+            self._means[key] = self.dropped[:, clusters].mean((0, 1))
+        return self._means[key]
+
+    @cached_property
+    def _means(self) -> dict[bytes, Array]:
+        return {}
+
+    def fine_dropped(self, clusters: NDArray[np.intp]) -> Array:
+        """Mean dropped mass over heads and some clusters at the windows of `fine` (steps,)."""
+        return self.fine[1] @ self.mean_dropped(clusters)
 
     @cached_property
     def fine(self) -> tuple[Array, Array]:
@@ -101,7 +133,7 @@ def read(windows: pd.DataFrame) -> CostCurves | None:
 
     Parameters
     ----------
-    windows : lines of `analysis.load` of one label, one selector and one variant.
+    windows : lines of `analysis.load` of one label, one selector and one variant; no column but `READ` is read.
 
     Returns
     -------
@@ -111,16 +143,18 @@ def read(windows: pd.DataFrame) -> CostCurves | None:
     grid = windows[windows["rule"] == "grid"]
     if grid.empty:
         return None
-    head_keys = pd.MultiIndex.from_frame(grid[["layer", "head"]]).unique().sort_values()
-    names = grid[["sample", "cluster"]].astype({"cluster": str}).drop_duplicates().sort_values(["sample", "cluster"])
+    _, head_keys = heads_of(grid)
+    names = grid[["sample", "cluster"]].drop_duplicates().astype({"cluster": str}).sort_values(["sample", "cluster"])
     clusters = pd.Index(names["cluster"].unique())
     lengths = np.unique(grid["length"])
 
     def cells(frame: pd.DataFrame, parameters: Array) -> Array:
         """Arrange the measures as (measures, heads, clusters, settings), NaN where there is no line."""
         shape = (len(head_keys), len(clusters), len(parameters))
-        head = head_keys.get_indexer(pd.MultiIndex.from_frame(frame[["layer", "head"]]))
-        cluster = clusters.get_indexer(frame["cluster"].astype(str))
+        of_heads, there = heads_of(frame)
+        head = head_keys.get_indexer(there)[of_heads]
+        of_clusters, found = numbered(frame["cluster"])
+        cluster = clusters.get_indexer(found.astype(str))[of_clusters]
         cell = np.ravel_multi_index((head, cluster, np.searchsorted(parameters, frame["parameter"])), shape)
         size = int(np.prod(shape))
         # relative errors of repeated rows are pooled as squares, like those of different rows
@@ -205,5 +239,4 @@ def hermite(x: Array, y: Array, slope: Array, at: ArrayLike, widest: float = np.
     with np.errstate(invalid="ignore", divide="ignore"):
         t = (at - x0) / step
         value = y0 + t**2 * (3 - 2 * t) * (y1 - y0) + t * (1 - t) * step * ((1 - t) * m0 - t * m1)
-    tiny = 1e-12
-    return np.where((t >= -tiny) & (t <= 1 + tiny) & (step <= widest), value, np.nan)
+    return np.where((t >= -TINY) & (t <= 1 + TINY) & (step <= widest), value, np.nan)

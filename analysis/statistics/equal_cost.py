@@ -20,7 +20,7 @@ from scipy.optimize import brentq, isotonic_regression
 from analysis.records.load import labels_in_order
 from analysis.settings import Settings
 from analysis.statistics import bootstrap
-from analysis.statistics.cost_curves import Array, CostCurves, RowRule, hermite, read, slopes
+from analysis.statistics.cost_curves import READ, Array, CostCurves, RowRule, hermite, read, slopes
 
 Clusters = NDArray[np.intp]  # indices
 OF_N = ("fixed", "log", "log_squared", "power", "power_worst", "linear", "free")
@@ -85,7 +85,7 @@ def contest(windows: pd.DataFrame, how: Contest, settings: Settings) -> pd.DataF
     """
     tables = []
     for label in labels_in_order(windows):
-        curves = read(windows[windows["label"] == label])
+        curves = read(windows.loc[windows["label"] == label, READ])
         if curves is not None and curves.clusters >= 2 and len(curves.lengths) >= 2:
             tables.append(_judge(curves, how, settings, label).assign(label=label))
     if not tables:
@@ -109,20 +109,30 @@ def scale_for(shape: Array, n: Array, weights: Array, budget: float) -> float:
     n, weights : (curves,), keys and shares of rows.
     budget : mean keys per row, between 1 and the mean n.
     """
-    # between two scales at which some curve meets a bound, the cost is linear in the scale
-    ends = np.concatenate([1 / shape, n / shape])
-    order = np.argsort(ends)
-    scales = ends[order]
-    growing = np.cumsum(np.concatenate([weights * shape, -weights * shape])[order])
-    costs = weights.sum() + np.concatenate([[0.0], np.cumsum(growing[:-1] * np.diff(scales))])
-    return float(np.interp(budget, np.maximum.accumulate(costs), scales))
+    return float(np.interp(budget, *_costs(shape, n, weights)))
+
+
+def _costs(shape: Array, n: Array, weights: Array) -> tuple[Array, Array]:
+    """Costs, rising, and the scales that have them: between two neighbours the one is linear in the other.
+
+    Neighbours are scales at which some curve meets a bound. `shape` (..., curves) gives (..., 2 curves).
+    """
+    ends = np.concatenate([1 / shape, n / shape], axis=-1)
+    order = np.argsort(ends, axis=-1)
+    scales = np.take_along_axis(ends, order, -1)
+    steps = np.take_along_axis(np.concatenate([weights * shape, -weights * shape], axis=-1), order, -1)
+    growing = np.cumsum(steps, axis=-1)[..., :-1] * np.diff(scales, axis=-1)
+    costs = weights.sum() + np.concatenate([np.zeros((*shape.shape[:-1], 1)), np.cumsum(growing, axis=-1)], axis=-1)
+    return np.maximum.accumulate(costs, axis=-1), scales
 
 
 def _shaped(parameter: float, shape: Array, curves: CostCurves, weights: Array, budget: float) -> Window:
-    def at(cost: float) -> Array:
-        return np.clip(scale_for(shape, curves.n, weights, cost) * shape, 1, curves.n)
+    costs, scales = _costs(shape, curves.n, weights)
 
-    return Window(parameter, scale_for(shape, curves.n, weights, budget), at)
+    def at(cost: float) -> Array:
+        return np.clip(np.interp(cost, costs, scales) * shape, 1, curves.n)
+
+    return Window(parameter, float(np.interp(budget, costs, scales)), at)
 
 
 def power_window(
@@ -138,11 +148,11 @@ def power_window(
     C is the one of least mean dropped mass, or with `worst` of least dropped mass at the worst length: the mean may be
     best served by giving up the long rows, which an adaptive window is not meant to do.
     """
-    shapes = [curves.n**c for c in exponents]
-    scales = [scale_for(shape, curves.n, weights, budget) for shape in shapes]
+    shapes = curves.n ** np.array(exponents)[:, None]
+    scales = [np.interp(budget, *each) for each in zip(*_costs(shapes, curves.n, weights), strict=True)]
     k = np.clip(np.array(scales)[:, None] * shapes, 1, curves.n)
     dropped = np.stack(
-        [grid.weights(k[:, i]) @ grid.dropped[:, training].mean((0, 1)) for i, grid in enumerate(curves.grid)], axis=-1
+        [grid.weights(k[:, i]) @ grid.mean_dropped(training) for i, grid in enumerate(curves.grid)], axis=-1
     )
     best = int(np.argmin(curves.by_length(dropped).max(-1) if worst else dropped @ weights))
     return _shaped(float(exponents[best]), shapes[best], curves, weights, budget)
@@ -156,9 +166,8 @@ def free_window(curves: CostCurves, training: Clusters, weights: Array) -> Windo
     """
     gains, sizes, curve = [], [], []
     for i, grid in enumerate(curves.grid):
-        k, read_off = grid.fine
-        size = np.diff(k)
-        gain = -np.diff(read_off @ grid.dropped[:, training].mean((0, 1))) / size
+        size = np.diff(grid.fine[0])
+        gain = -np.diff(grid.fine_dropped(training)) / size
         gains.append(isotonic_regression(gain, weights=size, increasing=False).x)
         sizes.append(size)
         curve.append(np.full(len(size), i))
@@ -274,7 +283,7 @@ def _of_n(
             read_off = grid.weights(k[i])
             dropped[grid.heads[:, None], judged, grid.length] = grid.dropped[:, judged] @ read_off
             square[grid.heads[:, None], judged, grid.length] = grid.square[:, judged] @ read_off
-    fine = [[grid.fine[1] @ grid.dropped[:, judged].mean((0, 1)) for grid in curves.grid] for _, judged in folds]
+    fine = [[grid.fine_dropped(judged) for grid in curves.grid] for _, judged in folds]
 
     def excess(ln_cost: float) -> float:
         lost = 0.0

@@ -301,14 +301,18 @@ def _fit(points: Points, curves: Curves, settings: Settings) -> pd.DataFrame:
 
 def _unfitted(points: Points, usable: NDArray[np.bool_], law: Law, settings: Settings) -> pd.DataFrame:
     names = [name + suffix for name in ("a", "b", "C") for suffix in ("", "_low", "_high")]
-    table = pd.DataFrame({"curve": np.arange(len(usable)), "law": law.name})
-    table["lengths"] = usable.sum(-1)
-    table["censored"] = points.censored.sum(-1)
-    table[[*names, "rms_ln_k", "aicc", "delta", "lead"]] = np.nan
-    table["winner"] = pd.Series(pd.NA, index=table.index, dtype="boolean")
     few = f"fewer than {settings.min_lengths} lengths that are not censored"
-    table["reason"] = points.lacking(usable, settings.min_lengths, few)
-    return table
+    return pd.DataFrame(
+        {
+            "curve": np.arange(len(usable)),
+            "law": law.name,
+            "lengths": usable.sum(-1),
+            "censored": points.censored.sum(-1),
+            **dict.fromkeys([*names, "rms_ln_k", "aicc", "delta", "lead"], np.nan),
+            "winner": pd.array([pd.NA] * len(usable), dtype="boolean"),
+            "reason": points.lacking(usable, settings.min_lengths, few),
+        }
+    )
 
 
 def _tidy(tables: list[pd.DataFrame], keys: list[str]) -> pd.DataFrame:

@@ -49,7 +49,10 @@ def with_spread(frame: pd.DataFrame, measures: Sequence[str], by: Sequence[str],
     """
     keys = ["label", *by]
     columns = list(dict.fromkeys([*measures, *({"k"} & set(frame))]))
-    clusters = frame.groupby([*keys, "layer", "head", "cluster"], observed=True)[columns].mean()
+    place = [*keys, "layer", "head", "cluster"]
+    # what is stored as float32 is averaged as float64
+    lines = frame[[*place, *columns]].astype(dict.fromkeys(columns, np.float64))
+    clusters = lines.groupby(place, observed=True)[columns].mean()
     heads = clusters.groupby([*keys, "layer", "head"], observed=True).mean().groupby(keys, observed=True)
     by_cluster = clusters.groupby(keys, observed=True)
     middle, low, high, mean = heads.median(), heads.quantile(0.25), heads.quantile(0.75), heads.mean()

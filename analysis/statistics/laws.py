@@ -4,9 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from analysis.statistics.line import Array, Mask, fit_line, mean_where
+
+CURVES_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
@@ -55,49 +56,65 @@ def _level(y: Array, x: Array, mask: Mask, slope: float) -> Array:
     return mean_where(y - slope * x, mask)[..., None]
 
 
-def _affine_in_log(y: Array, x: Array, mask: Mask, steps: int = 100, tolerance: float = 1e-7) -> Array:
-    """Fit ln(a + b x) by damped Gauss-Newton (Levenberg 1944) in w, the log ratio of its values at both ends.
+def _affine_in_log(y: Array, x: Array, mask: Mask) -> Array:
+    """Fit ln(a + b x), some thousand curves at a time, whose arrays stay in the processor's cache."""
+    used = np.broadcast_to(mask, y.shape).reshape(-1, y.shape[-1])
+    target, x = y.reshape(used.shape), np.broadcast_to(x, y.shape).reshape(used.shape)
+    blocks = [slice(i, i + CURVES_AT_ONCE) for i in range(0, len(used), CURVES_AT_ONCE)]
+    fitted = [_affine_in_log_block(target[block], x[block], used[block]) for block in blocks]
+    return np.concatenate([np.empty((0, 2)), *fitted]).reshape(*y.shape[:-1], 2)
+
+
+def _affine_in_log_block(y: Array, x: Array, used: Mask, steps: int = 100, tolerance: float = 1e-10) -> Array:
+    """Fit ln(a + b x) by damped Newton steps (Levenberg 1944) in w, the log ratio of its values at both ends.
 
     In w the law stays positive between the ends whatever the step, where a and b themselves would not, and
-    the level of ln k leaves the problem as a mean (variable projection, Golub and Pereyra 1973).
+    the level of ln k leaves the problem as a mean (variable projection, Golub and Pereyra 1973). Points that are not
+    used have a `share` of 0 in every mean.
     """
-    used = np.broadcast_to(mask, y.shape).reshape(-1, y.shape[-1])
-    target = np.where(used, y.reshape(used.shape), 0.0)
-    x = np.broadcast_to(x, y.shape).reshape(used.shape)
+    share = used / used.sum(-1, keepdims=True)
+    y = np.where(used, y, 0.0)
     first = np.where(used, x, np.inf).min(-1)
     span = np.where(used, x, -np.inf).max(-1) - first
     t = np.where(used, (x - first[:, None]) / span[:, None], 0.0)
-    share = used / used.sum(-1, keepdims=True)
 
     def shape_of(w: Array, t: Array) -> tuple[Array, Array]:
-        rising = t * np.exp(w)[:, None]
-        return np.log(1 - t + rising), rising / (1 - t + rising)
+        value = 1 + t * np.expm1(w)[:, None]
+        return np.log(value), t * np.exp(w)[:, None] / value
 
-    def centred(values: Array, selected: NDArray[np.intp]) -> Array:
-        mean = (values * share[selected]).sum(-1, keepdims=True)
-        return np.where(used[selected], values - mean, 0.0)
+    def centred(values: Array, share: Array) -> Array:
+        return values - np.einsum("cp,cp->c", values, share)[:, None]
 
-    w = fit_line(target, x, used)[:, 1] * span
+    w = fit_line(y, x, used)[:, 1] * span
     active = np.flatnonzero(np.isfinite(w))
-    damping = np.full(len(w), 1e-3)
+    damping = np.full(len(w), 1e-4)
     bend, slope = shape_of(w, t)
-    left = centred(target - bend, np.arange(len(w)))
+    left = centred(y - bend, share)
+    size = np.einsum("cp,cp,cp->c", left, left, share)
     for _ in range(steps):
         if not active.size:
             break
-        r, gradient = left[active], centred(slope[active], active)
-        step = (gradient * r).sum(-1) / ((gradient**2).sum(-1) * (1 + damping[active]))
+        weight = share[active]
+        steep, off = slope[active], left[active] * weight
+        gradient = centred(steep, weight)
+        gauss = np.einsum("cp,cp,cp->c", gradient, gradient, weight)
+        # d slope / d w = slope (1 - slope); where the curvature is not clearly positive, Gauss and Newton's part alone
+        newton = gauss - np.einsum("cp,cp->c", off, steep * (1 - steep))
+        curvature = np.where(newton > gauss / 2, newton, gauss)
+        step = np.einsum("cp,cp->c", gradient, off) / (curvature * (1 + damping[active]))
         new_bend, new_slope = shape_of(w[active] + step, t[active])
-        new_left = centred(target[active] - new_bend, active)
-        better = (new_left**2).sum(-1) <= (r**2).sum(-1)
+        new_left = centred(y[active] - new_bend, weight)
+        new_size = np.einsum("cp,cp,cp->c", new_left, new_left, weight)
+        better = new_size <= size[active]
         taken = active[better]
         w[taken] += step[better]
         left[taken], slope[taken], bend[taken] = new_left[better], new_slope[better], new_bend[better]
+        size[taken] = new_size[better]
         damping[active] *= np.where(better, 0.1, 10.0)
         active = active[(np.abs(step) > tolerance) & np.isfinite(step)]
-    low = np.exp(((target - bend) * share).sum(-1))
+    low = np.exp(((y - bend) * share).sum(-1))
     b = low * np.expm1(w) / span
-    return np.stack([low - b * first, b], axis=-1).reshape(*y.shape[:-1], 2)
+    return np.stack([low - b * first, b], axis=-1)
 
 
 def _log_affine(p: Array, x: Array) -> Array:

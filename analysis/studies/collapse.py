@@ -15,7 +15,7 @@ def study(evidence: Evidence, config: DictConfig, how: Settings) -> dict[str, pd
     """Average every count of entries with its spread; the summary has the slopes d ln count / d ln n."""
     if evidence.rows.empty:
         raise NothingMeasured("no rows were measured")
-    rows = evidence.rows.assign(exp_entropy=np.exp(evidence.rows["entropy"]))
+    rows = evidence.rows.assign(exp_entropy=np.exp(evidence.rows["entropy"].astype(np.float64)))
     real, fixed = rows["kind"] == "real", rows["sigma"].notna()
     rows["regime"] = np.where(real, "real model", np.where(fixed, "fixed sigma", "sigma = s sqrt(ln n)"))
     table = with_spread(rows, config.measures, ["regime", "length"], how.confidence)

@@ -36,7 +36,8 @@ def study(evidence: Evidence, config: DictConfig, how: Settings) -> dict[str, pd
 def _plane(windows: pd.DataFrame) -> pd.DataFrame:
     """Mean dropped mass of k = n^C at every s, C and n, with that of [G1]."""
     keys = ["label", "s", "length", "parameter"]
-    table = windows.groupby(keys, observed=True)[["k", "dropped_mass"]].mean().reset_index()
+    lines = windows[[*keys, "k", "dropped_mass"]].astype({"dropped_mass": np.float64})
+    table = lines.groupby(keys, observed=True)[["k", "dropped_mass"]].mean().reset_index()
     sigma = closed_forms.deviation(table["length"], s=1) * table["s"]
     return table.rename(columns={"parameter": "C"}).assign(
         theory=closed_forms.dropped_mass(table["k"], table["length"], sigma)

@@ -28,12 +28,14 @@ import psutil
 
 from experiments.durable import sync
 from experiments.errors import UserError
-from experiments.lazy import np, pa, pq
+from experiments.lazy import np
 from experiments.records.identity import READABLE, SCHEMA_VERSION
+from experiments.records.table_file import GrowingTable
 from experiments.tables import PARQUET, Table
 from experiments.tables.attention import ATTENTION
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
 PARTIAL = ".partial-"
@@ -41,7 +43,6 @@ REPLACED = "-replaced"  # what a folder that gives way to a new one is called me
 _LEFTOVER = re.compile(rf"\{PARTIAL}(?P<run>[^-]+)-(?P<node>.+)-(?P<pid>\d+)-[^-]+({REPLACED})?")
 MANIFEST = "manifest.json"
 LOCK = "lock"
-GROUPS_HELD = 128  # groups of lines kept in memory before they go to disk
 
 
 def run_folder(outputs: Path, run_id: str) -> Path:
@@ -267,38 +268,3 @@ def _renamed(source: Path, target: Path) -> bool:
             return False
         raise
     return True
-
-
-class GrowingTable:
-    """A parquet file that grows by groups of lines, so that a long run does not hold its table in memory."""
-
-    def __init__(self, path: Path, table: Table) -> None:
-        self._path = path
-        self._table = table
-        self._held: list[dict[str, np.ndarray]] = []
-        self._writer: pq.ParquetWriter | None = None
-        self.lines = 0
-
-    def append(self, lines: dict[str, np.ndarray]) -> None:
-        """Add lines, given as columns of equal length; raise ValueError unless they are those that are declared."""
-        self._table.check(lines)
-        self._held.append(lines)
-        self.lines += len(next(iter(lines.values())))
-        if len(self._held) >= GROUPS_HELD:
-            self._flush()
-
-    def close(self) -> None:
-        """Write what is held and finish the file."""
-        self._flush()
-        if self._writer is not None:
-            self._writer.close()
-
-    def _flush(self) -> None:
-        if not self._held:
-            return
-        held = {name: np.concatenate([lines[name] for lines in self._held]) for name in self._table.columns}
-        table = pa.table(held)
-        if self._writer is None:
-            self._writer = pq.ParquetWriter(self._path, table.schema)
-        self._writer.write_table(table)
-        self._held.clear()

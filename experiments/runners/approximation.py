@@ -8,9 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from experiments import summary
+from experiments import curves, summary
 from experiments.cache import NO_EARLIER_ROWS
-from experiments.curves import curves_over_length
 from experiments.errors import UserError
 from experiments.lazy import np, pd, torch
 from experiments.machine import Machine
@@ -18,6 +17,7 @@ from experiments.measures.memory import rows_per_block
 from experiments.plan import Plan, plan_of_rows
 from experiments.ranges import MOST_LOGIT, check_range
 from experiments.records.folder import Record
+from experiments.records.table_file import read
 from experiments.rows import Rows
 from experiments.runners import Findings, without
 from experiments.selectors import Selector
@@ -142,8 +142,8 @@ class Approximation:
 
     def findings(self, folder: Path, manifest: dict[str, Any]) -> Findings:
         """Return the summary of the two tables."""
-        rows = pd.read_parquet(folder / ROWS.file, columns=summary.ROW_COLUMNS)
-        windows = pd.read_parquet(folder / WINDOWS.file, columns=summary.WINDOW_COLUMNS)
+        rows = read(folder / ROWS.file, ROWS, summary.ROW_COLUMNS)
+        windows = read(folder / WINDOWS.file, WINDOWS, summary.WINDOW_COLUMNS)
         selectors = windows["selector"].unique()
         label = manifest["label"] if selectors[0] == "oracle" else f"{manifest['label']}, keys kept by {selectors[0]}"
         title = f"{label}: {len(rows)} rows in {manifest['seconds']:.0f} s, peak {manifest['peak_rss_mb']:.0f} MB"
@@ -160,7 +160,9 @@ class Approximation:
 
     def curves(self, folder: Path) -> pd.DataFrame:
         """Return the means over heads and samples of k_min and of the errors of each window."""
-        return curves_over_length(pd.read_parquet(folder / ROWS.file), pd.read_parquet(folder / WINDOWS.file))
+        rows = read(folder / ROWS.file, ROWS, curves.ROW_COLUMNS)
+        windows = read(folder / WINDOWS.file, WINDOWS, curves.WINDOW_COLUMNS)
+        return curves.curves_over_length(rows, windows)
 
     def windowed(self, variant: str) -> bool:
         """Say whether windows of the rows of a variant are recorded, or the rows alone."""

@@ -15,6 +15,7 @@ from experiments.lazy import np
 
 PARQUET = "parquet"
 Value = str | int | float | bool
+KINDS = {"str": "U", "int32": "i", "int64": "i", "float32": "f", "float64": "f", "bool": "b"}  # of numpy
 
 
 @dataclass(frozen=True)
@@ -26,13 +27,17 @@ class Column:
     name
         As it stands in the file.
     type
-        Of numpy, such as `int64`, or `str`.
+        What the file holds: of numpy, such as `int32`, or `str`. A runner may hand over a wider one of its kind.
+        float32 where further digits are noise: a number below its smallest normal one, 1.2e-38, is stored as 0, which
+        no logarithm is taken of. float64 where the number is a name that is joined on.
     meaning
         What a number in it says, with its formula's source.
     unit
         Such as `keys` or `nats`; empty for a plain number or a name.
     older
         What the column is in records that were made before it was; None if every record has it.
+    same_as
+        Another column of the table, which a line equals where the file holds null; such lines cost nothing.
     """
 
     name: str
@@ -40,6 +45,7 @@ class Column:
     meaning: str
     unit: str = ""
     older: Value | None = None
+    same_as: str | None = None
 
 
 @dataclass(frozen=True)
@@ -90,10 +96,9 @@ class Table:
             missing, unknown = sorted(set(self.columns) - set(lines)), sorted(set(lines) - set(self.columns))
             raise ValueError(f"{self.file}: lacks {missing}, does not declare {unknown}")
         for name, values in lines.items():
-            wanted = self.columns[name].type
-            kind = "str" if values.dtype.kind in "UO" else str(values.dtype)
-            if kind != wanted:
-                raise ValueError(f"{self.file}: {name} is {kind}, but {wanted} is declared")
+            wanted, kind = self.columns[name].type, values.dtype.kind
+            if kind != KINDS[wanted] and not (wanted == "str" and kind == "O"):
+                raise ValueError(f"{self.file}: {name} is {values.dtype}, but {wanted} is declared")
 
 
 @lru_cache(maxsize=1)

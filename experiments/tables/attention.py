@@ -9,8 +9,8 @@ ATTENTION = Table(
     owner="approximation",
     keys=(LAYER, HEAD, SAMPLE, LENGTH),
     values=(
-        Column("query_pool", "int64", "queries of a cell"),
-        Column("key_pool", "int64", "keys of a cell"),
+        Column("query_pool", "int32", "queries of a cell"),
+        Column("key_pool", "int32", "keys of a cell"),
         Column("kind", "str", "`full`, or `pooled` where a cell holds more than one query or key"),
     ),
     suffix="safetensors",

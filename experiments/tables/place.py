@@ -10,16 +10,16 @@ from experiments.tables import Column
 if TYPE_CHECKING:
     import pandas as pd
 
-LAYER = Column("layer", "int64", "index of the layer; 0 for the Gaussian source")
-HEAD = Column("head", "int64", "index of the query head; 0 for the Gaussian source")
-SAMPLE = Column("sample", "int64", "number of the document or draw, from 0")
+LAYER = Column("layer", "int32", "index of the layer; 0 for the Gaussian source")
+HEAD = Column("head", "int32", "index of the query head; 0 for the Gaussian source")
+SAMPLE = Column("sample", "int32", "number of the document or draw, from 0")
 VARIANT = Column(
     "variant",
     "str",
     "`plain`; `no_sink`: key 0 is hidden; `truncated_context`: the model reads the last n tokens alone; with "
     "`, |x|^p` for attention in proportion to |q.k|^p",
 )
-LENGTH = Column("length", "int64", "nominal context length that the line stands for", "keys")
+LENGTH = Column("length", "int32", "nominal context length that the line stands for", "keys")
 PHASE = Column("phase", "str", "`prefill`: all that is read attends within its window; `decode`: the last tokens alone")
 SELECTOR = Column("selector", "str", "name of the method; `dense` for attention to all keys", older="oracle")
 RULE = Column("rule", "str", "window rule; `dense` for attention to all keys, `any` for a method without a budget")

@@ -5,27 +5,28 @@ from experiments.tables.place import HEAD, LAYER, LENGTH, SAMPLE, SELECTOR, VARI
 
 # Means over rows; the output errors are ratios of RMS.
 MEANS = (
-    Column("dropped_mass", "float64", "mass tau of the keys that are not kept; null for an estimate"),
-    Column("tv", "float64", "total variation of the renormalised row [T1]"),
-    Column("kl", "float64", "KL(renormalised row, exact row) [T2]; null where an estimate is negative", "nats"),
-    Column("linf_truncated", "float64", "largest error of an entry, truncated row [T3]"),
-    Column("linf_renormalised", "float64", "largest error of an entry, renormalised row [T3]"),
-    Column("l2_truncated", "float64", "L2 error, truncated row [T5]"),
-    Column("l2_renormalised", "float64", "L2 error, renormalised row [T5]"),
+    Column("dropped_mass", "float32", "mass tau of the keys that are not kept; null for an estimate"),
+    Column("tv", "float32", "total variation of the renormalised row [T1]", same_as="dropped_mass"),
+    Column("kl", "float32", "KL(renormalised row, exact row) [T2]; null where an estimate is negative", "nats"),
+    Column("linf_truncated", "float32", "largest error of an entry, truncated row [T3]"),
+    Column("linf_renormalised", "float32", "largest error of an entry, renormalised row [T3]"),
+    Column("l2_truncated", "float32", "L2 error, truncated row [T5]"),
+    Column("l2_renormalised", "float32", "L2 error, renormalised row [T5]"),
     Column(
         "negative_mass",
-        "float64",
+        "float32",
         "sum of the negative part of the renormalised row; 0 for a choice of keys",
         older=0.0,
     ),
     Column(
         "normaliser_error",
-        "float64",
+        "float32",
         "|ln sum w| of an estimate w relative to the exact normaliser; -ln(1 - tau) for a choice of keys",
         "nats",
         older=float("nan"),
+        same_as="kl",
     ),
-    Column("failed", "float64", "share of rows whose estimate sums to at most 0.01", older=0.0),
+    Column("failed", "float32", "share of rows whose estimate sums to at most 0.01", older=0.0),
 )
 
 WINDOWS = Table(
@@ -34,11 +35,11 @@ WINDOWS = Table(
     owner="approximation",
     keys=(LAYER, HEAD, SAMPLE, VARIANT, LENGTH, SELECTOR, *WINDOW),
     values=(
-        Column("rows", "int64", "rows averaged"),
+        Column("rows", "int32", "rows averaged"),
         Column("k", "float64", "mean number of keys kept, or budget of a method that keeps none", "keys"),
-        Column("keys_read", "float64", "what a row reads at best; a key without its value counts one half", "keys"),
+        Column("keys_read", "float32", "what a row reads at best; a key without its value counts one half", "keys"),
         *MEANS,
-        Column("output_error_truncated", "float64", "RMS error of the output over its RMS, truncated row [T6]"),
-        Column("output_error_renormalised", "float64", "the same, renormalised row [T6]"),
+        Column("output_error_truncated", "float32", "RMS error of the output over its RMS, truncated row [T6]"),
+        Column("output_error_renormalised", "float32", "the same, renormalised row [T6]"),
     ),
 )

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from experiments.curves import exponents
+from experiments.curves import ROW_COLUMNS, exponents
 from experiments.errors import UserError
 from experiments.lazy import np, pd
+from experiments.records.table_file import read
+from experiments.tables.rows import ROWS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure  # loading it takes longer than a small job
@@ -64,8 +66,8 @@ class WeightsAndBiases:
             for length, values in curves.iterrows():
                 run.log({"length": int(str(length)), **values.dropna().to_dict()})
             run.log({"curves": wandb.Table(dataframe=curves.reset_index())})
-            rows = record / "rows.parquet"
-            needed = exponents(pd.read_parquet(rows)) if rows.exists() else pd.DataFrame()
+            rows = record / ROWS.file
+            needed = exponents(read(rows, ROWS, ROW_COLUMNS)) if rows.exists() else pd.DataFrame()
             if len(needed):
                 run.log({"exponents": wandb.Table(dataframe=needed)})
             if lines := _power_curves(curves):

@@ -1,6 +1,7 @@
 import shutil
 
 import pytest
+from omegaconf import OmegaConf
 
 from analysis import settings
 from analysis.__main__ import main
@@ -10,8 +11,7 @@ from tests.analysis import synthetic
 @pytest.fixture(scope="session", autouse=True)
 def few_resamples():
     """Bootstrap less: what is tested through the command is not the width of its intervals."""
-    config = settings.analysis()
-    config.resamples = 60
+    config = OmegaConf.merge(settings.analysis(), {"resamples": 60})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(settings, "analysis", lambda: config)
         yield

@@ -7,14 +7,15 @@ import subprocess
 import sys
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
 from experiments.errors import UserError
 from experiments.records import folder as folder_module
+from experiments.records import table_file
 from experiments.records.folder import finished, inspect, new_record, run_folder, seal
 from experiments.records.identity import SCHEMA_VERSION
+from experiments.records.table_file import read
 from experiments.tables.attention import ATTENTION
 from experiments.tables.rows import ROWS
 from experiments.tables.windows import WINDOWS
@@ -42,7 +43,7 @@ def write(folder, value=1.0, groups=3, replace=False):
 
 
 def test_a_finished_record_has_all_its_files(tmp_path, monkeypatch):
-    monkeypatch.setattr(folder_module, "GROUPS_HELD", 2)
+    monkeypatch.setattr(table_file, "LINES_HELD", 8)
     folder = run_folder(tmp_path, "abc")
     write(folder)
     assert finished(folder)["status"] == "complete"
@@ -53,7 +54,7 @@ def test_a_finished_record_has_all_its_files(tmp_path, monkeypatch):
         "rows.parquet",
         "windows.parquet",
     ]
-    rows = pd.read_parquet(folder / "rows.parquet")
+    rows = read(folder / "rows.parquet", ROWS)
     assert len(rows) == 12
     assert set(rows["variant"]) == {"power"}
     assert list(folder.parent.iterdir()) == [folder]
@@ -79,9 +80,9 @@ def test_a_record_is_replaced_in_one_step_and_kept_when_the_new_one_fails(tmp_pa
     write(folder, 1.0)
     with pytest.raises(UserError, match="full"), new_record(folder, TABLES):
         raise OSError(28, "disk full")
-    assert pd.read_parquet(folder / "rows.parquet")["n"].max() == 1.0
+    assert read(folder / "rows.parquet", ROWS)["n"].max() == 1.0
     write(folder, 2.0, replace=True)
-    assert pd.read_parquet(folder / "rows.parquet")["n"].max() == 2.0
+    assert read(folder / "rows.parquet", ROWS)["n"].max() == 2.0
     assert list(folder.parent.iterdir()) == [folder]
 
 
@@ -123,7 +124,7 @@ def test_of_two_that_finish_the_same_run_the_first_stays(tmp_path):
         slower.append(ROWS, lines(ROWS, 4, 2.0))
         slower.append(WINDOWS, lines(WINDOWS, 2, 2.0))
         slower.close("seed: 0\n", lambda: MANIFEST)
-    assert pd.read_parquet(folder / "rows.parquet")["n"].max() == 1.0
+    assert read(folder / "rows.parquet", ROWS)["n"].max() == 1.0
     assert list(folder.parent.iterdir()) == [folder]
 
 
@@ -132,7 +133,7 @@ def test_replacing_is_asked_for_or_due_to_damage(tmp_path):
     write(folder, 1.0)
     (folder / "rows.parquet").write_bytes(b"torn")
     write(folder, 2.0)
-    assert pd.read_parquet(folder / "rows.parquet")["n"].max() == 2.0
+    assert read(folder / "rows.parquet", ROWS)["n"].max() == 2.0
     assert list(folder.parent.iterdir()) == [folder]
 
 

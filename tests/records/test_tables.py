@@ -31,5 +31,6 @@ def test_lines_are_what_is_declared() -> None:
         LOSSES.check(without)
     with pytest.raises(ValueError, match=r"does not declare \['more'\]"):
         LOSSES.check(lines() | {"more": np.array([1])})
-    with pytest.raises(ValueError, match="loss is float64, but float32 is declared"):
-        LOSSES.check(lines() | {"loss": np.array([1.0])})
+    LOSSES.check(lines() | {"loss": np.array([1.0])})  # of a wider type
+    with pytest.raises(ValueError, match="loss is int64, but float32 is declared"):
+        LOSSES.check(lines() | {"loss": np.array([1])})

@@ -14,7 +14,10 @@ from experiments.measures.compute import Compute
 from experiments.measures.matrix import attention_matrix
 from experiments.measures.measure import measure_rows
 from experiments.measures.memory import rows_per_block
+from experiments.records.table_file import read
 from experiments.sources.gaussian import Gaussian
+from experiments.tables.rows import ROWS
+from experiments.tables.windows import WINDOWS
 from tests import brute_force
 from tests.models import small
 
@@ -53,7 +56,7 @@ SMALL = ["source.lengths=[64,200]", "source.rows=6", "source.samples=2", "source
 
 def test_the_record_has_the_columns_of_the_contract(run):
     folder = run(*SMALL)
-    rows, windows = pd.read_parquet(folder / "rows.parquet"), pd.read_parquet(folder / "windows.parquet")
+    rows, windows = read(folder / "rows.parquet", ROWS), read(folder / "windows.parquet", WINDOWS)
     assert set(rows.columns) == ROW_COLUMNS
     assert set(windows.columns) == WINDOW_COLUMNS
     assert len(rows) == 2 * 2 * 6
@@ -73,7 +76,7 @@ def test_windows_are_recorded_of_the_variants_asked_for_and_rows_of_all(run, tmp
     text.write_text(small.text())
     settings = ["source=checkpoint", f"source.model={folder}", f"source.text={text}", "source.variants=[plain,no_sink]"]
     record = run(*settings, *SMALL_MODEL, "runner.window_variants=[plain]")
-    rows, windows = pd.read_parquet(record / "rows.parquet"), pd.read_parquet(record / "windows.parquet")
+    rows, windows = read(record / "rows.parquet", ROWS), read(record / "windows.parquet", WINDOWS)
     assert set(windows["variant"]) == {"plain"}
     counts = rows["variant"].value_counts()
     assert counts["plain"] == counts["no_sink"] == 3 * 4 * 2 * 2 * 3
@@ -81,7 +84,7 @@ def test_windows_are_recorded_of_the_variants_asked_for_and_rows_of_all(run, tmp
     assert (hidden["sink_mass"] == 0).all()
     assert (hidden["n"] == rows.loc[rows["variant"] == "plain", "n"].reset_index(drop=True) - 1).all()
     everything = run(*settings, *SMALL_MODEL, outputs="all")
-    assert set(pd.read_parquet(everything / "windows.parquet")["variant"]) == {"plain", "no_sink"}
+    assert set(read(everything / "windows.parquet", WINDOWS)["variant"]) == {"plain", "no_sink"}
 
 
 def test_a_run_that_would_record_no_window_is_refused(job):
@@ -93,7 +96,7 @@ def test_a_run_that_would_record_no_window_is_refused(job):
 @pytest.mark.parametrize("selector", ["oracle", "sinks"])
 def test_window_lines_are_averages_of_brute_force_rows(run, selector):
     overrides = [*SMALL, f"selector={selector}", "source.s=0.8"]
-    windows = pd.read_parquet(run(*overrides) / "windows.parquet")
+    windows = read(run(*overrides) / "windows.parquet", WINDOWS)
     source = Gaussian(lengths=[64, 200], rows=6, samples=2, head_dim=8, s=0.8)
     for (sample, length), lines in windows.groupby(["sample", "length"]):
         rows = source.draw(length, sample, 0, torch.device("cpu"))
@@ -115,8 +118,8 @@ def test_window_lines_are_averages_of_brute_force_rows(run, selector):
 
 
 def test_the_oracle_drops_least(run):
-    oracle = pd.read_parquet(run(*SMALL) / "windows.parquet")
-    sinks = pd.read_parquet(run(*SMALL, "selector=sinks", outputs="sinks") / "windows.parquet")
+    oracle = read(run(*SMALL) / "windows.parquet", WINDOWS)
+    sinks = read(run(*SMALL, "selector=sinks", outputs="sinks") / "windows.parquet", WINDOWS)
     assert (oracle["k"] == sinks["k"]).all()
     assert (oracle["dropped_mass"] <= sinks["dropped_mass"] + 1e-12).all()
 

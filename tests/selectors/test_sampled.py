@@ -9,12 +9,14 @@ import torch
 from experiments.errors import UserError
 from experiments.launch import configure
 from experiments.measures.estimate import measure_weighted
+from experiments.records.table_file import read
 from experiments.reference.exact import ExactRows
 from experiments.selectors.lev_attention import LevAttention, leverage
 from experiments.selectors.magic_pig import MagicPIG, Tables
 from experiments.selectors.random import Random
 from experiments.selectors.sort_lsh import SortLSH, _buckets
 from experiments.selectors.uniform_columns import UniformColumns
+from experiments.tables.windows import WINDOWS
 from tests.selectors.test_selectors import measured
 from tests.selectors.test_sinks import order, rows_at
 
@@ -146,14 +148,13 @@ def test_no_key_weighs_more_than_its_leverage_under_a_square():
 
 
 def test_the_score_power_is_a_variant_of_its_own(tmp_path, monkeypatch):
-    import pandas as pd
 
     from experiments.launch import main
 
     options = ["source.lengths=[64]", "source.rows=4", "source.samples=1", "tracking=disabled", f"outputs={tmp_path}"]
     monkeypatch.setattr("sys.argv", ["run.py", "runner.score_power=2", "selector=lev_attention", *options])
     assert main() == 0
-    windows = pd.read_parquet(next(tmp_path.glob("runs/*/windows.parquet")))
+    windows = read(next(tmp_path.glob("runs/*/windows.parquet")), WINDOWS)
     assert set(windows["variant"]) == {"plain, |x|^2"}
     assert (windows["keys_read"] == windows["k"]).all()
 

@@ -14,6 +14,9 @@ from wandb.proto.wandb_internal_pb2 import Record
 
 from experiments.curves import curves_over_length, exponents, loss_over_length
 from experiments.launch import main
+from experiments.records.table_file import read
+from experiments.tables.rows import ROWS
+from experiments.tables.windows import WINDOWS
 from experiments.tracking.weights_and_biases import WeightsAndBiases, _power_curves
 
 TINY = ["source.lengths=[32,64,128]", "source.rows=4", "source.samples=2", "windows.grid_per_octave=1"]
@@ -71,7 +74,7 @@ def test_summary_tables_metrics_and_artifact_are_those_of_the_record(tracked):
     folder, run = tracked
     records = list(read_back(next(run.glob("*.wandb"))))
     manifest = json.loads((folder / "manifest.json").read_text())
-    curves = curves_over_length(pd.read_parquet(folder / "rows.parquet"), pd.read_parquet(folder / "windows.parquet"))
+    curves = curves_over_length(read(folder / "rows.parquet", ROWS), read(folder / "windows.parquet", WINDOWS))
     said = summary(records)
     assert {name: said[name] for name in ("run_id", "label", "seconds")} == {
         name: manifest[name] for name in ("run_id", "label", "seconds")
@@ -79,7 +82,7 @@ def test_summary_tables_metrics_and_artifact_are_those_of_the_record(tracked):
     assert said["length"] == 128
     for name, value in curves.loc[128].dropna().items():
         assert said[name] == pytest.approx(value, rel=1e-12)
-    needed = exponents(pd.read_parquet(folder / "rows.parquet"))
+    needed = exponents(read(folder / "rows.parquet", ROWS))
     pd.testing.assert_frame_equal(table(run, "exponents"), needed)
     assert said["exponent/0.1"] == pytest.approx(needed.set_index("dropped_mass")["exponent"][0.1])
     pd.testing.assert_frame_equal(table(run, "curves"), curves.reset_index(), check_dtype=False)
@@ -131,7 +134,7 @@ def test_the_offline_run_holds_curves_config_group_and_images(tracked):
             items = {item.key or "/".join(item.nested_key): item.value_json for item in record.history.item}
             if "k_min_0.1" in items:  # pictures and tables come with their own lines
                 points[int(items["length"])] = {k: float(v) for k, v in items.items() if k[0] != "_"}
-    curves = curves_over_length(pd.read_parquet(folder / "rows.parquet"), pd.read_parquet(folder / "windows.parquet"))
+    curves = curves_over_length(read(folder / "rows.parquet", ROWS), read(folder / "windows.parquet", WINDOWS))
     assert list(points) == [32, 64, 128]
     for length, values in curves.iterrows():
         for name, value in values.dropna().items():

@@ -1,6 +1,7 @@
 import matplotlib as mpl
 import pandas as pd
 import pytest
+from omegaconf import OmegaConf
 
 from analysis import settings
 from analysis.figures import adaptive
@@ -18,15 +19,14 @@ def study(windows, config):
 
 @pytest.fixture(scope="module")
 def tables():
-    config = settings.study("adaptive")
-    config.budgets = [8, 16, 32]
+    config = OmegaConf.merge(settings.study("adaptive"), {"budgets": [8, 16, 32]})
     return study(records(softmax_rows()), config)
 
 
 @pytest.fixture(scope="module")
 def figure(tables):
-    config = settings.figure("adaptive")
-    config.shows = {}  # the setting of these records is none of those shown
+    # the setting of these records is none of those shown
+    config = OmegaConf.create(OmegaConf.to_container(settings.figure("adaptive")) | {"shows": {}})
     with mpl.rc_context():
         return adaptive.draw(tables, config)
 

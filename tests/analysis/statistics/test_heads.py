@@ -39,7 +39,7 @@ def found(outputs):
 def test_the_logit_scale_of_a_head_is_found(found, outputs):
     _, starts, slopes = outputs
     table = heads.by_head(found).query("variant == 'plain'")
-    np.testing.assert_allclose(table["sigma_slope"], slopes, atol=1e-9)
+    np.testing.assert_allclose(table["sigma_slope"], slopes, atol=1e-7)  # of float32
     np.testing.assert_allclose(table["s"], table["sigma"] / np.sqrt(np.log(table["n_middle"])))
     middle = np.log(np.sqrt(LENGTHS[0] * LENGTHS[-1]))
     np.testing.assert_allclose(table["sigma"], starts + slopes * (middle - np.log(512)), rtol=1e-6)
