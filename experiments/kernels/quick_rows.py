@@ -56,15 +56,8 @@ class _Block:
         check_rows(highest_R1)
         weight_RN = torch.sub(logits_RN, highest_R1, out=scratch.take("weight", rows, keys)).exp_()
         etas, epsilons = sorted(set(etas)), sorted(set(epsilons))
-        return cls(
-            highest_R=highest_R1.squeeze(-1),
-            weight_RN=weight_RN,
-            moment_R6=np.empty((rows, 6)),
-            etas=etas,
-            epsilons=epsilons,
-            k_RE=np.empty((rows, len(etas)), np.int64),
-            above_RP=np.empty((rows, len(epsilons)), np.int64),
-        )
+        k_RE, above_RP = (np.empty((rows, len(requested)), np.int64) for requested in (etas, epsilons))
+        return cls(highest_R1.squeeze(-1), weight_RN, np.empty((rows, 6)), etas, epsilons, k_RE, above_RP)
 
     def arguments(self, logits_RN: Tensor, threads: int, scratch: Scratch) -> tuple[object, ...]:
         """Return the arguments that the kernels have in common."""
@@ -192,14 +185,12 @@ def measure_top_k(
     block = _Block.of(logits_RN, scratch, (*ETAS, *sizes.tolerances.values()), (*EPSILONS, *sizes.thresholds.values()))
     threads = _threads(logits_RN)
     source_W = np.full(windows, -1)
-    for window, eta in sizes.tolerances.items():
-        source_W[window] = block.etas.index(eta)
-    for window, epsilon in sizes.thresholds.items():
-        source_W[window] = len(block.etas) + block.epsilons.index(epsilon)
+    source_W[list(sizes.tolerances)] = [block.etas.index(eta) for eta in sizes.tolerances.values()]
+    above_W = [len(block.etas) + block.epsilons.index(epsilon) for epsilon in sizes.thresholds.values()]
+    source_W[list(sizes.thresholds)] = above_W
     value_NV = value_NV.float().contiguous()
     if lacking := -width % LANES:
-        value_NV = pad(value_NV, (0, lacking))
-        width += lacking
+        value_NV, width = pad(value_NV, (0, lacking)), width + lacking
     tile_bits, chunk, dealt = keys.bit_length(), 1, 0
     if value_NV.nbytes > kernels.LARGEST_VALUES:
         tile_bits = max(kernels.TILE_BYTES // (4 * width), 1).bit_length() - 1
@@ -224,8 +215,7 @@ def measure_top_k(
     measured = dict(zip(MEASURED, torch.from_numpy(measure_RWM).unbind(-1), strict=True))
     dropped_RW, kept_RW = measured["dropped_mass"], measured["kl"]
     measured["kl"] = torch.where(dropped_RW < 0.5, (-dropped_RW).log1p(), kept_RW.log()).neg_()
-    measured["l2_truncated"].sqrt_()
-    measured["l2_renormalised"].sqrt_()
+    measured |= {name: measured[name].sqrt() for name in ("l2_truncated", "l2_renormalised")}
     measures = of_subset(measured) | {"output": torch.from_numpy(output_R)}
     return QuickRows._of(block).statistics(), k_RW, measures
 
