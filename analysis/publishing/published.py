@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     requested = parser.parse_args(arguments)
     try:
         if requested.outputs:
-            from analysis.publishing import ledger  # it reads records, which needs torch
+            from analysis.publishing import ledger  # it reads records
 
             publish(ledger.reader(requested.outputs), TABLES)
         left_out = draw(TABLES, requested.to)
