@@ -35,7 +35,6 @@ MEASURES = 9  # columns of `measure_RWM`, in the order of quick_rows.MEASURED
 
 _compiled = numba.njit(parallel=True, cache=True, error_model="numpy", fastmath={"contract"})
 _helper = numba.njit(cache=True, error_model="numpy", fastmath={"contract"})
-_inline = numba.njit(inline="always")
 _sum = numba.njit(cache=True, error_model="numpy", fastmath={"contract", "reassoc"})  # written to be vectorised
 
 
@@ -221,71 +220,33 @@ def _cut(k_W, order_W, ranked_N, start_B, shift, lowest, first_S, mass_S, square
 
 
 @_helper
-def _deal(first_S, segments, ranked_N, tile_bits, tiles, dealt_N, run_N):
-    """Deal a ranked row into tiles of 1 << tile_bits keys, from both ends of the row at once.
+def _deal(first_S, segments, ranked_N, tile_bits, next_L, runs_L, dealt_N, run_N):
+    """Deal a ranked row into tiles of 1 << tile_bits keys, segment after segment.
 
-    Tile l has the places from l << tile_bits on, of dealt_N for its keys in the order of their ranks, and of run_N for
-    its runs. A run is its segment and a place: where it
-    stops, for those from the low end, which stand first; where it starts, for those from the high end, which stand
-    last, in falling order. tiles[:, l] are the next place at the low end and at the high end, and the runs of both.
+    Tile l has the places from l << tile_bits on: of dealt_N for its keys, and of run_N for its runs_L[l] runs. A run is
+    its segment, in the upper half of an integer, and the place where it stops.
     """
-    keys, num_tiles = ranked_N.shape[0], tiles.shape[1]
-    low_L, high_L, low_runs_L, high_runs_L = tiles
-    for tile in range(num_tiles):
-        low_L[tile] = tile << tile_bits
-        high_L[tile] = min((tile + 1) << tile_bits, keys) - 1
-        low_runs_L[tile] = 0
-        high_runs_L[tile] = 0
-    low, high, s, e = 0, keys, segments - 1, 0
-    while True:
-        # Two chains of loads and stores, as a next key waits for the place of the one before.
-        steps = min(keys - first_S[s] - low, high - keys + first_S[e + 1], (high - low) >> 1)
-        for i in range(steps):
-            _place(ranked_N[np.uint32(low + i)], tile_bits, low_L, 1, dealt_N)
-            _place(ranked_N[np.uint32(high - 1 - i)], tile_bits, high_L, -1, dealt_N)
-        low += steps
-        high -= steps
-        if high - low == 1 and low < keys - first_S[s]:
-            _place(ranked_N[low], tile_bits, low_L, 1, dealt_N)
-            low += 1
-        if low == keys - first_S[s] or low == high:
-            for tile in range(num_tiles):
-                first, runs = tile << tile_bits, low_runs_L[tile]
-                before = _place_of(run_N[first + runs - 1]) if runs else first
-                if low_L[tile] > before:
-                    run_N[first + runs] = _run(s, low_L[tile])
-                    low_runs_L[tile] += 1
-            s -= 1
-        if high == keys - first_S[e + 1] or low == high:
-            for tile in range(num_tiles):
-                last, runs = min((tile + 1) << tile_bits, keys) - 1, high_runs_L[tile]
-                before = _place_of(run_N[last - runs + 1]) if runs else last + 1
-                if high_L[tile] + 1 < before:
-                    run_N[last - runs] = _run(e, high_L[tile] + 1)
-                    high_runs_L[tile] += 1
-            e += 1
-        if low == high:
-            return
+    keys, tiles = ranked_N.shape[0], next_L.shape[0]
+    for tile in range(tiles):
+        next_L[tile] = tile << tile_bits
+        runs_L[tile] = 0
+    for s in range(segments):
+        for index in range(keys - first_S[s + 1], keys - first_S[s]):
+            packed = ranked_N[np.uint32(index)]
+            of_key = np.uint64(~np.uint32(packed & np.uint64(0xFFFFFFFF))) >> np.uint64(tile_bits)
+            dealt_N[np.uint64(next_L[of_key])] = packed
+            next_L[of_key] += 1
+        for tile in range(tiles):
+            first, runs = tile << tile_bits, runs_L[tile]
+            before = _stop(run_N[first + runs - 1]) if runs else first
+            if next_L[tile] > before:
+                run_N[first + runs] = (np.uint64(s) << np.uint64(32)) | np.uint64(next_L[tile])
+                runs_L[tile] += 1
 
 
-@_inline
-def _place(packed, tile_bits, next_L, step, dealt_N):
-    """Put a key where the next one of its tile belongs."""
-    tile = np.uint64(~np.uint32(packed & np.uint64(0xFFFFFFFF))) >> np.uint64(tile_bits)
-    place = next_L[tile]
-    dealt_N[np.uint64(place)] = packed
-    next_L[tile] = place + step
-
-
-@_inline
-def _run(segment, place):
-    """Return a run, packed."""
-    return (np.uint64(segment) << np.uint64(32)) | np.uint64(place)
-
-
-@_inline
-def _place_of(run):
-    """Return the place of a packed run."""
+@_helper
+def _stop(run):
+    """Return the place where a run stops."""
     return np.int64(run & np.uint64(0xFFFFFFFF))
 
 
@@ -298,18 +259,13 @@ def _add(packed_N, start, stop, values, sum_V, lanes):
 
 
 @_helper
-def _add_tile(run_N, low_runs, high_runs, first, last, dealt_N, values, sum_SV, lanes):
-    """Add the runs of a row's tile, whose places are first .. last, to the sums of their segments."""
+def _add_tile(run_N, runs, first, dealt_N, values, sum_SV, lanes):
+    """Add the runs of a row's tile, whose places begin at `first`, to the sums of their segments."""
     start = first
-    for i in range(first, first + low_runs):
-        stop = _place_of(run_N[i])
+    for i in range(first, first + runs):
+        stop = _stop(run_N[i])
         _add(dealt_N, start, stop, values, sum_SV[np.int64(run_N[i] >> np.uint64(32))], lanes)
         start = stop
-    stop = last + 1
-    for i in range(last, last - high_runs, -1):
-        start = _place_of(run_N[i])
-        _add(dealt_N, start, stop, values, sum_SV[np.int64(run_N[i] >> np.uint64(32))], lanes)
-        stop = start
 
 
 @_helper
@@ -403,7 +359,8 @@ def measure(
         mass_CS = np.empty((chunk, windows + 1))
         square_CS = np.empty((chunk, windows + 1))
         largest_CS = np.empty((chunk, windows + 1))
-        tiles_C4L = np.empty((chunk, 4, tiles), np.int64)
+        next_L = np.empty(tiles, np.int64)
+        runs_CL = np.empty((chunk, tiles), np.int64)
         values = np.int64(value_NV.ctypes.data)
         order_CW[chunk - 1] = np.arange(windows)
         for r0 in range(t * chunk, rows, threads * chunk):
@@ -434,21 +391,12 @@ def measure(
                         start, stop = keys - first_CS[i, s + 1], keys - first_CS[i, s]
                         _add(ranked_N, start, stop, values, sum_TCSV[t, i, s], lanes)
                 else:
-                    _deal(first_CS[i], segments_C[i], ranked_N, tile_bits, tiles_C4L[i], dealt_TCN[t, i], run_TCN[t, i])
+                    dealt_N, run_N = dealt_TCN[t, i], run_TCN[t, i]
+                    _deal(first_CS[i], segments_C[i], ranked_N, tile_bits, next_L, runs_CL[i], dealt_N, run_N)
             for tile in range(tiles if tiles > 1 else 0):
-                first, last = tile << tile_bits, min((tile + 1) << tile_bits, keys) - 1
                 for i in range(num_rows):
-                    _add_tile(
-                        run_TCN[t, i],
-                        tiles_C4L[i, 2, tile],
-                        tiles_C4L[i, 3, tile],
-                        first,
-                        last,
-                        dealt_TCN[t, i],
-                        values,
-                        sum_TCSV[t, i],
-                        lanes,
-                    )
+                    dealt_N, run_N, first = dealt_TCN[t, i], run_TCN[t, i], tile << tile_bits
+                    _add_tile(run_N, runs_CL[i, tile], first, dealt_N, values, sum_TCSV[t, i], lanes)
             for i in range(num_rows):
                 r = r0 + i
                 segments, total = segments_C[i], moment_R6[r, 4]

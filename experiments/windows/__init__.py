@@ -17,7 +17,7 @@ from experiments.lazy import np, torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-MOST_WINDOWS = 65_535  # the kernels count what lies between windows in 16 bits
+MOST_WINDOWS = 65_535  # the kernels hold a sum of values for each
 MOST_KNOWN = 64  # blocks of rows, told apart by the keys that they see, whose sizes are kept
 # The columns that name a window (experiments/tables/place.py), where there is none.
 DENSE = "dense"
