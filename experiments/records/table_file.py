@@ -10,10 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from experiments.errors import UserError
-from experiments.lazy import pa, pq
+from experiments.lazy import np, pa, pq
 from experiments.tables import KINDS, Column, Table
 
 if TYPE_CHECKING:
