@@ -198,7 +198,7 @@ def test_the_table_of_architectures_is_what_was_found(lines):
 def kinds(rows):
     """Return what a table says of each architecture, without the gaps, which rounding moves."""
     cells = [row.split("|") for row in rows if row.startswith("| `")]
-    return {cell[1]: (cell[2], *(("-" in part) for part in cell[3:6]), cell[6]) for cell in cells}
+    return {cell[1]: (cell[2], *(bool(part.strip()) for part in cell[3:6]), cell[6]) for cell in cells}
 
 
 def document(lines):
