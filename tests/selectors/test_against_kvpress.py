@@ -49,7 +49,7 @@ def case(request):
     def look(attention):
         for head in range(HEADS):
             position_R = torch.tensor([PROMPT])
-            rows[attention.layer, head] = _rows_of(attention, head, 0, PROMPT + 1, position_R, causal=True)
+            rows[attention.layer, head] = _rows_of(attention, [head], 0, PROMPT + 1, position_R, causal=True)
 
     with watch(model, look):
         model.model(token_N[None])
@@ -178,6 +178,6 @@ def test_leverage_of_centred_keys(seed, ratio):
 def kept_by_lev_attention(key_ND, count):
     last = len(key_ND) - 1
     asked_RD = key_ND[:1] / 1e6
-    rows = Rows(0, 0, 0, "plain", last + 1, torch.tensor([last]), asked_RD, key_ND, key_ND, scale=1.0)
+    rows = Rows(0, torch.tensor([0]), 0, "plain", last + 1, torch.tensor([last]), asked_RD, key_ND, key_ND, scale=1.0)
     order_RN, _ = order(LevAttention(), rows)
     return set(order_RN[0, :count].tolist())
