@@ -159,7 +159,7 @@ class Windows:
     _known: dict[bytes, Sizes] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Refuse more windows than the kernels can count, and two of one name, whose lines could not be told apart.
+        """Refuse more windows than the kernels hold sums of, and two of one name, whose lines could not be told apart.
 
         Raises
         ------
