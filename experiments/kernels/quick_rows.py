@@ -43,7 +43,7 @@ class _Block:
 
     highest_R: Tensor
     weight_RN: Tensor
-    moment_R6: np.ndarray
+    moment_RM: np.ndarray
     etas: list[float]
     epsilons: list[float]
     k_RE: np.ndarray
@@ -57,7 +57,7 @@ class _Block:
         weight_RN = torch.sub(logits_RN, highest_R1, out=scratch.take("weight", rows, keys)).exp_()
         etas, epsilons = sorted(set(etas)), sorted(set(epsilons))
         k_RE, above_RP = (np.empty((rows, len(requested)), np.int64) for requested in (etas, epsilons))
-        return cls(highest_R1.squeeze(-1), weight_RN, np.empty((rows, 6)), etas, epsilons, k_RE, above_RP)
+        return cls(highest_R1.squeeze(-1), weight_RN, np.empty((rows, kernels.MOMENTS)), etas, epsilons, k_RE, above_RP)
 
     def arguments(self, logits_RN: Tensor, threads: int, scratch: Scratch) -> tuple[object, ...]:
         """Return the arguments that the kernels have in common."""
@@ -77,7 +77,7 @@ class _Block:
             scratch.take("start", threads, bins + 1, dtype=torch.int32).numpy(),
             scratch.take("next", threads, bins, dtype=torch.int32).numpy(),
             scratch.take("ranked", threads, keys + AHEAD, dtype=torch.int64).numpy().view(np.uint64),
-            self.moment_R6,
+            self.moment_RM,
             self.k_RE,
             self.above_RP,
         )
@@ -89,7 +89,7 @@ class QuickRows:
 
     highest_R: Tensor
     sink_R: Tensor
-    moment_R6: Tensor
+    moment_RM: Tensor
     _k_min: dict[float, Tensor]
     _counts: dict[float, Tensor]
 
@@ -115,13 +115,13 @@ class QuickRows:
 
     @classmethod
     def _of(cls, block: _Block) -> QuickRows:
-        moment_R6 = torch.from_numpy(block.moment_R6)
-        n_R, total_R = moment_R6[:, 0].long(), moment_R6[:, 4]
+        moment_RM = torch.from_numpy(block.moment_RM)
+        n_R, total_R = moment_RM[:, 0].long(), moment_RM[:, 4]
         k_RE, above_RP = torch.from_numpy(block.k_RE).minimum(n_R[:, None]), torch.from_numpy(block.above_RP)
         return cls(
             highest_R=block.highest_R.double(),
             sink_R=block.weight_RN[:, 0].double() / total_R,
-            moment_R6=moment_R6,
+            moment_RM=moment_RM,
             _k_min=dict(zip(block.etas, k_RE.unbind(1), strict=True)),
             _counts=dict(zip(block.epsilons, above_RP.unbind(1), strict=True)),
         )
@@ -129,7 +129,7 @@ class QuickRows:
     @property
     def n_R(self) -> Tensor:
         """Keys each row can see."""
-        return self.moment_R6[:, 0].long()
+        return self.moment_RM[:, 0].long()
 
     def k_min(self, eta: float) -> Tensor:
         """Return the smallest k >= 1 whose k most probable keys leave a dropped mass <= eta, per row [R] int64."""
@@ -141,16 +141,18 @@ class QuickRows:
 
     def statistics(self) -> dict[str, Tensor]:
         """Return the window-free columns of rows.parquet, each [R]."""
-        n_R, first_R, second_R, product_R, total_R, square_R = self.moment_R6.unbind(1)
+        n_R, first_R, second_R, product_R, total_R, square_R, spread_R, root_R = self.moment_RM.unbind(1)
         mean_R = first_R / n_R  # of logit - max
-        log_total_R = total_R.log()
+        log_total_R, likely_R = total_R.log(), product_R / total_R  # mean of logit - max under p
         return {
             "n": self.n_R,
             "logit_mean": self.highest_R + mean_R,
             "logit_std": (second_R / n_R - mean_R.square()).clamp(min=0).sqrt(),
             "logit_max": self.highest_R,
             "logsumexp": self.highest_R + log_total_R,
-            "entropy": (log_total_R - product_R / total_R).clamp(min=0),
+            "entropy": (log_total_R - likely_R).clamp(min=0),
+            "log_p_variance": (spread_R / total_R - likely_R.square()).clamp(min=0),
+            "root_sum": root_R / total_R.sqrt(),
             "participation": total_R.square() / square_R,
             "p_max": 1 / total_R,
             "sink_mass": self.sink_R,

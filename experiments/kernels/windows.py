@@ -31,6 +31,7 @@ TILE_BYTES = 1 << 20  # of values: a second-level cache
 MOST = 2048  # keys that float32 adds up before float64 takes over
 FEW = 24  # keys up to which insertion is the quickest sort
 STRIDE = 256  # keys whose masses are added up at once in search of a tolerance
+MOMENTS = 8  # columns of `moment_RM`, see `_moments`
 MEASURES = 9  # columns of `measure_RWM`, in the order of quick_rows.MEASURED
 
 _compiled = numba.njit(parallel=True, cache=True, error_model="numpy", fastmath={"contract"})
@@ -39,9 +40,9 @@ _sum = numba.njit(cache=True, error_model="numpy", fastmath={"contract", "reasso
 
 
 @_sum
-def _moments(logits_N, weight_N, highest, moment_6):
-    """Fill in n, and the sums of t, t^2, w t, w and w^2 over visible keys, t = logit - max."""
-    n, first, second, product, total, squares = 0, 0.0, 0.0, 0.0, 0.0, 0.0
+def _moments(logits_N, weight_N, highest, moment_M):
+    """Fill in n, and the sums of t, t^2, w t, w, w^2, w t^2 and sqrt(w) over visible keys, t = logit - max."""
+    n, first, second, product, total, squares, spread, roots = 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
     for j in range(logits_N.shape[0]):
         seen = logits_N[j] > -np.inf
         t = np.float64(logits_N[j]) - highest if seen else 0.0  # in float64: a mean near 0 is a small difference
@@ -52,8 +53,10 @@ def _moments(logits_N, weight_N, highest, moment_6):
         product += w * t
         total += w
         squares += w * w
-    moment_6[0], moment_6[1], moment_6[2] = n, first, second
-    moment_6[3], moment_6[4], moment_6[5] = product, total, squares
+        spread += w * t * t
+        roots += np.float64(np.sqrt(weight_N[j]))  # in float32: as exact as the weight, and twice as quick
+    moment_M[0], moment_M[1], moment_M[2], moment_M[3] = n, first, second, product
+    moment_M[4], moment_M[5], moment_M[6], moment_M[7] = total, squares, spread, roots
 
 
 @_sum
@@ -294,7 +297,7 @@ def resolve(
     start_TB,
     next_TB,
     ranked_TN,
-    moment_R6,
+    moment_RM,
     k_RE,
     above_RP,
 ):
@@ -309,8 +312,8 @@ def resolve(
         ranked_N, start_B = ranked_TN[t, :keys], start_TB[t]
         for r in range(t, rows, threads):
             _rank(bits_RN[r], shift, lowest, start_B, next_TB[t], ranked_N)
-            _moments(logits_RN[r], weight_RN[r], np.float64(highest_R[r]), moment_R6[r])
-            _resolve(ranked_N, start_B, shift, lowest, moment_R6[r, 4], limit_E, epsilon_P, k_RE[r], above_RP[r])
+            _moments(logits_RN[r], weight_RN[r], np.float64(highest_R[r]), moment_RM[r])
+            _resolve(ranked_N, start_B, shift, lowest, moment_RM[r, 4], limit_E, epsilon_P, k_RE[r], above_RP[r])
 
 
 @_compiled
@@ -326,7 +329,7 @@ def measure(
     start_TB,
     next_TB,
     ranked_TN,
-    moment_R6,
+    moment_RM,
     k_RE,
     above_RP,
     value_NV,
@@ -368,9 +371,9 @@ def measure(
             for i in range(num_rows):
                 r = r0 + i
                 _rank(bits_RN[r], shift, lowest, start_B, next_TB[t], ranked_N)
-                _moments(logits_RN[r], weight_RN[r], np.float64(highest_R[r]), moment_R6[r])
-                _resolve(ranked_N, start_B, shift, lowest, moment_R6[r, 4], limit_E, epsilon_P, k_RE[r], above_RP[r])
-                _windows(given_RW[r], source_W, k_RE[r], above_RP[r], np.int64(moment_R6[r, 0]), k_RW[r])
+                _moments(logits_RN[r], weight_RN[r], np.float64(highest_R[r]), moment_RM[r])
+                _resolve(ranked_N, start_B, shift, lowest, moment_RM[r, 4], limit_E, epsilon_P, k_RE[r], above_RP[r])
+                _windows(given_RW[r], source_W, k_RE[r], above_RP[r], np.int64(moment_RM[r, 0]), k_RW[r])
                 order_CW[i] = order_CW[i - 1]  # of the row before: nearly right
                 _rising(k_RW[r], order_CW[i])
                 segments_C[i] = _cut(
@@ -399,7 +402,7 @@ def measure(
                     _add_tile(run_N, runs_CL[i, tile], first, dealt_N, values, sum_TCSV[t, i], lanes)
             for i in range(num_rows):
                 r = r0 + i
-                segments, total = segments_C[i], moment_R6[r, 4]
+                segments, total = segments_C[i], moment_RM[r, 4]
                 sum_SV = sum_TCSV[t, i, :segments]
                 _measure(
                     first_CS[i],

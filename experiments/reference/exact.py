@@ -105,6 +105,9 @@ class ExactRows:
         logits_RN = self.logits_RN.double()
         mean_R = logits_RN.masked_fill(~visible_RN, 0.0).sum(-1) / self.n_R
         deviation_RN = (logits_RN - mean_R[:, None]).masked_fill_(~visible_RN, 0.0)
+        entropy_R = torch.special.entr(self.probability_RN).sum(-1)
+        log_RN = self.probability_RN.clamp(min=torch.finfo(torch.float64).tiny).log_()
+        variance_R = (self.probability_RN * (log_RN + entropy_R[:, None]).square_()).sum(-1)
         sink_R = torch.where(visible_RN[:, 0], (logits_RN[:, 0] - self.logsumexp_R).exp(), 0.0)
         return {
             "n": self.n_R,
@@ -112,7 +115,9 @@ class ExactRows:
             "logit_std": (deviation_RN.square_().sum(-1) / self.n_R).sqrt(),
             "logit_max": logits_RN.amax(-1),
             "logsumexp": self.logsumexp_R,
-            "entropy": torch.special.entr(self.probability_RN).sum(-1),
+            "entropy": entropy_R,
+            "log_p_variance": variance_R,
+            "root_sum": self.probability_RN.sqrt().sum(-1),
             "participation": 1 / self.probability_RN.square().sum(-1),
             "p_max": self.probability_RN[:, 0],
             "sink_mass": sink_R,

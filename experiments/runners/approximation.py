@@ -48,7 +48,7 @@ class Approximation:
     window_variants: list[str] | None = None
     score_power: float | None = None
     tables: ClassVar[tuple[RecordTable, ...]] = (ROWS, WINDOWS, ATTENTION)
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     draws: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

@@ -40,7 +40,7 @@ def _section(table: Table) -> str:
 
 def _line(column: Column, is_key: bool) -> str:
     name = f"**`{column.name}`**" if is_key else f"`{column.name}`"
-    older = "" if column.older is None else f" (records before schema 2: {column.older})"
+    older = "" if column.older is None else f" (records made before it: {column.older})"
     null = "" if column.same_as is None else f" (null: as `{column.same_as}`)"
     return f"| {name} | {column.type} | {column.unit} | {column.meaning.replace('|', chr(92) + '|')}{null}{older} |"
 

@@ -31,6 +31,8 @@ ROWS = Table(
         Column("logit_max", "float32", "largest logit", "nats"),
         Column("logsumexp", "float32", "ln sum exp(logit)", "nats"),
         Column("entropy", "float32", "-sum p ln p", "nats"),
+        Column("log_p_variance", "float32", "variance of ln p under p, for [G8]", "nats^2", older=float("nan")),
+        Column("root_sum", "float32", "sum of sqrt(p), for [G8]; its square is e^H of order 1/2", older=float("nan")),
         Column("participation", "float32", "1 / sum p^2, the effective number of entries", "keys"),
         Column("p_max", "float32", "largest probability"),
         Column("sink_mass", "float32", "probability of key 0"),
