@@ -25,7 +25,7 @@ class Rows:
 
     Attributes
     ----------
-    layer, sample, variant, length
+    layer, kv_head, sample, variant, length
         Where the rows come from; `length` is the nominal context length they stand for, in tokens.
     head_R
         Query head of each row, rising; a source gives every head as many rows.
@@ -61,6 +61,7 @@ class Rows:
     causal: bool = False
     earlier: Earlier | None = None
     power: float | None = None
+    kv_head: int = 0
 
     def __len__(self) -> int:
         """Return the number of rows R."""
@@ -118,9 +119,8 @@ class Rows:
         if self.visible_RN is not None:
             logits_RN.masked_fill_(~self.visible_RN, -torch.inf)
         elif self.causal:
-            first = (
-                int(self.position_R.min()) + 1
-            )  # no row hides a key before it: no mask as large as the logits is made
+            # no row hides a key before the first row's own: no mask as large as the logits is made
+            first = int(self.position_R.min()) + 1
             later_RN = torch.arange(first, self.num_keys, device=logits_RN.device) > self.position_R[:, None]
             logits_RN[:, first:].masked_fill_(later_RN, -torch.inf)
         return logits_RN

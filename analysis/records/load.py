@@ -18,6 +18,7 @@ from experiments.errors import UserError
 from experiments.records.folder import inspect
 from experiments.records.identity import READABLE
 from experiments.records.table_file import chunks, column_names
+from experiments.sources.corpora import corpus, is_corpus
 from experiments.sources.text import CODE, PROSE, corpus_suffix
 from experiments.tables import Table
 from experiments.tables.decoding import DECODING
@@ -328,6 +329,8 @@ def _corpus(run: Run) -> str | None:
     text = run.config["source"].get("text")
     if run.kind == "gaussian":
         return None
+    if is_corpus(text):
+        return corpus(text).kind
     return {None: "prose", PROSE: "prose", CODE: "code"}.get(text) or Path(text).stem
 
 

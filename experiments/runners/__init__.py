@@ -24,7 +24,9 @@ class Findings:
     facts: dict[str, Any]
 
 
-ROW_FIELDS = frozenset({"source.rows", "source.layers", "source.heads", "source.variants"})
+ROW_FIELDS = frozenset(
+    {"source.rows", "source.layers", "source.heads", "source.variants", "source.stride", "source.runs"}
+)
 """Which rows of a model are measured; a runner of the whole model reads none of them."""
 
 

@@ -26,6 +26,7 @@ from experiments.sources import MatrixRequest, ReadsText
 from experiments.tables import Table as RecordTable
 from experiments.tables.attention import ATTENTION
 from experiments.tables.rows import ROWS
+from experiments.tables.unions import UNIONS
 from experiments.tables.windows import MEANS, WINDOWS
 from experiments.windows import Windows
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from experiments.measures.compute import Compute
 
+UNION_BYTES = 50  # of an entry of consecutive rows: logits, weights, probabilities by row and by key, and masks
 MOST_CELLS = 8192  # a side of a recorded matrix
 
 
@@ -47,7 +49,7 @@ class Approximation:
     matrix_size: int = 512
     window_variants: list[str] | None = None
     score_power: float | None = None
-    tables: ClassVar[tuple[RecordTable, ...]] = (ROWS, WINDOWS, ATTENTION)
+    tables: ClassVar[tuple[RecordTable, ...]] = (ROWS, WINDOWS, UNIONS, ATTENTION)
     version: ClassVar[int] = 2
     draws: ClassVar[bool] = False
 
@@ -81,7 +83,6 @@ class Approximation:
         advance: Callable[[], None],
     ) -> None:
         """Measure everything that `source` pushes; call `advance` after each group of rows."""
-        from experiments.measures.matrix import attention_matrix
         from experiments.measures.measure import measure_rows
         from experiments.measures.workers import Workers
 
@@ -89,9 +90,8 @@ class Approximation:
         windows_at = cache(windows.at)
 
         def block_size(rows: Rows, count: int, side_by_side: int) -> int:
-            width = rows.value_NV.shape[1]
-            fitting = rows_per_block(len(rows), rows.num_keys, count, width, machine.memory_bytes, resident)
-            return max(1, fitting // side_by_side)
+            shape = len(rows), rows.num_keys, count, rows.value_NV.shape[1]
+            return max(1, rows_per_block(*shape, machine.memory_bytes, resident) // side_by_side)
 
         def lines_of(rows: Rows, compute: Compute, side_by_side: int) -> list[tuple[RecordTable, dict[str, Any]]]:
             if self.score_power is not None:
@@ -100,12 +100,11 @@ class Approximation:
             answering = [method.prepare(prepared) for method in methods]
             requested = windows_at(rows.length) if self.windowed(rows.variant) else Windows([], [])
             sizes = requested.of_heads(rows.layer, rows.heads, rows.n_R)
-            size = block_size(rows, len(requested), side_by_side)
-            statistics, of_methods = measure_rows(rows, answering, sizes, size, compute)
+            block = block_size(rows, len(requested), side_by_side)
+            statistics, of_methods = measure_rows(rows, answering, sizes, block, compute)
             lines = [(ROWS, _row_columns(rows, statistics, of_methods[0]["output"]))]
-            if len(requested):
-                for method, measured in zip(methods, of_methods, strict=True):
-                    lines.append((WINDOWS, _window_columns(rows, method, requested, statistics, measured)))
+            for method, measured in zip(methods, of_methods, strict=True) if len(requested) else ():
+                lines.append((WINDOWS, _window_columns(rows, method, requested, statistics, measured)))
             return lines
 
         def on_rows(groups: Sequence[Rows]) -> None:
@@ -115,7 +114,24 @@ class Approximation:
                 for _ in rows.heads:
                     advance()
 
+        def unions_of(rows: Rows, compute: Compute, side_by_side: int) -> dict[str, Any]:
+            from experiments.measures.unions import measure_unions
+
+            needed = side_by_side * len(rows) * rows.num_keys * UNION_BYTES
+            if needed > machine.memory_bytes - resident:
+                raise UserError(
+                    f"source.runs: {len(rows)} rows of {rows.num_keys} keys at once need {needed / 1e9:.1f} GB; give "
+                    "shorter runs, or more memory_gb"
+                )
+            return _union_columns(rows, measure_unions(rows, source.runs, compute))
+
+        def on_runs(groups: Sequence[Rows]) -> None:
+            for lines in workers.each(unions_of, groups):
+                record.append(UNIONS, lines)
+
         def on_matrix(rows: Rows) -> None:
+            from experiments.measures.matrix import attention_matrix
+
             matrix, query_pool, key_pool = attention_matrix(rows, self.matrix_size, block_size(rows, 1, 1))
             kind = "full" if query_pool == key_pool == 1 else "pooled"
             place = {"layer": rows.layer, "head": rows.heads[0], "sample": rows.sample, "length": rows.length}
@@ -129,6 +145,7 @@ class Approximation:
                 device=machine.device,
                 matrices=MatrixRequest(self.matrix_layers, self.matrix_heads),
                 record=on_matrix,
+                runs=on_runs,
             )
 
     def groups(self, source: Any, selector: Any, windows: Any) -> int:
@@ -191,16 +208,20 @@ class Approximation:
 
 def _keys(rows: Rows, lines: int) -> dict[str, Any]:
     """Return the columns that say where `lines` lines of each head come from."""
-    heads = rows.heads
     facts: dict[str, Any] = {"layer": rows.layer, "sample": rows.sample, "variant": rows.variant, "length": rows.length}
-    columns = {name: np.repeat(fact, len(heads) * lines) for name, fact in facts.items()}
-    return columns | {"head": np.repeat(heads, lines)}
+    columns = {name: np.repeat(fact, len(rows.heads) * lines) for name, fact in facts.items()}
+    return columns | {"head": np.repeat(rows.heads, lines)}
+
+
+def _union_columns(rows: Rows, lines: list[dict[str, float | int]]) -> dict[str, Any]:
+    facts = {"layer": rows.layer, "kv_head": rows.kv_head, "sample": rows.sample, "length": rows.length}
+    places = {name: np.repeat(fact, len(lines)) for name, fact in facts.items()}
+    return places | {name: np.array([line[name] for line in lines]) for name in lines[0]}
 
 
 def _row_columns(rows: Rows, statistics: dict[str, Tensor], output_R: Tensor) -> dict[str, Any]:
-    columns = {name: values_R.numpy() for name, values_R in statistics.items()}
-    keys = _keys(rows, len(rows) // len(rows.heads)) | {"position": rows.position_R.cpu().numpy()}
-    return keys | columns | {"output_norm": output_R.sqrt().numpy()}
+    measured = statistics | {"position": rows.position_R.cpu(), "output_norm": output_R.sqrt()}
+    return _keys(rows, len(rows) // len(rows.heads)) | {name: values_R.numpy() for name, values_R in measured.items()}
 
 
 def _window_columns(
@@ -215,8 +236,8 @@ def _window_columns(
     read_RW = selector.keys_read(n_R1, k_RW, rows.key_ND.shape[1])
     outputs = ("output_truncated", "output_renormalised")
     names = [*(column.name for column in MEANS), *outputs]
-    every = torch.stack([k_RW, read_RW, *(measured[name] for name in names)])  # one mean of all is quicker than each
-    every = every.unflatten(1, (heads, -1))
+    # one mean of all is quicker than each
+    every = torch.stack([k_RW, read_RW, *(measured[name] for name in names)]).unflatten(1, (heads, -1))
     means = every.mean(2)
     if means.isnan().any():
         means = every.nanmean(2)
@@ -226,5 +247,5 @@ def _window_columns(
         error_HW = columns.pop(name).reshape(heads, -1) / output_H1
         columns[name.replace("output", "output_error")] = np.sqrt(error_HW).ravel()
     named = {name: np.tile(np.array(values), heads) for name, values in windows.columns().items()}
-    repeated = {"selector": np.repeat(selector.name, lines), "rows": np.repeat(len(rows) // heads, lines)}
-    return _keys(rows, len(windows)) | repeated | named | columns
+    columns |= {"selector": np.repeat(selector.name, lines), "rows": np.repeat(len(rows) // heads, lines)}
+    return _keys(rows, len(windows)) | named | columns

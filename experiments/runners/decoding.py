@@ -114,9 +114,11 @@ class Decoding:
         requested, methods = checked_windows(source, windows, self.name), each(selector)
         documents = source.documents(seed)
         contexts = [[n - m for n in source.lengths for m in (0, 1)]]
-        model = open_language_model(source, machine.device, documents[0], contexts, self.name, cached=True)
+        model = open_language_model(
+            source, machine.device, next(iter(documents.values())), contexts, self.name, cached=True
+        )
         reading = Reading(model, methods, requested)
-        for sample, token_N in enumerate(documents):
+        for sample, token_N in documents.items():
             context = Context(model)
             reading.prompt(len(token_N), partial(context.read, token_N[:-1]))
             for length in sorted(source.lengths, reverse=True):

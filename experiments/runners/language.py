@@ -131,7 +131,9 @@ class Language:
         decoded = [n - m for n in source.lengths for m in (0, self.decode_tokens)]
         cached = self.phase == DECODE
         contexts = [decoded] if cached else [[max(source.lengths)]]
-        model = open_language_model(source, machine.device, documents[0], contexts, self.name, cached=cached)
+        model = open_language_model(
+            source, machine.device, next(iter(documents.values())), contexts, self.name, cached=cached
+        )
         reading = Reading(
             model, methods, requested, layers=self.layers, keep_first=self.keep_first, keep_recent=self.keep_recent
         )
@@ -143,7 +145,7 @@ class Language:
                 record.append(LOSSES, _lines(facts, first, losses_N, keys_N))
                 advance()
 
-        for sample, token_N in enumerate(documents):
+        for sample, token_N in documents.items():
             if self.phase == PREFILL:
                 measure(sample, len(token_N), 0, partial(token_losses, model, token_N))
                 continue

@@ -130,7 +130,9 @@ class Retrieval:
         methods = each(selector)
         documents = source.documents(seed)
         contexts = [[length] for length in source.lengths]
-        model = open_language_model(source, machine.device, documents[0], contexts, self.name, cached=True)
+        model = open_language_model(
+            source, machine.device, next(iter(documents.values())), contexts, self.name, cached=True
+        )
         reading = Reading(
             model,
             methods,
@@ -138,7 +140,7 @@ class Retrieval:
             keep_first=self.keep_first,
             keep_recent=self.keep_recent,
         )
-        for sample, token_N in enumerate(documents):
+        for sample, token_N in documents.items():
             for length in source.lengths:
                 rng = np.random.default_rng([seed, sample, length])
                 cities = rng.permutation(CITIES)[: len(self.depths)]

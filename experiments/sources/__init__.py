@@ -52,8 +52,8 @@ class ReadsText(Protocol):
         """Raise UserError, naming the runner, if the model is known for no causal language model."""
         ...
 
-    def documents(self, seed: int) -> Tensor:
-        """Return the tokens of every sample [samples, N]."""
+    def documents(self, seed: int) -> dict[int, Tensor]:
+        """Return the tokens of each sample [N] by its number in the text, whose pieces the seed chooses."""
         ...
 
     def seen_keys(self, n_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -113,9 +113,11 @@ class Source(Protocol):
         device: torch.device,
         matrices: MatrixRequest,
         record: Callable[[Rows], None],
+        runs: Callable[[Sequence[Rows]], None],
     ) -> None:
-        """Push the sampled rows to `measure`, and those of each wanted matrix to `record`.
+        """Push the sampled rows to `measure`, those of each wanted matrix to `record`, consecutive ones to `runs`.
 
-        `measure` gets what is there at once, a layer say, in groups of rows against the same keys.
+        `measure` and `runs` get what is there at once, a layer say, in groups of rows against the same keys. A source
+        whose rows are no sequence has nothing for `runs`.
         """
         ...

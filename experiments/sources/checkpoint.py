@@ -23,7 +23,7 @@ from experiments.models.locate import Checkpoint as Located
 from experiments.models.locate import locate
 from experiments.rows import Rows
 from experiments.sources import Batch, MatrixRequest
-from experiments.sources.sampling import causal_positions, check_causal_rows, check_sampling
+from experiments.sources.sampling import causal_positions, check_causal_rows, check_runs, check_sampling, stride_of
 from experiments.sources.text import corpus_suffix, read_start, text_bytes, text_hash
 
 if TYPE_CHECKING:
@@ -41,7 +41,10 @@ FLOPS_PER_SECOND = 8e10  # of a forward pass on two cores; only an estimate's sc
 
 @dataclass
 class Checkpoint:
-    """Rows of `model` reading `samples` non-overlapping pieces of `text`, at the last positions of each length."""
+    """Rows of `model` reading `samples` non-overlapping pieces of `text`, at the last positions of each length.
+
+    The seed chooses the pieces: seed s reads the pieces s x samples to (s + 1) x samples - 1.
+    """
 
     model: str
     lengths: list[int]
@@ -54,21 +57,24 @@ class Checkpoint:
     heads: list[int] | None = None
     dtype: str = "float32"
     variants: list[str] = field(default_factory=lambda: [PLAIN])
+    stride: int | None = None
+    runs: list[int] = field(default_factory=list)
     trust_remote_code: bool = False
     version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         check_sampling(self.lengths, self.rows, self.samples)
-        check_causal_rows(self.lengths, self.rows)
+        check_causal_rows(self.lengths, self.rows, self.stride)
+        check_runs(self.runs, self.lengths)
         for name in ("layers", "heads", "variants"):
             if getattr(self, name) == []:
                 raise UserError(f"source.{name} is empty: name at least one, or leave it out for the default")
         if PLAIN not in self.variants or not set(self.variants) <= set(VARIANTS):
             raise UserError(f"source.variants={self.variants}: give {PLAIN}, and {NO_SINK} or {TRUNCATED} beside it")
-        if NO_SINK in self.variants and min(self.lengths) == self.rows:
+        if NO_SINK in self.variants and min(self.lengths) - 1 == (self.rows - 1) * self._distance:
             raise UserError(
                 f"source.variants has {NO_SINK}, which hides key 0, and that is all that the first row of length "
-                f"{self.rows} sees: give fewer rows or a longer length"
+                f"{min(self.lengths)} sees: give fewer rows or a longer length"
             )
         if self.dtype not in DTYPES:
             raise UserError(f"source.dtype={self.dtype}: choose one of {', '.join(DTYPES)}")
@@ -83,15 +89,20 @@ class Checkpoint:
         """The model's name, and its corpus unless that is the default prose."""
         return self.located.label + corpus_suffix(self.text, self.shuffle)
 
+    @property
+    def _distance(self) -> int:
+        """How far apart the rows of a length are."""
+        return stride_of(self.stride, self.lengths, self.rows)
+
     def identity(self) -> dict[str, object]:
         """Return every field but the name, with model, its code and text replaced by their hashes."""
         fields = {name: value for name, value in asdict(self).items() if name not in ("name", "trust_remote_code")}
-        return fields | self.hashes()
+        return fields | {"stride": self._distance} | self.hashes()
 
     @property
     def draws(self) -> bool:
-        """Whether the seed decides the rows: only the order of shuffled tokens."""
-        return self.shuffle
+        """Whether the seed decides the rows: it chooses the pieces of the text, and the order of shuffled tokens."""
+        return True
 
     def hashes(self) -> dict[str, str | None]:
         """Return the SHA-256 of the model's files and of the text."""
@@ -137,6 +148,7 @@ class Checkpoint:
         device: torch.device,
         matrices: MatrixRequest,
         record: Callable[[Rows], None],
+        runs: Callable[[Sequence[Rows]], None],
     ) -> None:
         """Push the rows of every selected layer, head and length while the model reads each sample."""
         from experiments.models.load import load_model
@@ -145,13 +157,12 @@ class Checkpoint:
 
         config = self._checked_config()
         layers = list(self._heads_of_layers(config))
-        tokens_SN = self._token_samples(seed)
+        documents = self.documents(seed)
+        first = min(documents)
         model = load_model(self.located, getattr(torch, self.dtype), device)
-        causal = check_watchable(model, tokens_SN[0, :TRIAL_TOKENS])
-        if not causal and TRUNCATED in self.variants:
-            raise UserError(
-                f"{self.located.label} sees both ways, so no context lies to the left: leave out {TRUNCATED}"
-            )
+        causal = check_watchable(model, documents[first][:TRIAL_TOKENS])
+        if not causal:
+            self._check_both_ways()
         lengths, longest = sorted(self.lengths), max(self.lengths)
         groups = by_regime(config, lengths) if causal else [[length] for length in lengths]
         measured_heads: set[int] = set()
@@ -162,27 +173,35 @@ class Checkpoint:
                 return
             heads = [head for head in range(len(attention.query_HND)) if self.heads is None or head in self.heads]
             measured_heads.update(heads)
-            groups = []
+            groups: list[Rows] = []
+            consecutive: list[Rows] = []
+
+            def rows_of(sharing: list[int], length: int, rows: int, stride: int) -> Rows:
+                of_pass = causal_positions(length, rows, stride) if causal else _spread_positions(length, rows)
+                return _rows_of(attention, sharing, sample, length, of_pass.to(device), causal)
+
             for _, shared in itertools.groupby(heads, attention.kv_head):
                 sharing = list(shared)
                 for length in lengths:
-                    positions = causal_positions if causal else _spread_positions
-                    position_R = positions(length, self.rows).to(device)
-                    rows = _rows_of(attention, sharing, sample, length, position_R, causal)
+                    rows = rows_of(sharing, length, self.rows, self._distance)
                     groups += [
                         _without_first_key(rows) if variant == NO_SINK else replace(rows, variant=variant)
                         for variant in variants
                     ]
+                    if self.runs and PLAIN in variants:
+                        consecutive.append(rows_of(sharing, length, max(self.runs), 1))
             measure(groups)
+            if consecutive:
+                runs(consecutive)
             for head in heads if PLAIN in variants and longest in lengths else []:
-                if matrices.wants(attention.layer, head, sample):
-                    record(_rows_of(attention, [head], sample, longest, torch.arange(longest, device=device), causal))
+                if matrices.wants(attention.layer, head, sample - first):
+                    record(rows_of([head], longest, longest, 1))
 
         def read(sample: int, token_N: Tensor, lengths: list[int], variants: list[str]) -> None:
             with watch(model, partial(look, sample, lengths, variants)):
                 forward(model, token_N)
 
-        for sample, token_N in enumerate(tokens_SN):
+        for sample, token_N in documents.items():
             for group in groups:
                 read(sample, token_N[: group[-1]], group, of_full_pass)
             if unknown := sorted(set(self.heads or ()) - measured_heads):
@@ -202,9 +221,9 @@ class Checkpoint:
 
         check_causal(self.located, runner)
 
-    def documents(self, seed: int) -> Tensor:
-        """Return the tokens of the text samples [samples, N], N the largest length."""
-        return self._token_samples(seed)
+    def documents(self, seed: int) -> dict[int, Tensor]:
+        """Return the tokens of each text sample [N], N the largest length, by the number of its piece of the text."""
+        return dict(enumerate(self._token_samples(seed), seed * self.samples))
 
     def seen_keys(self, n_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return how many of n keys rows see in each kind of layer [kinds, N], and the heads of each kind [kinds]."""
@@ -226,16 +245,28 @@ class Checkpoint:
         self._check_text(text_bytes(self.text), "bytes")
         return config
 
-    def _check_text(self, available: int, unit: str) -> None:
-        needed = self.samples * max(self.lengths)
+    def _check_both_ways(self) -> None:
+        """Raise UserError for what has no meaning where rows see later keys too."""
+        label = self.located.label
+        if TRUNCATED in self.variants:
+            raise UserError(f"{label} sees both ways, so no context lies to the left: leave out {TRUNCATED}")
+        if self.stride is not None:
+            raise UserError(f"{label} sees both ways: its rows are spread over the context; leave out source.stride")
+        if self.runs:
+            raise UserError(f"{label} sees both ways, so no cache grows along a run of rows: leave out source.runs")
+
+    def _check_text(self, available: int, unit: str, seed: int = 0) -> None:
+        needed = (seed + 1) * self.samples * max(self.lengths)
         if available < needed:
+            pieces = f" from the {seed * self.samples + 1}th piece on (seed={seed})" if seed else ""
             raise UserError(
-                f"source.text has {available} {unit}, but {self.samples} samples of {max(self.lengths)} tokens need "
-                f"{needed}: give a longer text, fewer samples or shorter lengths"
+                f"source.text has {available} {unit}, but {self.samples} samples of {max(self.lengths)} tokens{pieces} "
+                f"need {needed}: give a longer text, fewer samples{', a smaller seed' if seed else ''} or shorter "
+                "lengths"
             )
 
     def _token_samples(self, seed: int = 0) -> Tensor:
-        """Return tokens [samples, N]: sample i is tokens [iN, (i + 1)N) of the text.
+        """Return tokens [samples, N]: piece i of the text is its tokens [iN, (i + 1)N).
 
         A shuffle permutes each sample within itself: it holds the tokens that the plain sample holds, and what is gone
         is their order alone.
@@ -243,9 +274,11 @@ class Checkpoint:
         from experiments.models.load import load_config
 
         longest = max(self.lengths)
-        token_T = first_tokens(self.located, self.text, self.samples * longest)
-        self._check_text(len(token_T), "tokens")
-        tokens_SN = token_T[: self.samples * longest].view(self.samples, longest)
+        start, stop = (pieces * self.samples * longest for pieces in (seed, seed + 1))
+        self._check_text(text_bytes(self.text), "bytes", seed)  # a token is a byte at least: nothing is read in vain
+        token_T = first_tokens(self.located, self.text, stop)
+        self._check_text(len(token_T), "tokens", seed)
+        tokens_SN = token_T[start:stop].view(self.samples, longest)
         vocabulary = load_config(self.located).vocab_size
         if int(tokens_SN.max()) >= vocabulary:
             raise UserError(
@@ -334,6 +367,7 @@ def _rows_of(
         visible_RN=visible_RN,
         causal=plain and attention.causal,
         earlier=earlier if causal else None,
+        kv_head=kv_head,
     )
 
 

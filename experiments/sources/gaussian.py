@@ -115,8 +115,9 @@ class Gaussian:
         device: torch.device,
         matrices: MatrixRequest,
         record: Callable[[Rows], None],
+        runs: Callable[[Sequence[Rows]], None],
     ) -> None:
-        """Push one group of rows per draw and length; `layer` and `head` are 0."""
+        """Push one group of rows per draw and length; `layer` and `head` are 0. No row comes before another."""
         for sample in range(self.samples):
             for length in self.lengths:
                 rows = self.draw(length, sample, seed, device)

@@ -1,4 +1,4 @@
-"""The text that a checkpoint reads: the user's own file, or prose or source code that ships with Python.
+"""The text that a checkpoint reads: the user's own file, a pinned corpus, or what ships with Python.
 
 Of a file only as much is held as is used; its hash is taken piece by piece.
 """
@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from experiments.errors import UserError
+from experiments.sources.corpora import CORPORA, PREFIX, corpus, corpus_text, is_corpus
 
 PROSE, CODE = "python:prose", "python:code"
 CODE_CHARACTERS = 1_000_000  # several times what twelve samples of 8192 tokens need
@@ -25,8 +26,9 @@ def read_start(name: str | None, characters: int) -> str:
     Parameters
     ----------
     name
-        A path; `python:prose`, or None, for the language reference in the standard library's pydoc; `python:code` for
-        the standard library's own modules. A byte-order mark is no part of a file's text.
+        A path; `corpus:NAME` for a pinned corpus; `python:prose`, or None, for the language reference in the standard
+        library's pydoc; `python:code` for the standard library's own modules: these two change with Python's version. A
+        byte-order mark is no part of a file's text.
 
     Raises
     ------
@@ -44,14 +46,14 @@ def read_start(name: str | None, characters: int) -> str:
 
 def text_bytes(name: str | None) -> int:
     """Return the size of the text in bytes; see `read_start`."""
-    if _of_python(name):
+    if _in_memory(name):
         return sum(len(piece.encode()) for piece in _pieces(name))
     return _regular_file(str(name)).stat().st_size
 
 
 def text_hash(name: str | None) -> str:
     """Return the SHA-256 of the whole text; see `read_start`."""
-    if _of_python(name):
+    if _in_memory(name):
         return _hash_of(name)
     status = _regular_file(str(name)).stat()
     return _hash_of_file(str(name), status.st_size, status.st_mtime_ns)
@@ -59,12 +61,17 @@ def text_hash(name: str | None) -> str:
 
 def corpus_suffix(name: str | None, shuffle: bool) -> str:
     """Return what a record's label says of its text: nothing for the default prose."""
-    corpus = "" if name in (None, PROSE) else ", source code" if name == CODE else f", {Path(name).stem}"
-    return corpus + (", shuffled tokens" if shuffle else "")
+    if name is None or name == PROSE:
+        text = ""
+    elif is_corpus(name):
+        text = f", {corpus(name).label}"
+    else:
+        text = ", source code" if name == CODE else f", {Path(name).stem}"
+    return text + (", shuffled tokens" if shuffle else "")
 
 
-def _of_python(name: str | None) -> bool:
-    return name is None or name.startswith("python:")
+def _in_memory(name: str | None) -> bool:
+    return name is None or name.startswith(("python:", PREFIX))
 
 
 def _pieces(name: str | None) -> Iterator[str]:
@@ -73,8 +80,11 @@ def _pieces(name: str | None) -> Iterator[str]:
         yield _prose()
     elif name == CODE:
         yield _code()
+    elif is_corpus(name):
+        yield corpus_text(name)
     elif name.startswith("python:"):
-        raise UserError(f"source.text={name}: choose {PROSE}, {CODE} or a text file")
+        corpora = ", ".join(PREFIX + known for known in CORPORA)
+        raise UserError(f"source.text={name}: choose {PROSE}, {CODE}, {corpora} or a text file")
     else:
         try:
             with _regular_file(name).open(encoding="utf-8-sig") as file:

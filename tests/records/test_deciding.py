@@ -52,6 +52,8 @@ CHECKPOINT = SOURCE | {
     "layers": {"layers": [1]},
     "heads": {"heads": [1]},
     "variants": {"variants": ["plain", "truncated_context"]},
+    "stride": {"stride": 3},
+    "runs": {"runs": [2]},
     "trust_remote_code": {"trust_remote_code": True},
 }
 KEPT = {"keep_first": {"keep_first": 3}, "keep_recent": {"keep_recent": 4}}
@@ -143,7 +145,11 @@ def numbers(job, folder):
 
 
 def same(one, other):
-    return one[1] == other[1] and all(table.equals(other[0][name]) for name, table in one[0].items())
+    return (
+        one[1] == other[1]
+        and one[0].keys() == other[0].keys()
+        and all(table.equals(other[0][name]) for name, table in one[0].items())
+    )
 
 
 def variants_of(job, folder):

@@ -23,7 +23,18 @@ from tests.models import small
 
 ROW_COLUMNS = {
     *("layer", "head", "sample", "position", "variant", "length", "n"),
-    *("logit_mean", "logit_std", "logit_max", "logsumexp", "entropy", "participation", "p_max", "sink_mass"),
+    *(
+        "logit_mean",
+        "logit_std",
+        "logit_max",
+        "logsumexp",
+        "entropy",
+        "log_p_variance",
+        "root_sum",
+        "participation",
+        "p_max",
+        "sink_mass",
+    ),
     *("output_norm", "k_min_0.5", "k_min_0.2", "k_min_0.1", "k_min_0.05", "k_min_0.01"),
     *("count_0.1", "count_0.01", "count_0.001"),
 }

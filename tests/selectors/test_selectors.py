@@ -228,6 +228,8 @@ def test_the_oracle_drops_least_on_every_row_of_a_real_model(smollm2):
             worse.setdefault(part.name, []).append(float((found["dropped_mass"] - least).max()))
         seen.extend((rows.layer, head, rows.length) for head in rows.heads)
 
-    job.source.stream(on_rows, seed=0, device=torch.device("cpu"), matrices=MatrixRequest([], []), record=None)
+    job.source.stream(
+        on_rows, seed=0, device=torch.device("cpu"), matrices=MatrixRequest([], []), record=None, runs=None
+    )
     assert len(seen) == 2 * 9 * 2
     assert all(max(gaps) > 0.01 for name, gaps in worse.items() if name != "oracle")

