@@ -118,13 +118,13 @@ def summary(every: list[Exponents], settings: Settings) -> pd.DataFrame:
             numbers = {
                 "C": np.median(measured, axis=1),
                 "C_predicted": np.median(predicted, axis=1),
-                "rank_correlation": _spearman(predicted, measured),
+                "rank_correlation": rank_correlation(predicted, measured),
                 "error": np.median(error, axis=1),
                 "absolute_error": np.median(np.abs(error), axis=1),
             }
             if compared:
                 numbers["shift"] = np.median(measured - plain_measured, axis=1)
-                numbers["rank_with_plain"] = _spearman(plain_measured, measured)
+                numbers["rank_with_plain"] = rank_correlation(plain_measured, measured)
             for name, values in numbers.items():
                 low, high = bootstrap.interval(values[0], values[1:], curves.clusters, settings.confidence)
                 line |= {name: values[0], f"{name}_low": float(low), f"{name}_high": float(high)}
@@ -132,8 +132,8 @@ def summary(every: list[Exponents], settings: Settings) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def _spearman(a: Array, b: Array) -> Array:
-    """Rank correlation along the last axis."""
+def rank_correlation(a: Array, b: Array) -> Array:
+    """Spearman's rank correlation over heads, (resamples, heads) -> (resamples,)."""
     ranks = [stats.rankdata(values, axis=1) for values in (a, b)]
     x, y = (rank - rank.mean(1, keepdims=True) for rank in ranks)
     with np.errstate(invalid="ignore"):
