@@ -57,7 +57,10 @@ def gaussian(lengths, rows, samples, s=None, sigma=None, seed=0, places=((0, 0),
                 for i in range(rows):
                     line = {**place, "position": length - 1 - i, "n": n, "logit_std": logits[i].std()}
                     line |= {"p_max": p[i, 0], "participation": 1 / squares[i, -1]}
-                    line |= {"entropy": -(p[i] * np.log(p[i] + 1e-300)).sum(), "output_norm": norm[i]}
+                    log_p = np.log(p[i] + 1e-300)
+                    entropy = -(p[i] * log_p).sum()
+                    line |= {"entropy": entropy, "output_norm": norm[i], "root_sum": np.sqrt(p[i]).sum()}
+                    line |= {"log_p_variance": (p[i] * (log_p + entropy) ** 2).sum()}
                     line |= {f"k_min_{eta}": int((kept[i] < 1 - eta).sum()) + 1 for eta in ETAS}
                     line |= {f"count_{eps}": int((p[i] > eps).sum()) for eps in (0.1, 0.01, 0.001)}
                     row_lines.append(line)
