@@ -1,6 +1,6 @@
 """Fits of the mean window k_min against context length: per head, pooled over heads, and which law wins."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -87,8 +87,10 @@ class Curves:
     def pooled(self) -> "Curves":
         """Return the heads that may be averaged: those that see more keys at most lengths, and at the same ones."""
         selected = alike(self.seen)
-        if selected.all():
-            return self
+        return self if selected.all() else self.only(selected)
+
+    def only(self, selected: NDArray[np.bool_]) -> "Curves":
+        """Return some of the heads."""
         parts = {name: getattr(self, name)[selected] for name in PER_HEAD}
         return replace(self, head_keys=self.head_keys[selected], **parts)
 
@@ -100,24 +102,42 @@ class Curves:
         return Points(y, self.n, self.seen, censored_heads(self, settings), sources)
 
     def typical(self, settings: Settings) -> Points:
-        """Mean over heads of ln(mean k_min): one curve, with replicates of each source of error.
+        """Return the typical head: the geometric mean over heads of the mean k_min; see `_over_heads`."""
+        return self._over_heads(settings, lambda y: y.mean(1, keepdims=True), lambda y, drawn: (drawn @ y)[:, None, :])
+
+    def mean_window(self, settings: Settings) -> Points:
+        """Return the mean window, what a budget pays: the arithmetic mean over heads of the mean k_min."""
+
+        def resampled(y: Array, drawn: Array) -> Array:
+            return np.log(drawn @ np.exp(y))[:, None, :]
+
+        return self._over_heads(settings, lambda y: np.log(np.exp(y).mean(1, keepdims=True)), resampled)
+
+    def _over_heads(
+        self, settings: Settings, mean: Callable[[Array], Array], resampled: Callable[[Array, Array], Array]
+    ) -> Points:
+        """Return one mean curve over heads, with replicates of each source of error.
 
         Clusters and heads are resampled apart. A head's own answers to its clusters spread both; how much is found by
         giving each head a resample of clusters of its own, once what all heads share in a resample is taken out.
+
+        Parameters
+        ----------
+        mean : maps ln k (resamples, heads, lengths) to (resamples, 1, lengths).
+        resampled : maps ln k (heads, lengths), with the weights of heads (resamples, heads), to the same.
         """
         each = self.of_heads(settings)
         y, by_cluster = each.y, each.sources[0].replicates
         heads, clusters = len(self.head_keys), self.clusters
-        sources = [bootstrap.Source(by_cluster.mean(1, keepdims=True), clusters)]
+        sources = [bootstrap.Source(mean(by_cluster), clusters)]
         if heads > 1:  # a single head is no sample of heads but all there is
             drawn = bootstrap.weights(heads, settings.resamples, settings.seed, f"{self.label}, heads") / heads
             resample, head = np.ogrid[: len(by_cluster), :heads]
-            own = (by_cluster - by_cluster.mean(1, keepdims=True))[(resample + head) % len(by_cluster), head]
+            own = (by_cluster - y - (mean(by_cluster) - mean(y[None])))[(resample + head) % len(by_cluster), head]
             own *= np.sqrt(clusters / max(clusters - 1, 1))  # the bootstrap deviation lacks it
-            noise = (y + own).mean(1, keepdims=True)
-            sources.append(bootstrap.Source((drawn @ y)[:, None, :], heads, held_elsewhere=noise))
+            sources.append(bootstrap.Source(resampled(y, drawn), heads, held_elsewhere=mean(y + own)))
         n, seen = self.visible.sum((0, 2)) / self.rows.sum((0, 2)), self.seen.max(0)
-        return Points(y.mean(0)[None], n[None], seen[None], censored_pool(self, settings), sources)
+        return Points(mean(y[None])[0], n[None], seen[None], censored_pool(self, settings), sources)
 
     def mean(self, values: Array, weights: Array) -> Array:
         """Mean over rows of summed values, clusters weighted: (resamples, clusters) -> (resamples, heads, lengths)."""
@@ -154,7 +174,7 @@ def fit_heads(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     """
     tables = []
     for curves in curves_of(rows, settings):
-        fitted = _fit(curves.of_heads(settings), curves, settings)
+        fitted = fit_points(curves.of_heads(settings), curves, settings)
         tables.append(curves.head_keys.to_frame(index=False).merge(fitted, left_index=True, right_on="curve"))
     return _tidy(tables, ["label", "kind", "variant", "layer", "head", "eta", "law"])
 
@@ -181,7 +201,7 @@ def fit_pooled(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     for curves in curves_of(rows, settings):
         pool = curves.pooled()
         heads = len(pool.head_keys)
-        fitted = _fit(pool.typical(settings), curves, settings)
+        fitted = fit_points(pool.typical(settings), curves, settings)
         tables.append(fitted.assign(heads=heads, left_out=len(curves.head_keys) - heads))
     return _tidy(tables, ["label", "kind", "variant", "heads", "left_out", "eta", "law"])
 
@@ -254,7 +274,7 @@ def _censored(at_one: Array, at_n: Array, rows: Array, settings: Settings) -> ND
         return ~((at_one / rows <= settings.at_one) & (at_n / rows <= settings.at_n))
 
 
-def _fit(points: Points, curves: Curves, settings: Settings) -> pd.DataFrame:
+def fit_points(points: Points, curves: Curves, settings: Settings) -> pd.DataFrame:
     """Fit all laws to the points, and to the replicates of their sources of error."""
     usable = points.usable
     count = usable.sum(-1)
