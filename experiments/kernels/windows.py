@@ -365,6 +365,7 @@ def measure(
         next_L = np.empty(tiles, np.int64)
         runs_CL = np.empty((chunk, tiles), np.int64)
         values = np.int64(value_NV.ctypes.data)
+        output_V = np.empty(value_NV.shape[1])
         order_CW[chunk - 1] = np.arange(windows)
         for r0 in range(t * chunk, rows, threads * chunk):
             num_rows = min(chunk, rows - r0)
@@ -404,44 +405,47 @@ def measure(
                 r = r0 + i
                 segments, total = segments_C[i], moment_RM[r, 4]
                 sum_SV = sum_TCSV[t, i, :segments]
+                output_R[r] = _total(sum_SV, output_V, lanes) / (total * total)
                 _measure(
                     first_CS[i],
                     mass_CS[i, :segments],
                     square_CS[i, :segments],
                     largest_CS[i, :segments],
                     sum_SV,
+                    output_V,
                     total,
                     k_RW[r],
                     order_CW[i],
                     lanes,
                     measure_RWM[r],
                 )
-                output_R[r] = _total(sum_SV, lanes) / (total * total)
 
 
 @_sum
-def _norms(tail_V, head_V, odds, lanes):
-    """Return the squared norms of tail and of tail - odds x head."""
+def _take(tail_V, sum_V, output_V, odds, lanes):
+    """Add a segment to the tail; return the squared norms of tail and of tail - odds x (output - tail)."""
     truncated, renormalised = 0.0, 0.0
     for v in range(LANES * len(lanes)):
-        truncated += tail_V[v] * tail_V[v]
-        difference = tail_V[v] - odds * head_V[v]
+        tail = tail_V[v] + sum_V[v]
+        tail_V[v] = tail
+        truncated += tail * tail
+        difference = tail - odds * (output_V[v] - tail)
         renormalised += difference * difference
     return truncated, renormalised
 
 
 @_sum
-def _total(output_SV, lanes):
-    """Return the squared norm of the sum over segments."""
-    total_V = np.zeros(LANES * len(lanes))
+def _total(output_SV, output_V, lanes):
+    """Fill in the sum over segments; return its squared norm."""
+    output_V[:] = 0
     for s in range(output_SV.shape[0] - 1, -1, -1):
         for v in range(LANES * len(lanes)):
-            total_V[v] += output_SV[s, v]
-    return (total_V * total_V).sum()
+            output_V[v] += output_SV[s, v]
+    return (output_V * output_V).sum()
 
 
 @_helper
-def _measure(first_S, mass_S, square_S, largest_S, output_SV, total, k_W, order_W, lanes, measure_WM):
+def _measure(first_S, mass_S, square_S, largest_S, output_SV, output_V, total, k_W, order_W, lanes, measure_WM):
     """Turn segments into measures; theory.md [T1]-[T6], as `experiments.reference.subset` does."""
     segments, width = mass_S.shape[0], output_SV.shape[1]
     kept_S = np.empty(segments)  # mass and squares of segments 0 .. s-1
@@ -452,11 +456,6 @@ def _measure(first_S, mass_S, square_S, largest_S, output_SV, total, k_W, order_
         kept_square_S[s] = kept_square
         kept += mass_S[s]
         kept_square += square_S[s]
-    head_SV = np.empty((segments, width))
-    head_SV[0] = 0
-    for s in range(1, segments):
-        for v in range(LANES * len(lanes)):
-            head_SV[s, v] = head_SV[s - 1, v] + output_SV[s - 1, v]
     tail_V = np.zeros(width)
     dropped, dropped_square = 0.0, 0.0
     w = k_W.shape[0] - 1
@@ -464,9 +463,7 @@ def _measure(first_S, mass_S, square_S, largest_S, output_SV, total, k_W, order_
         dropped += mass_S[s]
         dropped_square += square_S[s]
         odds = dropped / kept_S[s]
-        for v in range(LANES * len(lanes)):
-            tail_V[v] += output_SV[s, v]
-        truncated, renormalised = _norms(tail_V, head_SV[s], odds, lanes)
+        truncated, renormalised = _take(tail_V, output_SV[s], output_V, odds, lanes)
         tau = dropped / total
         next_p, first_p = largest_S[s] / total, 1.0 / total
         while w >= 0 and k_W[order_W[w]] == first_S[s]:
