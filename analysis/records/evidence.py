@@ -110,7 +110,7 @@ def sources(lines: pd.DataFrame) -> pd.DataFrame:
     DataFrame : per label: `kind`, `role`, `s`, `sigma`, numbers of `rows`, `samples`, `heads`, `seeds` and `runs`.
     """
     if "rows" in lines:
-        lines = lines.drop_duplicates(["label", "design", "seed", *PLACE])
+        lines = lines.drop_duplicates(["label", "design", "seed", *(name for name in PLACE if name in lines)])
     groups = lines.groupby("label", observed=True, sort=False)
     table = groups[["kind", "role", "s", "sigma"]].first().astype({"kind": str, "role": str})
     table["rows"] = groups["rows"].sum() if "rows" in lines else groups.size()

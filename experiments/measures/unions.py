@@ -52,5 +52,5 @@ def measure_unions(rows: Rows, runs: Sequence[int], compute: Compute) -> list[Li
                 lacking_R = np.full(of_rows_NR.shape[1], 1 - eta * (1 + ETA_SLACK))
                 fixed = min(fixed_set_size(of_rows_NR, lacking_R), union)
                 k = float(k_of[eta][asked_R].double().mean())
-                lines.append({"head": head, "run": run, "eta": eta, "n": n, "k": k, "union": union, "fixed": fixed})
+                lines.append({"head": head, "rows": run, "eta": eta, "n": n, "k": k, "union": union, "fixed": fixed})
     return lines

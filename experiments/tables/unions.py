@@ -16,7 +16,7 @@ UNIONS = Table(
         Column("head", "int32", f"index of the query head; {EVERY_HEAD}: all that share the KV head"),
         SAMPLE,
         LENGTH,
-        Column("run", "int32", "consecutive rows of a query head"),
+        Column("rows", "int32", "consecutive rows of each query head: the run"),
         Column("eta", "float64", "dropped mass that each row may have"),
     ),
     values=(

@@ -50,7 +50,7 @@ def test_each_union_is_that_of_the_rows_own_sets(scale):
     rows = consecutive_rows(scale=scale)
     p_RN = torch.softmax(rows.logits().double(), -1).numpy()
     lines = measure_unions(rows, [2, 6], Compute())
-    assert {(line["head"], line["run"], line["eta"]) for line in lines} == {
+    assert {(line["head"], line["rows"], line["eta"]) for line in lines} == {
         (head, run, eta) for head in (2, 3, EVERY_HEAD) for run in (1, 2, 6) for eta in ETAS
     }
     for line in lines:
@@ -58,7 +58,7 @@ def test_each_union_is_that_of_the_rows_own_sets(scale):
             h * RUN + i
             for h, head in enumerate((2, 3))
             if line["head"] in (head, EVERY_HEAD)
-            for i in range(RUN - line["run"], RUN)
+            for i in range(RUN - line["rows"], RUN)
         ]
         sets = []
         for r in asked:

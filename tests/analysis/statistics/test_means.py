@@ -54,7 +54,9 @@ def test_intervals_of_the_mean_window_cover_the_truth():
     for trial in range(trials):
         draw = np.random.default_rng(trial)
         rows = crossed(draw.normal(0.5, 0.1, 30), clusters=12, shared=0.2, own=0.2, seed=trial)
-        rows = rows.assign(label="Model", kind="real", cluster=rows["sample"].astype(str), design="one", s=np.nan, sigma=np.nan)
+        rows = rows.assign(
+            label="Model", kind="real", cluster=rows["sample"].astype(str), design="one", s=np.nan, sigma=np.nan
+        )
         curves = next(means.curves_of(rows, settings))
         points = curves.mean_window(settings)
         low, high = means.bootstrap.combined_interval(points.y, points.sources, lambda y: y, settings.confidence)
