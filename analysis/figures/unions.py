@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from analysis.figures import NothingToDraw
 from analysis.figures.page import style
 
-SCOPES = {"query head": ("one head", "-"), "KV head": ("KV head", "--")}
+SCOPES = {"query head": ("head", "-"), "KV head": ("KV head", "--")}
 SIZES = {"union": "union", "fixed": "fixed set"}
 MARKERS = "os^Dv"
 
@@ -23,7 +23,7 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
     labels = [label for label in sources["label"] if (table["label"] == label).any()]
     if not labels:
         raise NothingToDraw(f"no runs of consecutive rows at eta = {config.eta:g}")
-    figure, axes = style.panels(len(labels), 3, config.height, left=0.5, gap=0.4, right=0.55)
+    figure, axes = style.panels(len(labels), 3, config.height, left=0.5, gap=0.4, right=0.85)
     for line, label in zip(axes, labels, strict=True):
         of_label = table[table["label"] == label]
         for panel, size in zip(line, SIZES, strict=False):
@@ -48,7 +48,8 @@ def _over_length(axes: Axes, table: pd.DataFrame, size: str) -> None:
             )
             if run not in (runs[0], runs[-1]) and scope == "query head":
                 continue  # between the ends only the KV head, which has the cache
-            axes.fill_between(at["length"], at["k_low"], at["k_high"], color=shade, alpha=0.13, lw=0)
+            if scope == "KV head" and run in (runs[0], runs[-1]):
+                axes.fill_between(at["length"], at["k_low"], at["k_high"], color=shade, alpha=0.15, lw=0)
             axes.plot(at["length"], at["k"], dash, marker=marker, color=shade, ms=3)
             rows = "1 row" if run == 1 else f"{run} rows"
             ends.append((float(at["k"].iloc[-1]), f"{name}, {rows}", shade))

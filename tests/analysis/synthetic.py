@@ -141,6 +141,7 @@ def write_run(
     seed=0,
     status="complete",
     matrices=None,
+    unions=None,
     selector=None,
     runner=None,
     **keys,
@@ -173,6 +174,8 @@ def write_run(
         windows = place.rename(columns={"size": "rows"}).assign(selector="oracle", rule="fixed", parameter=64.0)
         windows = windows.assign(scale=1.0, k=64.0, dropped_mass=0.5)
     windows.to_parquet(folder / "windows.parquet")
+    if unions is not None:
+        unions.to_parquet(folder / "unions.parquet")
     if matrices:
         index = {key: about for key, (_, about) in matrices.items()}
         arrays = {key: np.asarray(array, np.float16) for key, (array, _) in matrices.items()}
@@ -220,9 +223,38 @@ def demo(outputs, lengths=(256, 512, 1024, 2048, 4096), places=((0, 0), (0, 1), 
         about = {"layer": layer, "head": head, "sample": 0, "length": size}
         about |= {"query_pool": block, "key_pool": block, "kind": "mean over queries of summed keys"}
         matrices[name] = (causal(size, block, draw), about)
-    write_run(outputs, "real", "TinyLM-Instruct", rows, windows, source="smollm2", matrices=matrices, model="tiny")
+    together = runs_of_rows(rows)
+    write_run(
+        outputs,
+        "real",
+        "TinyLM-Instruct",
+        rows,
+        windows,
+        source="smollm2",
+        matrices=matrices,
+        unions=together,
+        model="tiny",
+    )
     tasks(outputs)
     selectors(outputs)
+
+
+def runs_of_rows(rows, runs=(1, 8, 32), etas=(0.2, 0.1, 0.05)):
+    """Unions as if each further row, and the other head of a pair, added a share of new keys."""
+    place = rows.groupby(["layer", "head", "sample", "length"], as_index=False).mean(numeric_only=True)
+    lines = []
+    for _, line in place.iterrows():
+        for run in runs:
+            for eta in etas:
+                k, n = line[f"k_min_{eta}"], line["length"]
+                union = np.floor(np.minimum(k * run**0.3, n))
+                common = {"layer": line["layer"], "kv_head": line["head"] // 2, "sample": line["sample"], "length": n}
+                common |= {"rows": run, "eta": eta, "n": n, "k": k}
+                lines.append(common | {"head": line["head"], "union": union, "fixed": np.ceil((k + union) / 2)})
+                if line["head"] % 2 == 0:
+                    union = np.floor(min(1.5 * union, n))
+                    lines.append(common | {"head": -1, "union": union, "fixed": np.ceil((k + union) / 2)})
+    return pd.DataFrame(lines).astype({name: int for name in ("layer", "kv_head", "head", "sample", "length", "rows")})
 
 
 def selectors(outputs, lengths=(512, 1024, 2048), samples=3):
