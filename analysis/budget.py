@@ -4,6 +4,10 @@ The laws are fitted to the second half of the text samples, at all lengths but t
 was not seen. The first half, at every length, says whether the promise holds: that a share `coverage` of a head's rows
 drops no more than the tolerance. n is the number of keys that the head itself sees; one that sees no more of them as
 the context grows, as in a sliding-window layer, has no law but a cap: the same number of keys at any length, C = 0.
+
+A budget serves a row: what must be read for one query of one head. A cache holds keys for all query heads that share a
+KV head, and one that evicts keys holds them for the rows that follow: `--serves` fits the laws to the keys that these
+need together, of records with source.runs, and gives each head what its KV head needs.
 """
 
 from __future__ import annotations
@@ -28,16 +32,18 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis import save, settings
-from analysis.records.load import complete_runs, fullest_design, load_rows
+from analysis.records.load import complete_runs, fullest_design, load_rows, load_task
 from analysis.statistics import bootstrap
 from analysis.statistics.equal_cost import scale_for
 from analysis.statistics.growth import alike, distinct
 from analysis.statistics.intervals import student
 from analysis.statistics.line import fit_line
 from experiments.errors import UserError
+from experiments.tables.unions import EVERY_HEAD, UNIONS
 from experiments.windows.head_laws import FORMAT, read_budget
 
 Array = NDArray[np.float64]
+ROW, KV_HEAD = "row", "kv_head"  # what a budget serves, besides a number of rows
 FURTHEST = 2**30  # keys; the longest context that a law is asked about
 FAR = 10  # times the fitted lengths: what the law says there is told in every file, as an extrapolation
 OWN_OF_A_RUN = ("name", "lengths", "rows", "samples", "layers", "heads", "variants")  # fields of a source
@@ -137,6 +143,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--tolerance", default="dropped_mass=0.05", help="one of the recorded tolerances, as NAME=VALUE"
     )
+    parser.add_argument(
+        "--serves",
+        default=ROW,
+        metavar="WHAT",
+        help=f"{ROW}: one row of one head; {KV_HEAD}: one row of all heads that share a KV head; a number: so many "
+        "consecutive rows of these",
+    )
     parser.add_argument("--coverage", type=float, default=0.9, help="share of a head's rows that are to stay within it")
     parser.add_argument("--cost", type=float, metavar="KEYS", help="scale all windows to this mean over 1..N keys")
     parser.add_argument("--lengths", type=int, nargs="+", default=[], help="context lengths to say k for")
@@ -153,6 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             requested.cost,
             requested.lengths,
             requested.extrapolate,
+            _run(requested.serves),
         )
         path = _path(requested.outputs / "budgets", requested.name, content)
         save.write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
@@ -180,6 +194,17 @@ def _tolerance(text: str) -> float:
     if name != "dropped_mass" or not 0 < value < 1:
         raise UserError(f"--tolerance {text}: give dropped_mass=VALUE, such as dropped_mass=0.05")
     return value
+
+
+def _run(serves: str) -> int | None:
+    """Return how many consecutive rows, of all heads that share a KV head, a budget is to serve; None for one row."""
+    if serves == ROW:
+        return None
+    if serves == KV_HEAD:
+        return 1
+    if not serves.isascii() or not serves.isdigit() or not 0 < int(serves[:9]) < 10**8:
+        raise UserError(f"--serves {serves[:30]}: give {ROW}, {KV_HEAD} or a number of consecutive rows")
+    return int(serves)
 
 
 def _path(folder: Path, name: str | None, content: dict[str, Any]) -> Path:
@@ -217,6 +242,7 @@ def budget(
     cost: float | None,
     lengths: Sequence[int],
     extrapolate: bool,
+    run: int | None = None,
 ) -> dict[str, Any]:
     """Fit every head's law and return the content of a budget file.
 
@@ -229,6 +255,7 @@ def budget(
     cost : mean number of keys, over heads and contexts of 1 to N keys, that all windows are scaled to; None for none.
     lengths : context lengths to give k for, besides those measured.
     extrapolate : write a budget that holds at all lengths asked for, supported or not.
+    run : consecutive rows, of all heads that share a KV head, that the keys are to serve; None for one row of a head.
 
     Raises
     ------
@@ -241,9 +268,13 @@ def budget(
         raise UserError(f"--lengths {str(bad[0])[:30]}: give numbers of keys from 1 to {FURTHEST:,}")
     how = settings.fits(settings.analysis())
     runs = complete_runs(outputs)
-    rows = _rows_of(load_rows(runs), model)
-    used = [run for run in runs if run.id in set(rows["run"].astype(str))]
-    needs = _needs(rows, eta)
+    if run is None:
+        rows = _rows_of(load_rows(runs), model)
+        needs = _needs(rows, eta)
+    else:
+        rows = _rows_of(load_task(runs, UNIONS.name), model, "source.runs=[...]")
+        needs = _needs_together(rows, eta, run)
+    used = [record for record in runs if record.id in set(rows["run"].astype(str))]
     half = len(needs.samples) // 2
     if half < 2 or len(needs.lengths) < 4:
         raise UserError(
@@ -287,6 +318,7 @@ def budget(
         "text": str(rows["text_hash"].iloc[0]),
         "runs": {run.id: run.digest for run in used},
         "tolerance": {"dropped_mass": eta, "coverage": coverage},
+        "serves": {"rows": run or 1, "heads": "one" if run is None else "all of a KV head"},
         "cost": cost,
         "factor": factor,
         "law": "k = alpha n^C",
@@ -304,8 +336,13 @@ def budget(
     }
 
 
-def _rows_of(rows: pd.DataFrame, model: str) -> pd.DataFrame:
-    real = rows[(rows["kind"] == "real") & (rows["variant"] == "plain") & (rows["role"] == "main")]
+def _rows_of(rows: pd.DataFrame, model: str, how: str = "") -> pd.DataFrame:
+    """Return the lines of the one model that is called so, of its fullest design; `how` it is to be measured."""
+    if rows.empty:
+        raise UserError(f"--model {model}: no model was measured{how and f' with {how}'}")
+    real = rows[(rows["kind"] == "real") & (rows["role"] == "main")]
+    if "variant" in real:
+        real = real[real["variant"] == "plain"]
     labels = sorted(set(real["label"].astype(str)))
     matching = [label for label in labels if label == model] or [
         label for label in labels if model.lower() in label.lower()
@@ -313,7 +350,7 @@ def _rows_of(rows: pd.DataFrame, model: str) -> pd.DataFrame:
     if len(matching) != 1:
         raise UserError(
             f"--model {model}: {'no' if not matching else 'more than one'} measured model is called so; "
-            f"measured are: {', '.join(labels) or 'none'}"
+            f"measured{how and f' with {how}'} are: {', '.join(labels) or 'none'}"
         )
     return fullest_design(real[real["label"] == matching[0]])
 
@@ -333,6 +370,31 @@ def _needs(rows: pd.DataFrame, eta: float) -> Needs:
         raise UserError(
             f"{rows['label'].iloc[0]}: its heads have different numbers of rows; measure it again"
         ) from error
+    return Needs(k, n[:, :, 0], head_keys, lengths, samples)
+
+
+def _needs_together(lines: pd.DataFrame, eta: float, run: int) -> Needs:
+    """Return what each KV head needs for a run of rows, given to each of its query heads; a sample has one run."""
+    for value, column, name in ((eta, "eta", "--tolerance dropped_mass="), (run, "rows", "--serves ")):
+        if value not in (recorded := set(lines[column])):
+            there = ", ".join(f"{number:g}" for number in sorted(recorded))
+            raise UserError(f"{name}{value:g}: recorded are {there} (source.runs)")
+    lines = lines[(lines["eta"] == eta) & (lines["rows"] == run)]
+    heads = lines.loc[lines["head"] != EVERY_HEAD, ["layer", "head", "kv_head"]].drop_duplicates()
+    heads = heads.sort_values(["layer", "head"])
+    groups = lines[lines["head"] == EVERY_HEAD]
+    names = ["layer", "kv_head", "length", "sample"]
+    lengths, samples = (sorted(groups[name].unique().tolist()) for name in ("length", "sample"))
+    places = list(zip(heads["layer"].tolist(), heads["kv_head"].tolist(), strict=True))
+    index = pd.MultiIndex.from_tuples(
+        [(*place, length, sample) for place in places for length in lengths for sample in samples], names=names
+    )
+    wanted = groups.drop_duplicates(names).set_index(names).reindex(index)
+    if wanted["union"].isna().any():
+        raise UserError(f"{lines['label'].iloc[0]}: some KV heads were measured in part; measure it again")
+    shape = (len(places), len(lengths), len(samples), 1)
+    n, k = (wanted[name].to_numpy(float).reshape(shape) for name in ("n", "union"))
+    head_keys = list(zip(heads["layer"].tolist(), heads["head"].tolist(), strict=True))
     return Needs(k, n[:, :, 0], head_keys, lengths, samples)
 
 
@@ -470,7 +532,11 @@ def _value(value: Any) -> str:
 
 def _promise_table(content: dict[str, Any]) -> Table:
     tolerance, held = content["tolerance"], content["held_out"]
-    promised = f"dropped mass <= {tolerance['dropped_mass']:g} for {tolerance['coverage']:.0%} of a head's rows"
+    whose = "a head's rows"
+    if content["serves"]["heads"] != "one":
+        run = content["serves"]["rows"]
+        whose = f"the texts, in {f'{run} rows' if run > 1 else 'a row'} of all heads that share a KV head"
+    promised = f"dropped mass <= {tolerance['dropped_mass']:g} for {tolerance['coverage']:.0%} of {whose}"
     if content["cost"] is not None:
         promised = (
             f"{promised}, scaled by {content['factor']:.3g}\nto {content['cost']:g} keys on average over contexts of 1 "

@@ -429,3 +429,59 @@ def test_markup_in_a_label_is_plain_text(tmp_path, capsys):
     write_run(tmp_path, "run", "tiny [/y] [bold]", model_rows(), source="checkpoint", model="m")
     assert main(["--model", "tiny", "--outputs", str(tmp_path), "--lengths", "300"]) == 0
     assert "tiny [/y] [bold]: dropped mass" in capsys.readouterr().out
+
+
+def runs_of(rows, runs=(1, 8)):
+    """What heads 0 and 1 of layer 0, and head 0 of layer 1, need together: of a group the larger, times run^.25."""
+    place = rows.groupby(["layer", "head", "sample", "length"], as_index=False)[["n", "k_min_0.05"]].max()
+    lines = []
+    for run in runs:
+        own = place.assign(kv_head=0, rows=run, eta=0.05, k=place["k_min_0.05"])
+        own["union"] = np.ceil(own["k"] * run**0.25).clip(upper=own["n"])
+        together = own.groupby(["layer", "sample", "length"], as_index=False).max().assign(head=-1)
+        lines += [own, together]
+    return pd.concat(lines, ignore_index=True).drop(columns="k_min_0.05").assign(fixed=lambda table: table["union"])
+
+
+def test_a_budget_for_a_kv_head_or_a_run_gives_each_head_what_they_need_together(outputs, capsys):
+    rows = model_rows(noise=0.01)
+    together = runs_of(rows)
+    write_run(outputs, "run", "tiny-model", rows, source="checkpoint", unions=together, model="models/tiny-model")
+    of_row = make(outputs)
+    assert of_row["serves"] == {"rows": 1, "heads": "one"}
+    for serves, run in (("kv_head", 1), ("8", 8)):
+        assert main(["--outputs", str(outputs), "--model", "tiny", "--serves", serves, "--name", f"for-{serves}"]) == 0
+        printed = " ".join(capsys.readouterr().out.split())
+        assert ("in 8 rows of all heads" if run == 8 else "in a row of all heads") in printed
+        content = read_budget(str(outputs / "budgets" / f"for-{serves}.json"))
+        assert content["serves"] == {"rows": run, "heads": "all of a KV head"}
+        laws = {(line["layer"], line["head"]): line for line in content["heads"]}
+        assert laws.keys() == LAWS.keys()
+        assert [laws[0, 0][name] for name in ("alpha", "C")] == [laws[0, 1][name] for name in ("alpha", "C")]
+        for place, line in laws.items():
+            needed = together[(together["layer"] == place[0]) & (together["head"] == -1) & (together["rows"] == run)]
+            at = needed[needed["length"] == 2048]["union"]
+            assert line["alpha"] * 2048 ** line["C"] == pytest.approx(at.mean(), rel=0.2)
+    short = read_budget(str(outputs / "budgets" / "for-8.json"))["promise"][0]["mean_keys"]
+    assert short > of_row["promise"][0]["mean_keys"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--serves", "16"], "--serves 16: recorded are 1, 8"),
+        (["--serves", "layer"], "give row, kv_head or a number"),
+        (["--serves", "0"], "give row, kv_head or a number"),
+        (["--serves", "8", "--tolerance", "dropped_mass=0.2"], "recorded are 0.05"),
+    ],
+)
+def test_a_run_that_was_not_measured_is_refused(outputs, capsys, arguments, message):
+    rows = model_rows()
+    write_run(outputs, "run", "tiny-model", rows, source="checkpoint", unions=runs_of(rows), model="models/tiny-model")
+    assert main(["--outputs", str(outputs), "--model", "tiny", *arguments]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_without_runs_no_budget_serves_them(measured, capsys):
+    assert main(["--outputs", str(measured), "--model", "tiny", "--serves", "kv_head"]) == 1
+    assert "no model was measured with source.runs" in capsys.readouterr().err
