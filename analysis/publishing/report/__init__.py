@@ -25,7 +25,8 @@ SMALL_SVG = 200_000  # bytes; beyond it a PNG of few colours is the lighter pict
 COLOURS = 128
 PREVIEW = 12  # lines of a long table
 HEADS_SHOWN = 5000  # lines, about 1 MB
-READS = ("fits", "fits_pooled", "laws", "fits_sources")  # the tables that the page cannot do without
+OPENING = "keys"  # the figure that answers the title's question
+READS = ("fits", "fits_pooled", "laws", "keys_laws", "fits_sources")  # the tables that the page cannot do without
 
 
 def write(
@@ -55,8 +56,8 @@ def write(
     )
     environment.filters["digest"] = _digest
     by_id = {run.id: run for run in runs}
-    fits = Fits(*(save.read_csv(outputs / "tables", name) for name in READS[:3]))
-    if not all("label" in table for table in (fits.heads, fits.pooled, fits.laws)):
+    fits = Fits(*(save.read_csv(outputs / "tables", name) for name in READS[:4]))
+    if not all("label" in table for table in (fits.heads, fits.pooled, fits.laws, fits.means)):
         raise UserError(f"{outputs / 'tables'}: a fit table is damaged; run python -m analysis --force to make it anew")
     heads = head_fits(fits, config)
     kinds = {run.label: run.kind for run in runs}
@@ -68,6 +69,7 @@ def write(
         filters=_filters(kinds, heads, verdicts),
         heads=heads[:HEADS_SHOWN],
         heads_left=len(heads[HEADS_SHOWN:]),
+        opening=OPENING,
         unfinished=failed_jobs(outputs / "jobs", set(by_id)),
         sentences=sentences(fits, config),
         withheld=[outcome.name for outcome in studies if outcome.status in ("stale", "damaged")],

@@ -20,37 +20,50 @@ WORDS = {
 
 @dataclass(frozen=True)
 class Fits:
-    """Fits per head, pooled over heads, and the share of heads per law."""
+    """Fits per head, of the typical head, the share of heads per law, and fits of both means and of layers."""
 
     heads: pd.DataFrame
     pooled: pd.DataFrame
     laws: pd.DataFrame
+    means: pd.DataFrame
 
 
-def sentences(fits: Fits, config: DictConfig) -> list[dict[str, str]]:
+def sentences(fits: Fits, config: DictConfig) -> list[dict[str, Any]]:
     """Say in plain words, for each label at the headline eta, what was found.
 
     Returns
     -------
-    list of dicts with `label`, `kind`, `need` (keys at the longest context), `exponent` and `law`.
+    list of dicts with `label`, `kind`, `need` (keys at the longest context) and `words`: exponents, laws, and of a
+        model which layer drives the mean.
     """
-    result = []
-    for label, table in _headline(fits.pooled, config).groupby("label", sort=False):
-        power = table[table["law"] == "power"].iloc[0]
+    result, laws = [], _headline(fits.laws, config)
+    for label, table in _headline(fits.means, config).groupby("label", sort=False):
+        whole = table[table["scope"] == "all heads"]
+        of_mean, of_typical = (whole[whole["mean"] == name] for name in ("mean window", "typical head"))
+        power = of_mean[of_mean["law"] == "power"].iloc[0]
+        typical = of_typical[of_typical["law"] == "power"].iloc[0]
         several = power["heads"] > 1
-        left_out = f"; {power['left_out']} more see no longer rows" if power["left_out"] else ""
-        whose = f"The typical head (of {power['heads']}{left_out})" if several else "A row"
-        if left_out and not several:
-            whose = f"A row (of one head{left_out})"
-        need = f"{whose} keeps {power['k_longest']:,.0f} of {power['n_longest']:,.0f} keys"
-        laws = _headline(fits.laws, config)
+        if several:
+            need = f"Mean window {power['k_longest']:,.0f}, typical head {typical['k_longest']:,.0f}"
+        else:
+            need = f"A row keeps {power['k_longest']:,.0f}"
+        words = [_exponent(power, "the mean window grows" if several else "k grows")]
+        if several:
+            words.append(_exponent(typical, "the typical head grows"))
+        words.append(_law(of_mean, "The mean window" if several else "It"))
+        if several:
+            words.append(_law(of_typical, "The typical head"))
+            words.append(_winners(laws[laws["label"] == label]))
+            words.append(_driver(table))
+        left_out = fits.pooled.loc[fits.pooled["label"] == label, "left_out"].max()
+        if left_out:
+            words.append(f"{left_out} more heads see no longer rows.")
         result.append(
             {
                 "label": str(label),
                 "kind": str(power["kind"]),
-                "need": need,
-                "exponent": _exponent(power),
-                "law": _law(table, laws[laws["label"] == label], several, config.clear_lead),
+                "need": f"{need} of {power['n_longest']:,.0f} keys",
+                "words": [sentence for sentence in words if sentence],
             }
         )
     return result
@@ -119,22 +132,40 @@ def _interval(power: pd.Series) -> str:
     return f"{power['C']:.2f} [{power['C_low']:.2f}, {power['C_high']:.2f}]"
 
 
-def _exponent(power: pd.Series) -> str:
+def _exponent(power: pd.Series, what: str) -> str:
     if pd.isna(power["C"]):
         return f"No exponent: {power['reason']}."
-    return f"As a power of n, k grows with exponent {_interval(power)}."
+    return f"As a power of n, {what} with exponent {_interval(power)}."
 
 
-def _law(pooled: pd.DataFrame, laws: pd.DataFrame, several: bool, clear_lead: float) -> str:
-    best = pooled[pooled["lead"].notna()]
+def _law(fitted: pd.DataFrame, what: str) -> str:
+    best = fitted[fitted["lead"].notna()]
     if best.empty:
-        return "Too few lengths to say which law fits best."
+        return f"{what}: too few lengths to say which law fits best."
     lead = best.iloc[0]
-    narrowly = "" if lead["lead"] >= clear_lead else ", though not clearly,"
-    verdict = f"Best described{narrowly} by {WORDS[lead['law']]}."
-    ranked = int(laws["ranked"].iloc[0])
-    if not several or not ranked:
-        return verdict
+    return f"{what} is best described by {WORDS[lead['law']]}, by {lead['lead']:.1f} AICc."
+
+
+def _winners(laws: pd.DataFrame) -> str:
+    """Say which law most heads follow."""
+    ranked = int(laws["ranked"].iloc[0]) if len(laws) else 0
+    if not ranked:
+        return ""
     first = laws.sort_values("won", ascending=False, kind="stable").iloc[0]
-    share = f"{WORDS[first['law']]} wins {first['won']} of {ranked} heads, {first['clearly']} of them clearly"
-    return f"{verdict} Head by head, {share}."
+    return f"Head by head, {WORDS[first['law']]} wins {first['won']} of {ranked} heads, {first['clearly']} of them clearly."
+
+
+def _driver(table: pd.DataFrame) -> str:
+    """Say how much of the mean window is one layer's."""
+    rest = table[
+        table["scope"].str.startswith("without") & (table["mean"] == "mean window") & (table["law"] == "power")
+    ]
+    if rest.empty:
+        return ""
+    line = rest.iloc[0]
+    exponent = "" if pd.isna(line["C"]) else f", exponent {_interval(line)}"
+    layer = line["scope"].removeprefix("without ")
+    return (
+        f"{layer.capitalize()} needs {1 - line['share']:.0%} of all keys; without it the mean window is "
+        f"{line['k_longest']:,.0f} keys{exponent}."
+    )

@@ -50,7 +50,17 @@ def test_its_links_lead_to_files(text, analysed):
 def test_it_says_what_was_found_for_each_label(text):
     for label in ("Gaussian, s = 0.3", "Gaussian, s = 0.5", "Gaussian, s = 0.8", "TinyLM-Instruct"):
         assert f"<h3>{label}</h3>" in text
-    assert re.search(r"The typical head \(of 4\) keeps [\d,]+ of 4,096 keys", text)
+    assert re.search(r"Mean window [\d,]+, typical head [\d,]+ of 4,096 keys", text)
+    assert re.search(r"Layer [01] needs \d+% of all keys; without it the mean window is [\d,]+ keys", text)
+
+
+def test_the_figure_of_the_question_and_what_was_found_come_first(text):
+    order = [text.index(f'<h2 id="{name}">') for name in ("keys", "found", "verdicts", "heads-needed", "regimes")]
+    assert order == sorted(order)
+    assert text.count('<h2 id="keys">') == 1
+
+
+def test_exponents_have_intervals(text):
     assert re.search(r"exponent 0\.\d\d \[0\.\d\d, \d\.\d\d\]", text)
 
 
