@@ -152,7 +152,8 @@ def _winners(laws: pd.DataFrame) -> str:
     if not ranked:
         return ""
     first = laws.sort_values("won", ascending=False, kind="stable").iloc[0]
-    return f"Head by head, {WORDS[first['law']]} wins {first['won']} of {ranked} heads, {first['clearly']} of them clearly."
+    won = f"{first['won']} of {ranked} heads, {first['clearly']} of them clearly"
+    return f"Head by head, {WORDS[first['law']]} wins {won}."
 
 
 def _driver(table: pd.DataFrame) -> str:

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import special, stats
 
+import analysis
 from analysis.statistics.matched_gamma import MatchedGamma, keys_from_sums, match, sum_for
 
 SECOND = ("log_p_variance", "participation", "root_sum")
@@ -201,6 +202,16 @@ def test_gaussian_rows_beyond_the_domain_are_missed():
 )
 def test_which_sum_serves_which_tolerance(eta, name):
     assert sum_for(eta) == name
+
+
+def test_keys_come_from_the_columns_of_a_record(analysed):
+    rows, _ = analysis.load(analysed)
+    found = analysis.keys_from_sums(
+        0.1, rows["n"], rows["entropy"], rows["p_max"], log_p_variance=rows["log_p_variance"]
+    )
+    known = rows["log_p_variance"].notna()
+    ratio = np.log(found[known] / rows.loc[known, "k_min_0.1"])
+    assert np.median(np.abs(ratio)) < 0.1
 
 
 def test_one_second_sum_is_asked_for():
