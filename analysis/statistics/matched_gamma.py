@@ -180,13 +180,14 @@ def match(n: ArrayLike, entropy: ArrayLike, p_max: ArrayLike = 0.0, **second: Ar
         raise ValueError(f"give exactly one of {', '.join(RATIOS)} beside the entropy, not {given}")
     ((name, value),) = second.items()
     n, entropy, p_max, value = np.broadcast_arrays(*(np.asarray(x, np.float64) for x in (n, entropy, p_max, value)))
-    sums = _without_most_probable(n, entropy, p_max, name, value)
-    others, entropy, value = sums
+    unknown = np.isnan(n + entropy + p_max + value)
+    others, entropy, value = _without_most_probable(n, entropy, p_max, name, value)
     with np.errstate(divide="ignore", invalid="ignore"):
         gap = np.maximum(np.log(others) - entropy, 0.0)
         ratio = np.where(gap < LEVEL, 0.0, _measured_ratio(name, others, entropy, gap, value))
+        ratio = np.nan_to_num(ratio, nan=0.0, posinf=np.inf)  # no law is asked of a row that is one key
         log_scale = _solve(RATIOS[name], ratio, HIGHEST_LOG_SCALE[name])
-        log_scale = np.where(np.isnan(entropy + value), np.nan, log_scale)
+        log_scale = np.where(unknown, np.nan, log_scale)
         flat = log_scale <= LOWEST
         shape = np.where(flat, np.inf, gap / _deficit(log_scale))
         nearly_normal = np.abs(log_scale) < NEARLY_NORMAL
@@ -211,7 +212,8 @@ def _without_most_probable(
             second = (value - np.sqrt(mass)) / np.sqrt(rest)
     taken = mass > 0
     others = np.where(taken, np.maximum(n - 1, 1), n)
-    return others, np.clip(np.where(taken, left, entropy), 0.0, np.log(others)), np.where(taken, second, value)
+    left = np.nan_to_num(np.where(taken, left, entropy))
+    return others, np.clip(left, 0.0, np.log(others)), np.where(taken, second, value)
 
 
 def _measured_ratio(name: str, n: Array, entropy: Array, gap: Array, value: Array) -> Array:
