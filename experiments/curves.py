@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from experiments.lazy import np, pd
-from experiments.summary import plain, slopes
+from experiments.summary import growth, plain
 from experiments.tables.rows import ETAS, k_min
 
 GROWING = ("fixed", "log", "power", "linear")  # rules whose windows are curves over length
@@ -15,12 +15,19 @@ LOSS_BINS = 16  # points of a loss curve, each the mean over a stretch of positi
 
 
 def curves_over_length(rows: pd.DataFrame, windows: pd.DataFrame) -> pd.DataFrame:
-    """Return one line per context length: means over heads and samples of k_min and of the errors of each window."""
+    """Return one line per context length: keys needed, by both means over heads, and mean errors of each window."""
     rows = plain(rows)
-    k_min = rows.groupby("length")[[name for name in rows.columns if str(name).startswith("k_min_")]].mean()
+    names = {k_min(eta): f"{eta:g}" for eta in ETAS if k_min(eta) in rows}
+    of_heads = rows.groupby(["length", "layer", "head"])[list(names)].mean()
+    mean = of_heads.groupby("length").mean()
+    typical = of_heads.apply(np.log).groupby("length").mean().apply(np.exp)
+    needed = [
+        mean.rename(columns=names).add_prefix("mean_window/"),
+        typical.rename(columns=names).add_prefix("typical_head/"),
+    ]
     windows = plain(windows[windows["rule"].isin(GROWING)])
     means = windows.assign(window=_names(windows)).pivot_table([*MEASURES], "length", "window")
-    return pd.concat([k_min, means.set_axis(["/".join(pair) for pair in means.columns], axis=1)], axis=1)
+    return pd.concat([*needed, means.set_axis(["/".join(pair) for pair in means.columns], axis=1)], axis=1)
 
 
 def loss_over_length(losses: pd.DataFrame) -> pd.DataFrame:
@@ -43,20 +50,14 @@ def means_of_windows(table: pd.DataFrame, measures: list[str]) -> pd.DataFrame:
 
 
 def exponents(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return, for each dropped mass, the exponent of the keys needed and how many they are at the longest context.
+    """Return, for each dropped mass, the exponents of the mean window and of the typical head.
 
-    The exponent is the median over heads of their plain slopes in log-log over the keys that they see, NaN if none
-    sees more at longer contexts; it is for the eye, `python -m analysis` fits laws with intervals. The keys are the
-    mean over heads and samples.
+    Plain slopes in log-log over the keys that rows see, NaN if none sees more at longer contexts; they are for the eye,
+    `python -m analysis` fits laws with intervals.
     """
     rows = plain(rows)
-    longest = rows[rows["length"] == rows["length"].max()]
-    lines = []
-    for name in (name for name in map(str, rows) if name.startswith("k_min_")):
-        of_heads = slopes(rows, name)
-        exponent = float(np.median(of_heads)) if of_heads else np.nan
-        lines.append({"dropped_mass": float(name[6:]), "exponent": exponent, "k_longest": longest[name].mean()})
-    return pd.DataFrame(lines)
+    lines = [(eta, *growth(rows, k_min(eta))) for eta in ETAS if k_min(eta) in rows]
+    return pd.DataFrame(lines, columns=["dropped_mass", "mean_window", "typical_head"]).astype(float)
 
 
 def _names(windows: pd.DataFrame) -> pd.Series:

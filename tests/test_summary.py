@@ -1,8 +1,11 @@
 """What a sweep says at the terminal."""
 
+import pandas as pd
+import pytest
+
 from experiments import summary
 
-FACTS = {"label": "m", "length": 64, "growth": None, "dropped": None}
+FACTS = {"label": "m", "length": 64, "mean_growth": None, "typical_growth": None, "dropped": None}
 
 
 def cells(table):
@@ -11,12 +14,54 @@ def cells(table):
 
 def test_two_models_of_one_label_are_two_lines():
     jobs = [
-        FACTS | {"model": "a" * 64, "keys": 10.0},
-        FACTS | {"model": "b" * 64, "keys": 30.0},
-        FACTS | {"model": "b" * 64, "keys": 32.0},
-        {"label": "Gaussian", "model": None, "length": 64, "keys": 5.0, "growth": 0.5, "dropped": 0.1},
+        FACTS | {"model": "a" * 64, "mean_window": 20.0, "typical_head": 10.0},
+        FACTS | {"model": "b" * 64, "mean_window": 60.0, "typical_head": 30.0},
+        FACTS | {"model": "b" * 64, "mean_window": 62.0, "typical_head": 32.0},
+        FACTS | {"label": "Gaussian", "model": None, "mean_window": 5.0, "typical_head": 5.0, "mean_growth": 0.5},
     ]
-    names, counts, keys, *_ = cells(summary.sweep_table(jobs))
+    names, counts, _, mean, growth, typical, *_ = cells(summary.sweep_table(jobs))
     assert list(map(str, names)) == ["m (aaaaaa)", "m (bbbbbb)", "Gaussian"]
     assert counts == ["1", "2", "1"]
-    assert keys == ["10", "31", "5"]
+    assert mean == ["20", "61", "5"]
+    assert typical == ["10", "31", "5"]
+    assert growth == ["", "", "n^0.50"]
+
+
+def rows_of(laws, lengths=(100, 200, 400, 800), sees=None):
+    """Rows of heads whose k_min follows laws; the last head sees at most `sees` keys."""
+    lines = []
+    for head, (a, c) in enumerate(laws):
+        for length in lengths:
+            n = min(length, sees) if sees and head == len(laws) - 1 else length
+            line = {"layer": 0, "head": head, "variant": "plain", "length": length, "n": n, "participation": 2.0}
+            lines.append(line | {"k_min_0.1": a * n**c})
+    return pd.DataFrame(lines)
+
+
+def test_both_means_are_what_they_are_called():
+    rows = rows_of([(1.0, 0.5), (4.0, 0.5)])
+    windows = pd.DataFrame(columns=summary.WINDOW_COLUMNS)
+    found = summary.findings(rows, windows)
+    assert found["mean_window"] == pytest.approx(2.5 * 800**0.5)
+    assert found["typical_head"] == pytest.approx(2 * 800**0.5)
+    assert found["mean_growth"] == pytest.approx(0.5)
+    assert found["typical_growth"] == pytest.approx(0.5)
+    assert found["dropped"] is None
+    table = summary.table(rows, windows.assign(dropped_mass=0.0), "title")
+    assert [str(column.header) for column in table.columns[:3]] == ["length", "mean window", "typical head [10%, 90%]"]
+    assert list(table.columns[1].cells)[-1] == f"{2.5 * 800**0.5:.0f}"
+    assert list(table.columns[2].cells)[-1].startswith(f"{2 * 800**0.5:.0f} [")
+    assert "n^0.50 in the mean window and like n^0.50 in the typical head" in summary.sentence(rows)
+
+
+def test_the_means_part_where_one_head_grows_faster():
+    of_mean, of_typical = summary.growth(rows_of([(1.0, 0.1), (1.0, 0.9)]))
+    assert of_typical == pytest.approx(0.5)
+    assert of_mean > 0.8
+
+
+def test_heads_that_see_no_more_keys_are_in_no_growth():
+    rows = rows_of([(1.0, 0.5), (1.0, 0.5), (9.0, 0.0)], sees=100)
+    assert summary.growth(rows)[0] == pytest.approx(0.5)
+    assert "1 of 3 heads see no more keys" in summary.sentence(rows)
+    assert summary.growth(rows[rows["head"] == 2]) == (None, None)

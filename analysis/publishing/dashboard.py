@@ -20,8 +20,9 @@ from experiments.errors import UserError
 from experiments.tracking.weights_and_biases import start
 
 VIEW = "How many keys does attention need?"
-TABLES = ("fits_pooled", "laws", "claims")
-NEEDED = [f"k_min_{eta:g}" for eta in (0.5, 0.2, 0.1, 0.05, 0.01)]
+TABLES = ("keys_laws", "fits_pooled", "laws", "claims")
+MEANS = ("mean_window", "typical_head")
+ETAS = ("0.5", "0.2", "0.1", "0.05", "0.01")
 EXPONENTS = [f"power_{c / 10:g}" for c in range(1, 10)]
 
 
@@ -94,7 +95,7 @@ def workspace(entity: str, project: str) -> Any:
     sections = [
         ws.Section(
             name="Windows needed",
-            panels=[over_length(f"keys for dropped mass {name[6:]}", [name]) for name in NEEDED],
+            panels=[over_length(f"keys for dropped mass {eta}", [f"{mean}/{eta}" for mean in MEANS]) for eta in ETAS],
             is_open=True,
         ),
         ws.Section(

@@ -83,7 +83,11 @@ class WeightsAndBiases:
                 run.log({f"attention/{name}": wandb.Image(_matrix_figure(matrix, name))})
             run.summary.update({name: manifest[name] for name in IN_SUMMARY})
             run.summary.update({"length": int(curves.index[-1]), **curves.iloc[-1].dropna().to_dict()})
-            run.summary.update({f"exponent/{line.dropped_mass:g}": line.exponent for line in needed.itertuples()})
+            for line in needed.itertuples():
+                exponent = {"mean_window": line.mean_window, "typical_head": line.typical_head}
+                run.summary.update(
+                    {f"exponent/{name}/{line.dropped_mass:g}": value for name, value in exponent.items()}
+                )
             if self.artifacts:
                 artifact = wandb.Artifact(f"record-{manifest['run_id']}", type="record", metadata=manifest["hashes"])
                 artifact.add_dir(str(record))

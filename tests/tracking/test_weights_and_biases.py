@@ -84,7 +84,8 @@ def test_summary_tables_metrics_and_artifact_are_those_of_the_record(tracked):
         assert said[name] == pytest.approx(value, rel=1e-12)
     needed = exponents(read(folder / "rows.parquet", ROWS))
     pd.testing.assert_frame_equal(table(run, "exponents"), needed)
-    assert said["exponent/0.1"] == pytest.approx(needed.set_index("dropped_mass")["exponent"][0.1])
+    for mean in ("mean_window", "typical_head"):
+        assert said[f"exponent/{mean}/0.1"] == pytest.approx(needed.set_index("dropped_mass")[mean][0.1])
     pd.testing.assert_frame_equal(table(run, "curves"), curves.reset_index(), check_dtype=False)
     metrics = [record.metric for record in records if record.HasField("metric")]
     assert any(metric.glob_name == "*" and metric.step_metric == "length" for metric in metrics)
@@ -100,9 +101,8 @@ def test_a_slope_of_a_known_power_comes_back():
     sliding = pd.DataFrame({"layer": 1, "n": 32, "length": length, "k_min_0.1": [9.0, 10.0, 12.0]})
     rows = pd.concat([growing, sliding]).assign(head=0, variant="plain")
     needed = exponents(rows)
-    assert needed["exponent"].tolist() == pytest.approx([0.6])
-    assert needed["k_longest"].tolist() == pytest.approx([(3 * 1024**0.6 + 12) / 2])
-    assert exponents(rows[rows["layer"] == 1])["exponent"].isna().all()
+    assert needed["mean_window"].tolist() == needed["typical_head"].tolist() == pytest.approx([0.6])
+    assert exponents(rows[rows["layer"] == 1])["mean_window"].isna().all()
 
 
 def test_losses_become_curves_whose_points_are_their_means():
@@ -132,7 +132,7 @@ def test_the_offline_run_holds_curves_config_group_and_images(tracked):
     for record in records:
         if record.HasField("history"):
             items = {item.key or "/".join(item.nested_key): item.value_json for item in record.history.item}
-            if "k_min_0.1" in items:  # pictures and tables come with their own lines
+            if "mean_window/0.1" in items:  # pictures and tables come with their own lines
                 points[int(items["length"])] = {k: float(v) for k, v in items.items() if k[0] != "_"}
     curves = curves_over_length(read(folder / "rows.parquet", ROWS), read(folder / "windows.parquet", WINDOWS))
     assert list(points) == [32, 64, 128]

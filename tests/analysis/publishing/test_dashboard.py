@@ -39,11 +39,14 @@ def outputs(tmp_path):
     Image.new("RGB", (4, 4)).save(tmp_path / "figures" / "regimes.png")
     write_run(tmp_path, "r1", "G", law(np.sqrt, clusters=1), s=0.5)
     fits = pd.DataFrame({"label": ["G"], "C": [0.61803398875]})
-    records, config = Records(complete_runs(tmp_path)), settings.study("exponents")
-    for name in (*config.tables, "claims"):
-        save.write_csv(fits if name == "fits_pooled" else fits.iloc[:0], tmp_path / "tables", name)
-    made = provenance.stamp_of("exponents", config, records)
-    made.write(provenance.stamp_path("exponents", tmp_path), provenance.files(config, tmp_path))
+    records = Records(complete_runs(tmp_path))
+    save.write_csv(fits.iloc[:0], tmp_path / "tables", "claims")
+    for study in ("exponents", "keys"):
+        config = settings.study(study)
+        for name in config.tables:
+            save.write_csv(fits if name == "fits_pooled" else fits.iloc[:0], tmp_path / "tables", name)
+        made = provenance.stamp_of(study, config, records)
+        made.write(provenance.stamp_path(study, tmp_path), provenance.files(config, tmp_path))
     ledger.write(tmp_path / "tables", ledger.current_tables(tmp_path, records))
     return tmp_path
 
@@ -57,7 +60,16 @@ def test_without_a_login_it_writes_the_specification_and_says_what_to_do(outputs
     assert written["url"] is None
     assert written["workspace"]["entity"] == "someone"
     text = json.dumps(written["workspace"])
-    assert all(name in text for name in ("k_min_0.1", "dropped_mass/power_0.5", "figures/regimes", "tables/claims"))
+    assert all(
+        name in text
+        for name in (
+            "mean_window/0.1",
+            "typical_head/0.1",
+            "dropped_mass/power_0.5",
+            "figures/regimes",
+            "tables/claims",
+        )
+    )
 
 
 def test_the_specification_is_one_that_the_library_reads_back():
