@@ -13,6 +13,14 @@ import numba
 import numpy as np
 
 
+@numba.njit(cache=True, error_model="numpy", nogil=True, fastmath={"reassoc", "nnan"})  # written to be vectorised
+def _gain(p_R: np.ndarray, lacking_R: np.ndarray) -> float:
+    gain = 0.0
+    for r in range(len(p_R)):
+        gain += min(p_R[r], lacking_R[r])
+    return gain
+
+
 @numba.njit(cache=True, error_model="numpy", nogil=True)
 def fixed_set_size(p_NR: np.ndarray, lacking_R: np.ndarray) -> int:
     """Return how many keys, chosen greedily, leave no row [R] lacking mass; `lacking_R` is used up.
@@ -23,18 +31,14 @@ def fixed_set_size(p_NR: np.ndarray, lacking_R: np.ndarray) -> int:
     gains = [(0.0, 0)]
     gains.pop()
     for j in range(keys):
-        gain = 0.0
-        for r in range(rows):
-            gain += min(p_NR[j, r], lacking_R[r])
+        gain = _gain(p_NR[j], lacking_R)
         if gain > 0:
             gains.append((-gain, j))
     heapq.heapify(gains)
     size = 0
     while gains and lacking_R.max() > 0:
         _, j = heapq.heappop(gains)
-        gain = 0.0
-        for r in range(rows):
-            gain += min(p_NR[j, r], lacking_R[r])
+        gain = _gain(p_NR[j], lacking_R)
         if gains and (-gain, j) > gains[0]:
             heapq.heappush(gains, (-gain, j))
             continue
