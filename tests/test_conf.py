@@ -70,6 +70,7 @@ TINY_OF = {
     "retrieval": ["windows.budgets=[8]", "runner.depths=[0.5]", "source.lengths=[96,128]"],
     "cost": ["windows.budgets=[8]", "runner.repeats=1"],
     "indices": ["windows.fixed=[8]", "runner.repeats=1"],
+    "unions": ["source.runs=[2,8]"],
 }
 
 
