@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from analysis import pipeline, save, settings
+from analysis import blas, pipeline, save, settings  # noqa: F401  blas first
 from analysis.outcome import Outcome
 from analysis.publishing import claims, ledger, report
 from analysis.records.evidence import Records

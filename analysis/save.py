@@ -4,14 +4,18 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+from fontTools import subset
 from matplotlib.figure import Figure
 
 from experiments.durable import put_in_place
 from experiments.errors import UserError
 
 FORMATS = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {"Software": None}}
+
+SETTING_TABLES = ("GDEF", "GPOS", "GSUB", "kern")  # of a font: marks, distances, ligatures
 
 TEX_LINES = 2000
 
@@ -37,9 +41,32 @@ def write_text(path: Path, text: str) -> None:
 
 def write_figure(figure: Figure, folder: Path, name: str) -> None:
     """Write NAME.pdf, NAME.svg and NAME.png, without dates, so that equal records give equal files."""
-    for suffix, metadata in FORMATS.items():
-        with replacing(folder / f"{name}.{suffix}") as draft:
-            figure.savefig(draft, metadata=metadata)
+    with bare_fonts():
+        for suffix, metadata in FORMATS.items():
+            with replacing(folder / f"{name}.{suffix}") as draft:
+                figure.savefig(draft, metadata=metadata)
+
+
+@contextmanager
+def bare_fonts() -> Iterator[None]:
+    """Let matplotlib embed fonts without the tables that set text, for a PDF's text is set already.
+
+    To parse and to cut them took more than all else that a PDF needs.
+    """
+    load = subset.load_font
+
+    def load_bare(*arguments: Any, **options: Any) -> Any:
+        font = load(*arguments, **options)
+        for table in SETTING_TABLES:
+            if table in font:
+                del font[table]
+        return font
+
+    subset.load_font = load_bare
+    try:
+        yield
+    finally:
+        subset.load_font = load
 
 
 def write_csv(frame: pd.DataFrame, folder: Path, name: str) -> None:

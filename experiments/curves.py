@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
 from experiments.lazy import np, pd
-from experiments.summary import growth, plain
+from experiments.summary import HeadMeans, growth_of, plain
 from experiments.tables.rows import ETAS, k_min
 
 GROWING = ("fixed", "log", "power", "linear")  # rules whose windows are curves over length
@@ -18,16 +22,35 @@ def curves_over_length(rows: pd.DataFrame, windows: pd.DataFrame) -> pd.DataFram
     """Return one line per context length: keys needed, by both means over heads, and mean errors of each window."""
     rows = plain(rows)
     names = {k_min(eta): f"{eta:g}" for eta in ETAS if k_min(eta) in rows}
-    of_heads = rows.groupby(["length", "layer", "head"])[list(names)].mean()
-    mean = of_heads.groupby("length").mean()
-    typical = of_heads.apply(np.log).groupby("length").mean().apply(np.exp)
-    needed = [
-        mean.rename(columns=names).add_prefix("mean_window/"),
-        typical.rename(columns=names).add_prefix("typical_head/"),
-    ]
+    means = HeadMeans.of(rows, list(names))
+    with warnings.catch_warnings(action="ignore"):  # of a length that no head has
+        mean = {f"mean_window/{eta}": np.nanmean(means.mean[name], axis=0) for name, eta in names.items()}
+        typical = {
+            f"typical_head/{eta}": np.exp(np.nanmean(np.log(means.mean[name]), axis=0)) for name, eta in names.items()
+        }
+    needed = pd.DataFrame(mean | typical, index=pd.Index(means.lengths, name="length"))
     windows = plain(windows[windows["rule"].isin(GROWING)])
-    means = windows.assign(window=_names(windows)).pivot_table([*MEASURES], "length", "window")
-    return pd.concat([*needed, means.set_axis(["/".join(pair) for pair in means.columns], axis=1)], axis=1)
+    return pd.concat([needed, _means(windows, MEASURES, _names(windows))], axis=1)
+
+
+def _means(table: pd.DataFrame, columns: Sequence[str], names: pd.Series) -> pd.DataFrame:
+    """Return the mean of each column per length and name, missing values left out.
+
+    It is in the column's own precision, as a mean of pandas is, which for a small table takes several times as long.
+    """
+    lengths, line = np.unique(table["length"].to_numpy(), return_inverse=True)
+    column, several = pd.factorize(names, sort=True)
+    cell, size = line * len(several) + column, len(lengths) * len(several)
+    means = {}
+    for name in columns:
+        values = table[name].to_numpy()
+        there = ~np.isnan(values)
+        with np.errstate(invalid="ignore"):  # of a name that a length lacks
+            mean = np.bincount(cell, np.where(there, values, 0), size) / np.bincount(cell, there, size)
+        for one, curve in zip(several, mean.astype(values.dtype).reshape(len(lengths), -1).T, strict=True):
+            if not np.isnan(curve).all():
+                means[f"{name}/{one}"] = curve
+    return pd.DataFrame(means, index=pd.Index(lengths, name="length"))
 
 
 def loss_over_length(losses: pd.DataFrame) -> pd.DataFrame:
@@ -56,18 +79,23 @@ def exponents(rows: pd.DataFrame) -> pd.DataFrame:
     `python -m analysis` fits laws with intervals.
     """
     rows = plain(rows)
-    lines = [(eta, *growth(rows, k_min(eta))) for eta in ETAS if k_min(eta) in rows]
+    etas = [eta for eta in ETAS if k_min(eta) in rows]
+    means = HeadMeans.of(rows, ["n", *map(k_min, etas)])
+    lines = [(eta, *growth_of(means, k_min(eta))) for eta in etas]
     return pd.DataFrame(lines, columns=["dropped_mass", "mean_window", "typical_head"]).astype(float)
 
 
 def _names(windows: pd.DataFrame) -> pd.Series:
     """Return a name for each line's window, such as power_0.5_x4; its selector's goes first where there are several."""
-    scale = windows["scale"].map(lambda scale: "" if scale == 1 else f"_x{scale:.3g}")
-    names = (
-        windows["rule"].astype(str)
-        + "_"
-        + windows["parameter"].map(lambda value: f"{value:.3g}" if value % 1 else f"{value:g}")
-        + scale
-    )
-    several = "selector" in windows and len(windows["selector"].unique()) > 1
-    return windows["selector"].astype(str) + "/" + names if several else names
+    parts = ["rule", "parameter", "scale"]
+    if "selector" in windows and len(windows["selector"].unique()) > 1:
+        parts = ["selector", *parts]
+    lines = zip(*(windows[part] for part in parts), strict=True)
+    names: dict[tuple[Any, ...], str] = {}  # some dozens, of a million lines
+    return pd.Series([names.get(line) or names.setdefault(line, _name(*line)) for line in lines], windows.index, str)
+
+
+def _name(*window: Any) -> str:
+    *selector, rule, parameter, scale = window
+    value = f"{parameter:.3g}" if parameter % 1 else f"{parameter:g}"
+    return "/".join([*selector, f"{rule}_{value}" + ("" if scale == 1 else f"_x{scale:.3g}")])

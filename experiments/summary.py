@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 from rich.table import Table
@@ -12,9 +14,10 @@ from experiments.lazy import np, pd
 MIN_SPAN = 1.5  # of the keys that a head's rows see; sliding-window layers stop growing
 MEAN, TYPICAL = "mean window", "typical head"  # arithmetic and geometric mean over heads
 TOLERANCE = 0.1  # dropped mass at which the summary quotes the window
+NEEDED = f"k_min_{TOLERANCE}"
 
 # What this file reads of the two tables.
-ROW_COLUMNS = ["layer", "head", "variant", "length", "n", "participation", f"k_min_{TOLERANCE}"]
+ROW_COLUMNS = ["layer", "head", "variant", "length", "n", "participation", NEEDED]
 WINDOW_COLUMNS = [
     *("layer", "head", "variant", "length", "selector", "rule", "parameter", "scale", "dropped_mass", "tv"),
 ]
@@ -22,7 +25,51 @@ WINDOW_COLUMNS = [
 
 def plain(table: pd.DataFrame) -> pd.DataFrame:
     """Return the lines of the variant `plain`, whatever the score: `plain, |x|^2` is one too."""
-    return table[table["variant"].astype(str).str.split(",").str[0] == "plain"]
+    variants = table["variant"]
+    return table[variants.isin([name for name in variants.unique() if str(name).split(",")[0] == "plain"])]
+
+
+@dataclass(frozen=True)
+class HeadMeans:
+    """Means over the lines of each head at each length, as arrays (heads, lengths), NaN where there is no line.
+
+    `lengths` in rising order; `most`, the most keys that a row sees; `mean` by column, missing values left out. Groups
+    of pandas would take longer than all else that a small job has to say.
+    """
+
+    lengths: np.ndarray
+    most: np.ndarray
+    mean: dict[str, np.ndarray]
+
+    @classmethod
+    def of(cls, rows: pd.DataFrame, columns: Sequence[str]) -> HeadMeans:
+        """Average columns of lines that have a `layer`, `head` and `length`; `most` is NaN if they have no `n`."""
+        layer, head = (rows[name].to_numpy(np.int64) for name in ("layer", "head"))
+        heads, line = np.unique(layer * (head.max(initial=0) + 1) + head, return_inverse=True)
+        lengths, column = np.unique(rows["length"].to_numpy(), return_inverse=True)
+        cell, shape = line * len(lengths) + column, (len(heads), len(lengths))
+        most = np.full(len(heads) * len(lengths), np.nan)
+        if "n" in rows:
+            np.fmax.at(most, cell, rows["n"].to_numpy(np.float64))
+
+        def mean(name: str) -> np.ndarray:
+            values = rows[name].to_numpy(np.float64)
+            there = ~np.isnan(values)
+            with np.errstate(invalid="ignore"):
+                total, count = (np.bincount(cell, part, most.size) for part in (np.where(there, values, 0), there))
+                return (total / count).reshape(shape)
+
+        return cls(lengths, most.reshape(shape), {name: mean(name) for name in columns})
+
+    @property
+    def heads(self) -> int:
+        """Number of heads."""
+        return len(self.most)
+
+    @property
+    def growing(self) -> np.ndarray:
+        """Heads whose rows see more keys at longer contexts, (heads,)."""
+        return np.fmax.reduce(self.most, axis=1) > MIN_SPAN * np.fmin.reduce(self.most, axis=1)
 
 
 def table(rows: pd.DataFrame, windows: pd.DataFrame, title: str) -> Table:
@@ -37,23 +84,23 @@ def table(rows: pd.DataFrame, windows: pd.DataFrame, title: str) -> Table:
     powers = sorted(windows["parameter"].unique())
     shown = [c for c in (0.3, 0.5, 0.7) if c in powers] or powers[:3]
     result.add_column("length", justify="right")
-    several = rows.groupby(["layer", "head"]).ngroups > 1
+    means = HeadMeans.of(rows, [NEEDED, "participation"])
+    several = means.heads > 1
     result.add_column(MEAN if several else f"k_min({TOLERANCE:g})", justify="right")
     if several:
         result.add_column(f"{TYPICAL} [10%, 90%]", justify="right", no_wrap=True)
     result.add_column("1/sum p^2", justify="right")
     for c in shown:
         result.add_column(f"tau, n^{c:g}", justify="right")
-    for length, group in rows.groupby("length"):
-        heads = group.groupby(["layer", "head"])
-        k_heads = heads[f"k_min_{TOLERANCE}"].mean()
+    of_length, parameter, dropped = (windows[name].to_numpy() for name in ("length", "parameter", "dropped_mass"))
+    for i, length in enumerate(means.lengths):
+        k_heads, entries = (_present(means.mean[name][:, i]) for name in (NEEDED, "participation"))
         cells = [f"{length}", f"{k_heads.mean():.0f}"]
         if several:
-            low, high = k_heads.quantile([0.1, 0.9])
+            low, high = np.quantile(k_heads, [0.1, 0.9])
             cells.append(f"{np.exp(np.log(k_heads).mean()):.0f} [{low:.0f}, {high:.0f}]")
-        cells.append(f"{heads['participation'].mean().median():.1f}")
-        at_length = windows[windows["length"] == length]
-        cells += [f"{at_length.loc[at_length['parameter'] == c, 'dropped_mass'].mean():.3g}" for c in shown]
+        cells.append(f"{np.median(entries):.1f}")
+        cells += [f"{_mean_of(dropped[(of_length == length) & (parameter == c)]):.3g}" for c in shown]
         result.add_row(*cells)
     return result
 
@@ -82,30 +129,28 @@ def selectors(windows: pd.DataFrame) -> Table:
 def sentence(rows: pd.DataFrame) -> str | None:
     """Return one line on how the window grows, None with fewer than two lengths."""
     rows = plain(rows)
-    if rows["length"].nunique() < 2:
+    means = HeadMeans.of(rows, ["n", NEEDED])
+    if len(means.lengths) < 2:
         return None
-    exponents = slopes(rows)
-    if not exponents:
+    exponents = _slopes(means, NEEDED)
+    if not len(exponents):
         return f"Rows see about {rows['n'].max():.0f} keys at every length, so there is no growth to speak of."
-    of_mean, of_typical = growth(rows)
-    lengths = f"between {rows['length'].min()} and {rows['length'].max()} keys"
-    rough = "" if rows["length"].nunique() > 3 else " A rough slope: few lengths."
+    of_mean, of_typical = growth_of(means, NEEDED)
+    lengths = f"between {means.lengths[0]} and {means.lengths[-1]} keys"
+    rough = "" if len(means.lengths) > 3 else " A rough slope: few lengths."
     keys = f"Keys for a dropped mass of {TOLERANCE:g} grow like n^"
     if len(exponents) == 1:
-        return f"{keys}{of_mean:.2f} {lengths}.{rough}{_still(rows, exponents)}"
+        return f"{keys}{of_mean:.2f} {lengths}.{rough}{_still(means.heads, len(exponents))}"
     low, high = np.quantile(exponents, [0.1, 0.9])
     return (
         f"{keys}{of_mean:.2f} in the {MEAN} and like n^{of_typical:.2f} in the {TYPICAL} {lengths} (10% of heads below "
-        f"n^{low:.2f}, 10% above n^{high:.2f}).{rough}{_still(rows, exponents)}"
+        f"n^{low:.2f}, 10% above n^{high:.2f}).{rough}{_still(means.heads, len(exponents))}"
     )
 
 
-def _still(rows: pd.DataFrame, exponents: list[float]) -> str:
+def _still(heads: int, growing: int) -> str:
     """Say how many heads have no exponent."""
-    heads = rows.groupby(["layer", "head"]).ngroups
-    if len(exponents) == heads:
-        return ""
-    return f" {heads - len(exponents)} of {heads} heads see no more keys at longer contexts."
+    return "" if growing == heads else f" {heads - growing} of {heads} heads see no more keys at longer contexts."
 
 
 def findings(rows: pd.DataFrame, windows: pd.DataFrame) -> dict[str, float | None]:
@@ -117,9 +162,9 @@ def findings(rows: pd.DataFrame, windows: pd.DataFrame) -> dict[str, float | Non
     """
     rows = plain(rows)
     length = rows["length"].max()
-    longest = rows[rows["length"] == length]
-    of_mean, of_typical = growth(rows)
-    k_heads = longest.groupby(["layer", "head"])[f"k_min_{TOLERANCE}"].mean()
+    means = HeadMeans.of(rows, ["n", NEEDED])
+    of_mean, of_typical = growth_of(means, NEEDED)
+    k_heads = _present(means.mean[NEEDED][:, -1])
     windows = plain(windows)
     root = windows[
         (windows["length"] == length)
@@ -167,36 +212,49 @@ def sweep_table(jobs: list[dict[str, Any]]) -> Table:
     return result
 
 
-def growth(rows: pd.DataFrame, column: str = f"k_min_{TOLERANCE}") -> tuple[float | None, float | None]:
-    """Return the plain log-log slopes against n of the mean window and of the typical head, None if no head grows.
+def growth(rows: pd.DataFrame, column: str = NEEDED) -> tuple[float | None, float | None]:
+    """Return the plain log-log slopes against n of the mean window and of the typical head; see `growth_of`."""
+    return growth_of(HeadMeans.of(rows, ["n", column]), column)
 
-    Means over the heads whose rows see more keys at longer contexts, at the lengths where each of them does.
+
+def growth_of(means: HeadMeans, column: str) -> tuple[float | None, float | None]:
+    """Return the slopes of both means of a column, None if no head grows, of means that have `n` too.
+
+    Means over the heads whose rows see more keys at longer contexts, at the lengths where each of them does. Fits with
+    intervals are the analysis's business.
     """
-    grouped = rows.groupby(["layer", "head", "length"])
-    n, k = (grouped[name].mean().unstack() for name in ("n", column))
-    most = grouped["n"].max().unstack()
-    growing = most.max(axis=1) > MIN_SPAN * most.min(axis=1)
-    n, k, most = n[growing], k[growing], most[growing]
-    fresh = (most.diff(axis=1) != 0).all(axis=0) & k.notna().all(axis=0)
+    n, k, most = (part[means.growing] for part in (means.mean["n"], means.mean[column], means.most))
+    fresh = (np.diff(most, axis=1, prepend=0) != 0).all(axis=0) & ~np.isnan(k).any(axis=0)
     if not len(k) or fresh.sum() < 2:
         return None, None
-    x = np.log(n.loc[:, fresh].mean())
-    k = k.loc[:, fresh]
-    of_mean, of_typical = (float(np.polyfit(x, y, 1)[0]) for y in (np.log(k.mean()), np.log(k).mean()))
+    x, k = np.log(n[:, fresh].mean(axis=0)), k[:, fresh]
+    of_mean, of_typical = (float(np.polyfit(x, y, 1)[0]) for y in (np.log(k.mean(axis=0)), np.log(k).mean(axis=0)))
     return of_mean, of_typical
 
 
-def slopes(rows: pd.DataFrame, column: str = f"k_min_{TOLERANCE}") -> list[float]:
-    """Return the plain log-log slope of mean k_min against n of each head whose rows see more keys at longer contexts.
+def slopes(rows: pd.DataFrame, column: str = NEEDED) -> list[float]:
+    """Return the plain log-log slope of mean k_min against n of each head that sees more keys at longer contexts."""
+    return _slopes(HeadMeans.of(rows, ["n", column]), column)
 
-    Fits with intervals are the analysis's business.
-    """
-    grouped = rows.groupby(["layer", "head", "length"])
-    means = grouped[["n", column]].mean().assign(most=grouped["n"].max()).reset_index()
-    # beyond a sliding window the same n comes again, which is no further point
-    means = means.drop_duplicates(["layer", "head", "most"])
-    return [
-        float(np.polyfit(np.log(head["n"]), np.log(head[column]), 1)[0])
-        for _, head in means.groupby(["layer", "head"])
-        if head["n"].max() > MIN_SPAN * head["n"].min()
-    ]
+
+def _slopes(means: HeadMeans, column: str) -> list[float]:
+    exponents = []
+    for head in np.flatnonzero(means.growing):
+        # beyond a sliding window the same n comes again, which is no further point
+        seen, first = np.unique(means.most[head], return_index=True)
+        first = first[~np.isnan(seen)]
+        x, y = (np.log(means.mean[name][head, first]) for name in ("n", column))
+        x = x - x.mean()
+        exponents.append(float((x * y).sum() / (x * x).sum()))
+    return exponents
+
+
+def _present(values: np.ndarray) -> np.ndarray:
+    """Return the values that are not missing."""
+    return values[~np.isnan(values)]
+
+
+def _mean_of(values: np.ndarray) -> float:
+    """Mean in float64 of what is not missing, NaN of nothing."""
+    values = _present(values)
+    return float(values.mean(dtype=np.float64)) if len(values) else np.nan

@@ -1,5 +1,6 @@
 """What a sweep says at the terminal."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -65,3 +66,37 @@ def test_heads_that_see_no_more_keys_are_in_no_growth():
     assert summary.growth(rows)[0] == pytest.approx(0.5)
     assert "1 of 3 heads see no more keys" in summary.sentence(rows)
     assert summary.growth(rows[rows["head"] == 2]) == (None, None)
+
+
+def shuffled_rows():
+    """Rows in no order: two layers of two heads, one of which sees at most 128 keys, with a gap."""
+    draw = np.random.default_rng(0)
+    places = [(layer, head, n) for layer in (0, 3) for head in (1, 2) for n in (64, 128, 256, 512)]
+    rows = pd.DataFrame(places * 5, columns=["layer", "head", "length"])
+    still = (rows["layer"] == 3) & (rows["head"] == 1)
+    rows["n"] = rows["length"].where(~still, rows["length"].clip(upper=128))
+    rows["k_min_0.1"] = draw.integers(1, 60, len(rows))
+    rows["participation"] = draw.random(len(rows))
+    rows.loc[7, "participation"] = np.nan
+    return rows.sample(frac=1, random_state=1)
+
+
+def test_means_of_heads_are_those_of_groups():
+    rows = shuffled_rows()
+    means = summary.HeadMeans.of(rows, ["k_min_0.1", "participation"])
+    expected = rows.groupby(["layer", "head", "length"])[["k_min_0.1", "participation"]].mean()
+    assert means.heads == 4
+    assert means.lengths.tolist() == [64, 128, 256, 512]
+    assert means.most[2].tolist() == [64, 128, 128, 128]
+    for name, mean in means.mean.items():
+        np.testing.assert_allclose(mean.ravel(), expected[name])
+    assert summary.HeadMeans.of(rows[:0], ["k_min_0.1"]).heads == 0
+
+
+def test_slopes_are_fitted_to_lengths_at_which_a_head_sees_more_keys():
+    rows, expected = shuffled_rows(), []
+    for _, head in rows.groupby(["layer", "head"]):
+        of_length = head.groupby("length").agg({"n": "mean", "k_min_0.1": "mean"}).drop_duplicates("n")
+        expected.append(np.polyfit(np.log(of_length["n"]), np.log(of_length["k_min_0.1"]), 1)[0])
+    np.testing.assert_allclose(summary.slopes(rows), expected)
+    assert summary.slopes(rows[rows["length"] == 64]) == []

@@ -16,6 +16,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
+from analysis.figures.page.lighter import lighten
+
 STYLE = Path(__file__).parent / "page" / "paper.mplstyle"
 
 
@@ -41,18 +43,23 @@ def drawn(name: str, config: DictConfig, read: Callable[[str], pd.DataFrame], sa
     with mpl.rc_context(), collecting_later():
         mpl.rcdefaults()
         mpl.style.use(STYLE)
-        save(module.draw(tables, config))
+        figure = module.draw(tables, config)
+        lighten(figure)
+        save(figure)
 
 
 @contextmanager
 def collecting_later() -> Iterator[None]:
-    """Let no garbage be collected: a figure is a hundred thousand objects, all needed until it is saved."""
+    """Let no garbage be collected: a figure is a hundred thousand objects, all needed until it is saved.
+
+    They are all of the youngest generation then, so that no older object needs to be looked at.
+    """
     gc.disable()
     try:
         yield
     finally:
         gc.enable()
-        gc.collect()
+        gc.collect(0)
 
 
 def shown_lines(name: str, table: pd.DataFrame, config: DictConfig) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter
 from omegaconf import DictConfig
-from scipy.stats import norm
+from scipy.special import log_ndtr
 
 from analysis.figures import NothingToDraw
 from analysis.figures.page import style
@@ -56,7 +56,7 @@ def _map(axes: Axes, plane: pd.DataFrame, length: float, config: DictConfig) -> 
     s = np.linspace(float(plane["s"].min()), float(plane["s"].max()), 200)
     axes.plot(s, closed_forms.critical_exponent(s), color="black", lw=1.1)
     # [G1] is at one half where z(k / n) = sigma
-    half = 1 + norm.logsf(s * np.sqrt(np.log(length))) / np.log(length)
+    half = 1 + log_ndtr(-s * np.sqrt(np.log(length))) / np.log(length)
     axes.plot(s, half, "--", color="white", lw=1.0)
     axes.axvline(np.sqrt(2), color="black", lw=0.7, ls=":")
     axes.set_ylim(*_edges(np.asarray(grid.index, float))[[0, -1]])

@@ -3,15 +3,16 @@
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from analysis.statistics.intervals import student
 
 Array = NDArray[np.float64]
+KEPT = 8  # draws that are kept, for every window of a label asks for the same
 
 
 @dataclass(frozen=True)
@@ -33,19 +34,23 @@ class Source:
     held_elsewhere: Array | None = None
 
 
+@lru_cache(maxsize=KEPT)
 def weights(units: int, resamples: int, seed: int, name: str) -> Array:
-    """Draw how often each unit stands in each bootstrap resample, shape (resamples, units).
+    """Draw how often each unit stands in each bootstrap resample, shape (resamples, units), not to be written to.
 
     The stream depends on the seed and on a name alone, so that a further label changes no other number.
     """
     stream = np.random.default_rng([seed, zlib.crc32(name.encode())])
-    return stream.multinomial(units, np.full(units, 1 / units), size=resamples).astype(np.float64)
+    drawn = stream.multinomial(units, np.full(units, 1 / units), size=resamples).astype(np.float64)
+    drawn.flags.writeable = False
+    return drawn
 
 
 def heads_drawn(heads: int, resamples: int, seed: int, label: str) -> NDArray[np.intp]:
     """Choose the heads of a label in the estimate, all, and in each resample: indices (1 + resamples, heads)."""
     drawn = weights(heads, resamples, seed, f"{label}, heads").astype(int)
-    return np.stack([np.arange(heads), *(np.repeat(np.arange(heads), times) for times in drawn)])
+    times = np.concatenate([np.ones((1, heads), int), drawn])
+    return np.repeat(np.tile(np.arange(heads), len(times)), times.ravel()).reshape(times.shape)
 
 
 def interval(estimate: Array, replicates: Array, clusters: int, confidence: float) -> tuple[Array, Array]:
@@ -77,7 +82,7 @@ def interval(estimate: Array, replicates: Array, clusters: int, confidence: floa
 @cache
 def _stretch(clusters: int, confidence: float) -> float:
     """Return the factor by which a percentile interval is stretched, which scipy takes long to find."""
-    normal = stats.norm.isf((1 - confidence) / 2)
+    normal = -special.ndtri((1 - confidence) / 2)
     return float(np.sqrt(clusters / (clusters - 1)) * student(clusters - 1, confidence) / normal)
 
 

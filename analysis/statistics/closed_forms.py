@@ -7,7 +7,7 @@ NumPy broadcasting; k, n are numbers of keys, sigma and z are in nats of logit.
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import norm
+from scipy.special import log_ndtr, ndtr, ndtri
 
 Array = NDArray[np.float64]
 
@@ -27,12 +27,12 @@ def deviation(n: ArrayLike, s: float | None = None, sigma: float | None = None) 
 
 def dropped_mass(k: ArrayLike, n: ArrayLike, sigma: ArrayLike) -> Array:
     """Return the dropped mass of the top k of n keys, Phi(z(k/n) - sigma) [G1, arXiv 2512.07647]."""
-    return norm.cdf(_depth(k, n) - np.asarray(sigma))
+    return ndtr(_depth(k, n) - np.asarray(sigma))
 
 
 def smallest_window(eta: ArrayLike, n: ArrayLike, sigma: ArrayLike) -> Array:
     """Keys needed for a dropped mass of eta, n Q(sigma + Phi^-1(eta)) [G2, arXiv 2512.07647]; not rounded."""
-    return np.asarray(n) * norm.sf(np.asarray(sigma) + norm.ppf(eta))
+    return np.asarray(n) * ndtr(-(np.asarray(sigma) + ndtri(eta)))
 
 
 def count_above(eps: ArrayLike, n: ArrayLike, sigma: ArrayLike) -> Array:
@@ -41,7 +41,7 @@ def count_above(eps: ArrayLike, n: ArrayLike, sigma: ArrayLike) -> Array:
     With sigma fixed it first grows and then falls to 0 faster than any power of n: the collapse of [G4].
     """
     length, spread = np.asarray(n, dtype=np.float64), np.asarray(sigma, dtype=np.float64)
-    return length * norm.sf((np.log(np.asarray(eps) * length) + spread**2 / 2) / spread)
+    return length * ndtr(-(np.log(np.asarray(eps) * length) + spread**2 / 2) / spread)
 
 
 def critical_exponent(s: ArrayLike) -> Array:
@@ -58,8 +58,8 @@ def local_exponent(eta: ArrayLike, sigma: ArrayLike, slope: ArrayLike) -> Array:
     sigma : logit deviation at this n.
     slope : d sigma / d ln n; 0 for a fixed sigma gives exponent 1 [G4].
     """
-    z = np.asarray(sigma) + norm.ppf(eta)
-    hazard = np.exp(norm.logpdf(z) - norm.logsf(z))
+    z = np.asarray(sigma) + ndtri(eta)
+    hazard = np.exp(-(z**2) / 2 - np.log(2 * np.pi) / 2 - log_ndtr(-z))
     return 1.0 - hazard * np.asarray(slope)
 
 
@@ -74,7 +74,7 @@ def dropped_square(k: ArrayLike, n: ArrayLike, sigma: ArrayLike) -> Array:
 
     Holds while 2 sigma is well below sqrt(2 ln n).
     """
-    return norm.cdf(_depth(k, n) - 2 * np.asarray(sigma))
+    return ndtr(_depth(k, n) - 2 * np.asarray(sigma))
 
 
 def output_error_truncated(k: ArrayLike, n: ArrayLike, sigma: ArrayLike) -> Array:
@@ -93,4 +93,4 @@ def output_error_renormalised(k: ArrayLike, n: ArrayLike, sigma: ArrayLike) -> A
 
 
 def _depth(k: ArrayLike, n: ArrayLike) -> Array:
-    return norm.isf(np.asarray(k, dtype=np.float64) / np.asarray(n, dtype=np.float64))
+    return -ndtri(np.asarray(k, dtype=np.float64) / np.asarray(n, dtype=np.float64))

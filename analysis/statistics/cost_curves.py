@@ -67,7 +67,14 @@ class GridCurve:
 
     def fine_dropped(self, clusters: NDArray[np.intp]) -> Array:
         """Mean dropped mass over heads and some clusters at the windows of `fine` (steps,)."""
-        return self.fine[1] @ self.mean_dropped(clusters)
+        key = clusters.tobytes()
+        if key not in self._fine_means:
+            self._fine_means[key] = self.fine[1] @ self.mean_dropped(clusters)
+        return self._fine_means[key]
+
+    @cached_property
+    def _fine_means(self) -> dict[bytes, Array]:
+        return {}
 
     @cached_property
     def fine(self) -> tuple[Array, Array]:

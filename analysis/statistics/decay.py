@@ -10,7 +10,6 @@ from analysis.statistics import bootstrap
 from analysis.statistics.cells import Cells
 from analysis.statistics.fit import Array
 from analysis.statistics.growth import of_alike
-from analysis.statistics.line import slopes
 
 WINDOW = ["rule", "parameter", "scale"]
 COLUMNS = [
@@ -50,18 +49,20 @@ def decay_rates(windows: pd.DataFrame, measures: Sequence[str], settings: Settin
         label = str(keys[0])
         by_cluster = bootstrap.weights(clusters, settings.resamples, settings.seed, label)
         heads = bootstrap.heads_drawn(head_count, settings.resamples, settings.seed, label)[1:]
-        n = cells.most(frame["n"].to_numpy(np.float64))
+        x = np.log(cells.most(frame["n"].to_numpy(np.float64)))
+        weighted_count = count @ by_cluster.T
         for measure in measures:
             total = cells.sums(frame[measure].to_numpy(np.float64))
             # a head is resampled with all its lengths, so a length counts only where every head has an error
             usable = ((total > 0) | (count == 0)).all((0, 2)) & (count.sum(-1) > 0).all(0)
             if usable.sum() < settings.min_lengths:
                 continue
-            parts = total[:, usable], count[:, usable], np.log(n[:, usable])
-            by_head = _slopes(*parts, np.ones((1, clusters)))[0]
-            drawn = np.take_along_axis(_slopes(*parts, by_cluster), heads, axis=1)
+            total, at = total[:, usable], x[:, usable]
+            by_head = _slopes(total.sum(-1, keepdims=True), count[:, usable].sum(-1, keepdims=True), at)[0]
+            drawn = _slopes(total @ by_cluster.T, weighted_count[:, usable], at)
+            drawn = np.take_along_axis(drawn, heads, axis=1)
             rate = np.median(by_head)
-            low, high = bootstrap.interval(rate, np.nanmedian(drawn, axis=1), clusters, settings.confidence)
+            low, high = bootstrap.interval(rate, _medians(drawn), clusters, settings.confidence)
             quartiles = np.quantile(by_head, [0.25, 0.75])
             lines.append(
                 {
@@ -82,8 +83,17 @@ def decay_rates(windows: pd.DataFrame, measures: Sequence[str], settings: Settin
     return pd.DataFrame(lines, columns=COLUMNS)
 
 
-def _slopes(total: Array, count: Array, x: Array, weights: Array) -> Array:
-    """Slopes in x (heads, lengths) of ln(weighted mean error): (resamples, clusters) -> (resamples, heads)."""
+def _medians(drawn: Array) -> Array:
+    """Median over the heads (resamples, heads) that have a slope: only where some lack one it takes long."""
+    medians = np.median(drawn, axis=1)
+    if (broken := np.isnan(medians)).any():
+        medians[broken] = np.nanmedian(drawn[broken], axis=1)
+    return medians
+
+
+def _slopes(total: Array, count: Array, x: Array) -> Array:
+    """Slopes in x (heads, lengths) of ln(total / count), each (heads, lengths, resamples), as (resamples, heads)."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        mean = np.log((total @ weights.T) / (count @ weights.T))
-    return slopes(mean.transpose(2, 0, 1), x)
+        mean = np.log(total / count)
+    centred = x - x.mean(-1, keepdims=True)
+    return np.einsum("hlr,hl->rh", mean, centred / (centred**2).sum(-1, keepdims=True))

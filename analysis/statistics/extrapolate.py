@@ -100,7 +100,7 @@ def _tested(points: Points, share: float, settings: Settings) -> tuple[NDArray[n
 
 def _miss(law: Law, values: Array, x: Array, mask: NDArray[np.bool_]) -> Array:
     """Error in ln k of a law fitted to values (..., curves, lengths) where the mask says so, at the last length."""
-    predicted = law.log_k(law.fit(values, x, np.broadcast_to(mask, values.shape)), x)[..., -1]
+    predicted = law.log_k(law.fit(values, x, mask), x[..., -1:])[..., 0]
     # no window keeps less than one key or more than all
     return np.clip(predicted, 0.0, x[..., -1]) - values[..., -1]
 

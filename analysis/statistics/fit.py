@@ -287,8 +287,7 @@ def fit_points(points: Points, curves: Curves, settings: Settings) -> pd.DataFra
             parameters = law.fit(y, x, mask)
 
             def refit(replicates: Array, law: Law = law) -> Array:
-                drawn = replicates[:, fitted]
-                return law.fit(drawn, x, np.broadcast_to(mask, drawn.shape))
+                return law.fit(_of(replicates, fitted), x, mask)
 
             low, high = bootstrap.combined_interval(parameters, points.sources, refit, settings.confidence)
             for i, name in enumerate(law.parameters):
@@ -317,6 +316,11 @@ def fit_points(points: Points, curves: Curves, settings: Settings) -> pd.DataFra
     result["n_longest"] = np.tile(points.n[:, -1], len(LAWS))
     result["clusters"] = curves.clusters
     return result.assign(label=curves.label, kind=curves.kind, variant=curves.variant, eta=curves.eta)
+
+
+def _of(replicates: Array, curves: NDArray[np.intp]) -> Array:
+    """Choose curves of (resamples, curves, lengths); all of them are not copied."""
+    return replicates if len(curves) == replicates.shape[1] else replicates[:, curves]
 
 
 def _unfitted(points: Points, usable: NDArray[np.bool_], law: Law, settings: Settings) -> pd.DataFrame:

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
 from analysis.settings import Settings
 from analysis.statistics import bootstrap, closed_forms
@@ -61,8 +60,7 @@ def exponents(rows: pd.DataFrame, eta: float, settings: Settings) -> list[Expone
 def _lines(values: Array, x: Array, mask: NDArray[np.bool_], enough: NDArray[np.bool_]) -> Array:
     """Fit lines in x (heads, lengths) to values (resamples, heads, lengths): level, slope; NaN with too few lengths."""
     fitted = np.full((*values.shape[:2], 2), np.nan)
-    used = np.broadcast_to(mask[enough], values[:, enough].shape)
-    fitted[:, enough] = POWER.fit(values[:, enough], x[enough], used)
+    fitted[:, enough] = POWER.fit(values[:, enough], x[enough], mask[enough])
     return fitted
 
 
@@ -134,7 +132,22 @@ def summary(every: list[Exponents], settings: Settings) -> pd.DataFrame:
 
 def rank_correlation(a: Array, b: Array) -> Array:
     """Spearman's rank correlation over heads, (resamples, heads) -> (resamples,)."""
-    ranks = [stats.rankdata(values, axis=1) for values in (a, b)]
+    ranks = [_ranks(values) for values in (a, b)]
     x, y = (rank - rank.mean(1, keepdims=True) for rank in ranks)
     with np.errstate(invalid="ignore"):
         return (x * y).sum(1) / np.sqrt((x**2).sum(1) * (y**2).sum(1))
+
+
+def _ranks(values: Array) -> Array:
+    """Ranks within each line of (lines, values), the mean rank for equal values; NaN in a line that has a NaN."""
+    order = np.argsort(values, axis=1)
+    ascending = np.take_along_axis(values, order, axis=1)
+    place = np.arange(values.shape[1])
+    changes = ascending[:, 1:] != ascending[:, :-1]
+    edge = np.ones((len(values), 1), bool)
+    first = np.maximum.accumulate(np.where(np.hstack([edge, changes]), place, 0), axis=1)
+    last = np.minimum.accumulate(np.where(np.hstack([changes, edge]), place, place[-1])[:, ::-1], axis=1)[:, ::-1]
+    ranks = np.empty(values.shape)
+    np.put_along_axis(ranks, order, (first + last) / 2 + 1, axis=1)
+    ranks[np.isnan(values).any(1)] = np.nan
+    return ranks

@@ -6,14 +6,14 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy import stats
+from scipy import special
 
 Deviation = TypeVar("Deviation", float, pd.Series)
 
 
 def student(freedom: ArrayLike, confidence: float) -> Any:
     """Two-sided quantile of Student's distribution, by which a deviation becomes half an interval."""
-    return stats.t.isf((1 - confidence) / 2, freedom)
+    return -special.stdtrit(freedom, (1 - confidence) / 2)
 
 
 def student_reach(error_of_mean: Deviation, count: pd.Series | int, confidence: float) -> Deviation:

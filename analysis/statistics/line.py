@@ -8,8 +8,10 @@ Mask = NDArray[np.bool_]
 
 
 def mean_where(values: Array, mask: Mask) -> Array:
-    """Mean over the last axis of the values that the mask names."""
-    return np.where(mask, values, 0.0).sum(-1) / mask.sum(-1)
+    """Mean over the last axis of the values that the mask names, to which it broadcasts."""
+    if not mask.all():  # what the mask leaves out may be NaN
+        values = np.where(mask, values, 0.0)
+    return np.einsum("...p,...p->...", values, mask.astype(np.float64)) / mask.sum(-1)
 
 
 def fit_line(y: Array, x: Array, mask: Mask) -> Array:
@@ -25,10 +27,12 @@ def fit_line(y: Array, x: Array, mask: Mask) -> Array:
     -------
     array : (..., 2), level and slope; NaN where all x used are equal.
     """
-    centred = x - mean_where(np.broadcast_to(x, mask.shape), mask)[..., None]
-    weights = np.where(mask, centred, 0.0)
+    if not mask.all():  # what the mask leaves out may be NaN
+        y = np.where(mask, y, 0.0)
+    middle = mean_where(np.broadcast_to(x, np.broadcast_shapes(x.shape, mask.shape)), mask)
+    weights = np.where(mask, x - middle[..., None], 0.0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        slope = (weights * y).sum(-1) / (weights * centred).sum(-1)
+        slope = np.einsum("...p,...p->...", y, weights) / (weights**2).sum(-1)
     level = mean_where(y - slope[..., None] * x, mask)
     return np.stack([level, slope], axis=-1)
 

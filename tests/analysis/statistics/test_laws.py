@@ -3,7 +3,7 @@ import pytest
 from scipy.optimize import least_squares
 from statsmodels.tools.eval_measures import aicc
 
-from analysis.statistics.laws import LAWS, information
+from analysis.statistics.laws import LAWS, Kept, information
 
 LAW = {law.name: law for law in LAWS}
 N = np.array([512.0, 1024, 2048, 4096, 8192])
@@ -73,3 +73,27 @@ def test_aicc_is_that_of_statsmodels_up_to_a_constant():
 def test_aicc_is_undefined_with_too_few_lengths():
     scores = {law.name: information(np.array([0.1]), np.array([4]), law)[0] for law in LAWS}
     assert {name for name, score in scores.items() if np.isnan(score)} == {"log", "power", "power_log"}
+
+
+def test_fits_that_are_asked_for_again_are_kept_up_to_a_number_of_bytes():
+    kept, made = Kept(most=100), []
+
+    def result(name):
+        return kept.get(name, lambda: made.append(name) or np.zeros(5))
+
+    for name in (b"a", b"b", b"a", b"c", b"a", b"b"):
+        result(name)
+    assert made == [b"a", b"b", b"c", b"b"]  # c puts out b, which was asked for longer ago than a
+    assert kept.bytes <= 100
+    with pytest.raises(ValueError, match="read-only"):
+        result(b"a")[0] = 1
+
+
+def test_only_the_same_points_have_the_same_fit():
+    y = np.log(2 + 3 * X)[None] + np.linspace(0, 0.1, len(X))
+    few = EVERY.copy()
+    few[-1] = False
+    first = LAW["log"].fit(y, X, EVERY[None])
+    np.testing.assert_array_equal(LAW["log"].fit(y.copy(), X, EVERY[None]), first)
+    for other in ((y + 0.1 * X, X, EVERY[None]), (y, X * 1.1, EVERY[None]), (y, X, few[None])):
+        assert not np.allclose(LAW["log"].fit(*other), first, rtol=1e-6)
