@@ -17,12 +17,15 @@ from analysis.figures.page.shown import sources_shown
 
 FACTORS = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8)
 NAMES = {1 / 8: "⅛", 1 / 4: "¼", 1 / 2: "½"}
+BESIDE = {"power and log": "mean of both", "sums": "[G8] of sums"}  # forecasters that are no law of k
 CROWD = 5  # fewer heads than this are no distribution
 
 
 def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
     """Draw one panel per source; see conf/figure/extrapolation.yaml."""
     sources = sources_shown(tables["extrapolation_sources"], config)
+    summary = tables["extrapolation_summary"]
+    summary = summary[summary["scope"] == "heads"]
     tested = tables["extrapolation"].dropna(subset="error")
     sources = sources[sources["label"].isin(tested["label"])]
     if sources.empty:
@@ -35,7 +38,9 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
         if i >= len(labels):
             panel.remove()
             continue
-        _panel(panel, tested[tested["label"] == labels[i]], shares, config)
+        of_label = tested[tested["label"] == labels[i]]
+        totals = summary[(summary["label"] == labels[i]) & (summary["share"] == of_label["share"].min())]
+        _panel(panel, of_label, totals, shares, config)
         style.title(panel, labels[i], style.PAGE / columns - 0.5)
         panel.tick_params(labelleft=i % columns == 0)
         panel.set_ylabel("law of k" if i % columns == 0 else "")
@@ -44,7 +49,7 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
     return figure
 
 
-def _panel(axes: Axes, table: pd.DataFrame, shares: list[float], config: DictConfig) -> None:
+def _panel(axes: Axes, table: pd.DataFrame, totals: pd.DataFrame, shares: list[float], config: DictConfig) -> None:
     reach = config.reach
     axes.axvline(0, color="black", lw=0.6)
     shades = style.shades(len(shares))
@@ -60,16 +65,20 @@ def _panel(axes: Axes, table: pd.DataFrame, shares: list[float], config: DictCon
                 axes.hlines(above, ends.iloc[0], ends.iloc[4], color=shade, lw=0.7)
                 axes.hlines(above, ends.iloc[1], ends.iloc[3], color=shade, lw=3.6, alpha=0.55)
                 axes.plot(ends.iloc[2], above, "|", color=shade, ms=6, mew=1.4)
-                if j == 0:
-                    text = f"{heads['best'].mean():.0%}"
-                    axes.text(1.03, i, text, transform=axes.get_yaxis_transform(), va="center", fontsize=style.SMALL)
+                if share == table["share"].min():
+                    text = f"{heads['best'].mean():.0%}" + _total(totals, law)
+                    axes.text(
+                        1.03, i, text, transform=axes.get_yaxis_transform(), va="center", fontsize=5.5, linespacing=1.1
+                    )
             below = y + 0.14 * crowd
             for error, low, high in pooled[["error", "error_low", "error_high"]].itertuples(index=False, name=None):
                 axes.hlines(below, *np.clip([low, high], -reach, reach), color="black", lw=0.6)
                 axes.plot(np.clip(error, -reach, reach), below, "Ds"[j % 2], color=shade, mec="black", mew=0.4, ms=3.6)
-    if ((table["scope"] == "head") & (table["share"] == shares[0])).sum() >= CROWD * len(FORMULAS):
+    if ((table["scope"] == "head") & (table["share"] == table["share"].min())).sum() >= CROWD * len(FORMULAS):
         where = axes.get_yaxis_transform()
         axes.text(1.03, -0.75, "best for", transform=where, va="center", fontsize=style.SMALL, color="0.35")
+    if beside := [f"{name}{_total(totals, law)}" for law, name in BESIDE.items() if _total(totals, law)]:
+        axes.text(0.98, 0.02, "; ".join(beside).replace("\n", " "), transform=axes.transAxes, ha="right", fontsize=5.5)
     axes.set_yticks(range(len(FORMULAS)), list(FORMULAS.values()))
     axes.set_ylim(len(FORMULAS) - 0.4, -0.95)
     axes.set_xlim(-1.04 * reach, 1.04 * reach)
@@ -77,6 +86,12 @@ def _panel(axes: Axes, table: pd.DataFrame, shares: list[float], config: DictCon
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _factor(float(np.exp(value)))))
     axes.set_xlabel("k at N, predicted / measured")
+
+
+def _total(totals: pd.DataFrame, law: str) -> str:
+    """Return the keys of all heads that a forecaster gives over those measured, after the fit to the fewest lengths."""
+    at = totals.loc[totals["law"] == law, "total_ratio"]
+    return f"\nΣ {at.iloc[0]:.2f}" if len(at) and pd.notna(at.iloc[0]) and totals["heads"].iloc[0] >= CROWD else ""
 
 
 def _factor(value: float) -> str:

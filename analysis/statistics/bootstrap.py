@@ -129,3 +129,45 @@ def combined_interval(
         total += reach
     below, above = np.sqrt(total)
     return estimate - below, estimate + above
+
+
+# A quantity with bounds has its interval on a scale that has none: no error is below 0, no correlation above 1.
+SCALES: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
+    "real": (lambda value: value, lambda value: value),
+    "positive": (np.log, np.exp),
+    "correlation": (np.arctanh, np.tanh),
+    "share": (lambda value: np.arcsin(np.sqrt(value)), lambda value: np.sin(np.clip(value, 0, np.pi / 2)) ** 2),
+}
+
+
+def with_interval(
+    name: str,
+    by_cluster: Array,
+    clusters: int,
+    by_head: Array | None,
+    heads: int,
+    confidence: float,
+    scale: str = "real",
+) -> dict[str, float]:
+    """Name a number over heads, with its interval from clusters and heads resampled apart.
+
+    Parameters
+    ----------
+    name : of the number; its bounds become NAME_low and NAME_high.
+    by_cluster : (1 + resamples,), the estimate first, then that of each resample of clusters, all heads in it.
+    by_head : (resamples,), that of each resample of heads, all clusters in it; None with a single head, which is no
+        sample of heads but all there is.
+    scale : one of SCALES, on which the interval is taken.
+
+    Returns
+    -------
+    dict : `name`, low and high; NaN bounds with a single cluster, or where the scale has no number for the estimate.
+    """
+    onto, back = SCALES[scale]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        estimate = onto(by_cluster[:1])[0]
+        sources = [Source(onto(by_cluster[1:]), clusters)]
+        if by_head is not None and heads > 1:
+            sources.append(Source(onto(by_head), heads))
+        low, high = combined_interval(np.asarray(estimate), sources, lambda same: same, confidence)
+        return {name: float(by_cluster[0]), f"{name}_low": float(back(low)), f"{name}_high": float(back(high))}

@@ -11,6 +11,8 @@ from analysis.settings import Settings
 from analysis.statistics import bootstrap
 from analysis.statistics.fit import Array, Curves, Points, curves_of
 from analysis.statistics.laws import LAWS, Law
+from analysis.statistics.line import fit_line
+from analysis.statistics.matched_gamma import keys_from_sums
 
 BY = ["label", "kind", "variant", "scope", "layer", "head", "eta", "share"]
 
@@ -47,49 +49,99 @@ def extrapolate(rows: pd.DataFrame, settings: Settings, shares: Sequence[float])
     return table[[*BY, *(column for column in table if column not in BY)]]
 
 
+MEAN, SUMS = "power and log", "sums"  # forecasters besides the laws
+SUMS_RESAMPLES = 200  # of clusters, for the forecaster that matches a law to every head of every resample
+
+
 def summary(rows: pd.DataFrame, eta: float, settings: Settings, shares: Sequence[float]) -> pd.DataFrame:
-    """Compare the laws over all heads of a label, every number with an interval that resamples samples and heads.
+    """Compare forecasters over all heads of a label; intervals resample samples and heads apart.
+
+    Forecasters are the laws; `power and log`, the mean in ln k of these two; and `sums`: entropy and ln of the
+    participation, each a line in ln n, at the longest length, from which [G8] reads the keys off.
 
     Parameters
     ----------
-    rows, settings, shares : as for `extrapolate`.
+    rows, settings, shares : as for `extrapolate`; rows may have `entropy` and `participation`, which `sums` needs.
     eta : dropped mass allowed.
 
     Returns
     -------
     DataFrame : one line per (label, share, law) of scope `heads`: `absolute_error`, the median over heads of
-        |ln k predicted - ln k measured|, and `best`, the share of heads whose nearest law it is; and one per (label,
-        share) of scope `against log`: `difference`, the power law's median |error| less that of a + b ln n.
+        |ln k predicted - ln k measured|; `total_ratio`, the keys of all heads predicted over those measured; `best`,
+        the share of heads whose nearest law it is (of the laws alone). And one per (label, share) of scope
+        `against log`: `difference`, the median over heads of the power law's |error| less that of a + b ln n for the
+        same head.
     """
     lines = []
     for curves in curves_of(rows, replace(settings, etas=(eta,))):
         drawn = bootstrap.weights(curves.clusters, settings.resamples, settings.seed, curves.label)
-        y, points = curves.log_mean(np.vstack([np.ones(curves.clusters), drawn])), curves.of_heads(settings)
+        weights = np.vstack([np.ones(curves.clusters), drawn])
+        y, points = curves.log_mean(weights), curves.of_heads(settings)
         for share in shares:
             mask, tested = _tested(points, share, settings)
             if not tested.size:
                 continue
-            heads = bootstrap.heads_drawn(tested.size, settings.resamples, settings.seed, curves.label)
-            sizes = np.stack([np.abs(_miss(law, y[:, tested], points.x[tested], mask[tested])) for law in LAWS])
-            sizes = np.take_along_axis(sizes, heads[None], axis=2)
-            medians, nearest = np.median(sizes, axis=2), sizes.argmin(0)
+            needed = y[:, tested, -1]
+            misses = {law.name: _miss(law, y[:, tested], points.x[tested], mask[tested]) for law in LAWS}
+            misses[MEAN] = (misses["power"] + misses["log"]) / 2
+            if curves.entropy is not None:
+                at = slice(0, 1 + SUMS_RESAMPLES)
+                misses[SUMS] = _from_sums(curves, eta, weights[at], tested, mask[tested]) - needed[at]
+            heads = bootstrap.heads_drawn(tested.size, settings.resamples, settings.seed, curves.label)[1:]
             key = {"label": curves.label, "share": share, "heads": tested.size, "clusters": curves.clusters}
-            for i, law in enumerate(LAWS):
-                numbers = {"absolute_error": medians[i], "best": (nearest == i).mean(1)}
-                lines.append(key | {"scope": "heads", "law": law.name} | _intervals(numbers, curves, settings))
-            index = {law.name: i for i, law in enumerate(LAWS)}
-            against = {"difference": medians[index["power"]] - medians[index["log"]]}
-            lines.append(key | {"scope": "against log", "law": "power"} | _intervals(against, curves, settings))
-    return pd.DataFrame(lines) if lines else pd.DataFrame(columns=["label", "share", "scope", "law"])
+            by_cluster = _compare(misses, needed)
+            by_head = _compare({name: miss[0][heads] for name, miss in misses.items()}, needed[0][heads])
+            for scope, law, name in by_cluster:
+                place = (scope, law, name)
+                numbers = bootstrap.with_interval(
+                    name,
+                    by_cluster[place],
+                    curves.clusters,
+                    by_head[place],
+                    tested.size,
+                    settings.confidence,
+                    SCALES[name],
+                )
+                lines.append(key | {"scope": scope, "law": law} | numbers)
+    if not lines:
+        return pd.DataFrame(columns=["label", "share", "scope", "law"])
+    table = pd.DataFrame(lines)
+    names = ["label", "share", "heads", "clusters", "scope", "law"]
+    return table.groupby(names, sort=False, dropna=False).first().reset_index()  # the numbers of a line, side by side
 
 
-def _intervals(values: dict[str, Array], curves: Curves, settings: Settings) -> dict[str, float]:
-    """Name estimate, low and high of values (1 + resamples,), the estimate first."""
-    numbers: dict[str, float] = {}
-    for name, each in values.items():
-        low, high = bootstrap.interval(each[0], each[1:], curves.clusters, settings.confidence)
-        numbers |= {name: float(each[0]), f"{name}_low": float(low), f"{name}_high": float(high)}
+SCALES = {"absolute_error": "positive", "total_ratio": "positive", "best": "share", "difference": "real"}
+
+
+def _compare(misses: dict[str, Array], needed: Array) -> dict[tuple[str, str, str], Array]:
+    """Compare forecasters by their errors in ln k, and ln k needed, (resamples, heads); every number (resamples,)."""
+    sizes = {name: np.abs(miss) for name, miss in misses.items()}
+    numbers = {}
+    nearest = np.stack([sizes[law.name] for law in LAWS]).argmin(0)
+    for name, miss in misses.items():
+        k = np.exp(needed[: len(miss)])
+        numbers["heads", name, "absolute_error"] = np.median(sizes[name], axis=1)
+        numbers["heads", name, "total_ratio"] = (k * np.exp(miss)).sum(1) / k.sum(1)
+    for i, law in enumerate(LAWS):
+        numbers["heads", law.name, "best"] = (nearest == i).mean(1)
+    numbers["against log", "power", "difference"] = np.median(sizes["power"] - sizes["log"], axis=1)
     return numbers
+
+
+def _from_sums(curves: Curves, eta: float, weights: Array, tested: NDArray[np.intp], mask: NDArray[np.bool_]) -> Array:
+    """Return ln k at the longest length by [G8], of sums that are lines in ln n, (resamples, tested heads)."""
+    assert curves.entropy is not None
+    assert curves.log_participation is not None
+    x = np.log(curves.n[tested])
+    ahead = []
+    for sums in (curves.entropy, curves.log_participation):
+        values = curves.mean(sums, weights)[:, tested]
+        lines = fit_line(values, x, np.broadcast_to(mask, values.shape))
+        ahead.append(lines[..., 0] + lines[..., 1] * x[:, -1])
+    longest = np.broadcast_to(curves.n[tested, -1], ahead[0].shape)
+    entropy = np.clip(ahead[0], 0.0, np.log(longest))
+    collision = np.clip(ahead[1], 0.0, entropy)  # H_2 is at most H
+    return np.log(keys_from_sums(eta, longest, entropy, participation=np.exp(collision)))
 
 
 def _tested(points: Points, share: float, settings: Settings) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:

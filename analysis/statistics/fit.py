@@ -56,7 +56,8 @@ class Curves:
 
     Shapes: `total`, `deviation` (sums of the logits' deviation), `visible` (sums of the number of visible keys) and
     `rows` (heads, lengths, clusters); `at_one`, `at_n` (heads, lengths), numbers of rows whose k_min is 1 or n; `seen`
-    (heads, lengths), the most keys that a row sees; `lengths` (lengths,), nominal.
+    (heads, lengths), the most keys that a row sees; `lengths` (lengths,), nominal. `entropy` and `log_participation`
+    (heads, lengths, clusters), sums of these, None where the rows are without them.
     """
 
     label: str
@@ -72,6 +73,8 @@ class Curves:
     at_one: Array
     at_n: Array
     seen: Array
+    entropy: Array | None = None
+    log_participation: Array | None = None
 
     @property
     def clusters(self) -> int:
@@ -91,7 +94,8 @@ class Curves:
 
     def only(self, selected: NDArray[np.bool_]) -> "Curves":
         """Return some of the heads."""
-        parts = {name: getattr(self, name)[selected] for name in PER_HEAD}
+        there = (name for name in PER_HEAD if getattr(self, name) is not None)
+        parts = {name: getattr(self, name)[selected] for name in there}
         return replace(self, head_keys=self.head_keys[selected], **parts)
 
     def of_heads(self, settings: Settings) -> Points:
@@ -151,7 +155,7 @@ class Curves:
         return np.log(self.mean(self.total, weights))
 
 
-PER_HEAD = ("total", "deviation", "visible", "rows", "at_one", "at_n", "seen")
+PER_HEAD = ("total", "deviation", "visible", "rows", "at_one", "at_n", "seen", "entropy", "log_participation")
 
 
 def fit_heads(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
@@ -238,6 +242,10 @@ def curves_of(rows: pd.DataFrame, settings: Settings) -> Iterator[Curves]:
             n = frame["n"].to_numpy(np.float64)
             counts, deviation = cells.sums(), cells.sums(frame["logit_std"].to_numpy(np.float64))
             visible, seen = cells.sums(n), cells.most(n)
+            entropy = log_participation = None
+            if {"entropy", "participation"} <= set(frame):
+                entropy = cells.sums(frame["entropy"].to_numpy(np.float64))
+                log_participation = cells.sums(np.log(frame["participation"].to_numpy(np.float64)))
             for eta in settings.etas:
                 k = frame[f"k_min_{eta:g}"].to_numpy(np.float64)
                 yield Curves(
@@ -254,6 +262,8 @@ def curves_of(rows: pd.DataFrame, settings: Settings) -> Iterator[Curves]:
                     at_one=cells.sums((k == 1).astype(np.float64)).sum(-1),
                     at_n=cells.sums((k == n).astype(np.float64)).sum(-1),
                     seen=seen,
+                    entropy=entropy,
+                    log_participation=log_participation,
                 )
 
 

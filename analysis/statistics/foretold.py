@@ -3,7 +3,7 @@
 Shapes: heads x lengths x clusters for sums, resamples x heads x lengths for means, the estimate first.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -181,38 +181,25 @@ def judge_rule(every: list[Foretold], settings: Settings) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=columns)
 
 
-# An interval is taken where a number is unbounded: no error is below 0, and no correlation above 1.
-UNBOUNDED: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
-    "log_ratio": (np.log, np.exp),
-    "total_ratio": (np.log, np.exp),
-    "C_error": (np.log, np.exp),
-    "C_rank": (np.arctanh, np.tanh),
-}
+SCALES = {"log_ratio": "positive", "total_ratio": "positive", "C_error": "positive", "C_rank": "correlation"}
 
 
 def _numbers(item: Foretold, method: str, used: NDArray[np.bool_], settings: Settings) -> dict[str, float]:
     clusters, heads = item.needed.shape[-1], int(used.sum())
-    weights = np.vstack([np.ones(clusters), bootstrap.weights(clusters, settings.resamples, settings.seed, item.label)])
-    drawn = bootstrap.heads_drawn(heads, settings.resamples, settings.seed, item.label)[1:]
+    drawn = bootstrap.weights(clusters, settings.resamples, settings.seed, item.label)
+    weights = np.vstack([np.ones(clusters), drawn])
+    resampled = bootstrap.heads_drawn(heads, settings.resamples, settings.seed, item.label)[1:]
     needed, foretold = (
         [values[:, used] for values in _means_and_slopes(item, sums, weights, settings)]
         for sums in (item.needed, item.by[method])
     )
     by_cluster = _compare(needed, foretold)
-    by_head = _compare([values[0][drawn] for values in needed], [values[0][drawn] for values in foretold])
+    by_head = _compare([values[0][resampled] for values in needed], [values[0][resampled] for values in foretold])
     numbers: dict[str, float] = {}
-    for name, (onto, back) in UNBOUNDED.items():
-        with np.errstate(divide="ignore", invalid="ignore"):
-            sources = [bootstrap.Source(onto(by_cluster[name][1:]), clusters)]
-            if heads > 1:  # a single head is no sample of heads but all there is
-                sources.append(bootstrap.Source(onto(by_head[name]), heads))
-            estimate = onto(by_cluster[name][:1])
-            low, high = bootstrap.combined_interval(estimate[0], sources, lambda same: same, settings.confidence)
-        numbers |= {
-            name: float(by_cluster[name][0]),
-            f"{name}_low": float(back(low)),
-            f"{name}_high": float(back(high)),
-        }
+    for name, scale in SCALES.items():
+        numbers |= bootstrap.with_interval(
+            name, by_cluster[name], clusters, by_head[name], heads, settings.confidence, scale
+        )
     return numbers
 
 

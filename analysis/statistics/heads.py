@@ -88,7 +88,7 @@ def by_head(every: list[Exponents]) -> pd.DataFrame:
 
 
 def summary(every: list[Exponents], settings: Settings) -> pd.DataFrame:
-    """Summarise the heads of each label and variant, every number with an interval that resamples clusters and heads.
+    """Summarise the heads of each label and variant; intervals resample clusters and heads apart.
 
     Returns
     -------
@@ -107,27 +107,40 @@ def summary(every: list[Exponents], settings: Settings) -> pd.DataFrame:
         fitted = ~np.isnan(item.measured[0]) & (~np.isnan(reference[0]) if compared else True)
         line: dict[str, object] = {"label": curves.label, "variant": curves.variant, "heads": int(fitted.sum())}
         line["clusters"] = curves.clusters
-        measured, predicted = item.measured[:, fitted], item.predicted[:, fitted]
+        parts = [part[:, fitted] for part in (item.measured, item.predicted, reference)]
         if fitted.sum() >= 2:
-            drawn = bootstrap.heads_drawn(int(fitted.sum()), settings.resamples, settings.seed, curves.label)
-            parts = [measured, predicted, reference[:, fitted]]
-            measured, predicted, plain_measured = (np.take_along_axis(part, drawn, axis=1) for part in parts)
-            error = predicted - measured
-            numbers = {
-                "C": np.median(measured, axis=1),
-                "C_predicted": np.median(predicted, axis=1),
-                "rank_correlation": rank_correlation(predicted, measured),
-                "error": np.median(error, axis=1),
-                "absolute_error": np.median(np.abs(error), axis=1),
-            }
-            if compared:
-                numbers["shift"] = np.median(measured - plain_measured, axis=1)
-                numbers["rank_with_plain"] = rank_correlation(plain_measured, measured)
-            for name, values in numbers.items():
-                low, high = bootstrap.interval(values[0], values[1:], curves.clusters, settings.confidence)
-                line |= {name: values[0], f"{name}_low": float(low), f"{name}_high": float(high)}
+            drawn = bootstrap.heads_drawn(int(fitted.sum()), settings.resamples, settings.seed, curves.label)[1:]
+            by_cluster, by_head = _compare(*parts), _compare(*(part[0][drawn] for part in parts))
+            for name in by_cluster if compared else PLAIN_NUMBERS:
+                line |= bootstrap.with_interval(
+                    name,
+                    by_cluster[name],
+                    curves.clusters,
+                    by_head[name],
+                    int(fitted.sum()),
+                    settings.confidence,
+                    SCALES.get(name, "real"),
+                )
         lines.append(line)
     return pd.DataFrame(lines)
+
+
+PLAIN_NUMBERS = ("C", "C_predicted", "rank_correlation", "error", "absolute_error")
+SCALES = {"rank_correlation": "correlation", "rank_with_plain": "correlation", "absolute_error": "positive"}
+
+
+def _compare(measured: Array, predicted: Array, plain: Array) -> dict[str, Array]:
+    """Compare exponents over heads, (resamples, heads) each; every number (resamples,)."""
+    error = predicted - measured
+    return {
+        "C": np.median(measured, axis=1),
+        "C_predicted": np.median(predicted, axis=1),
+        "rank_correlation": rank_correlation(predicted, measured),
+        "error": np.median(error, axis=1),
+        "absolute_error": np.median(np.abs(error), axis=1),
+        "shift": np.median(measured - plain, axis=1),
+        "rank_with_plain": rank_correlation(plain, measured),
+    }
 
 
 def rank_correlation(a: Array, b: Array) -> Array:
