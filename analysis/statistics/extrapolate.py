@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.settings import Settings
-from analysis.statistics import bootstrap
+from analysis.statistics import bootstrap, fit
 from analysis.statistics.fit import Array, Curves, Points, curves_of
 from analysis.statistics.laws import LAWS, Law
 from analysis.statistics.line import fit_line
@@ -56,12 +56,12 @@ SUMS_RESAMPLES = 200  # of clusters, for the forecaster that matches a law to ev
 def summary(rows: pd.DataFrame, eta: float, settings: Settings, shares: Sequence[float]) -> pd.DataFrame:
     """Compare forecasters over all heads of a label; intervals resample samples and heads apart.
 
-    Forecasters are the laws; `power and log`, the mean in ln k of these two; and `sums`: entropy and ln of the
-    participation, each a line in ln n, at the longest length, from which [G8] reads the keys off.
+    Forecasters are the laws; `power and log`, the mean in ln k of these two; and `sums`: entropy, variance of
+    ln p and largest probability, each a line in ln n, at the longest length, from which [G8] reads the keys off.
 
     Parameters
     ----------
-    rows, settings, shares : as for `extrapolate`; rows may have `entropy` and `participation`, which `sums` needs.
+    rows, settings, shares : as for `extrapolate`; rows may have the sums, see `fit.SUMS`.
     eta : dropped mass allowed.
 
     Returns
@@ -130,18 +130,15 @@ def _compare(misses: dict[str, Array], needed: Array) -> dict[tuple[str, str, st
 
 def _from_sums(curves: Curves, eta: float, weights: Array, tested: NDArray[np.intp], mask: NDArray[np.bool_]) -> Array:
     """Return ln k at the longest length by [G8], of sums that are lines in ln n, (resamples, tested heads)."""
-    assert curves.entropy is not None
-    assert curves.log_participation is not None
-    x = np.log(curves.n[tested])
-    ahead = []
-    for sums in (curves.entropy, curves.log_participation):
-        values = curves.mean(sums, weights)[:, tested]
+    x, ahead = np.log(curves.n[tested]), {}
+    for name in fit.SUMS:
+        values = curves.mean(getattr(curves, name), weights)[:, tested]
         lines = fit_line(values, x, np.broadcast_to(mask, values.shape))
-        ahead.append(lines[..., 0] + lines[..., 1] * x[:, -1])
-    longest = np.broadcast_to(curves.n[tested, -1], ahead[0].shape)
-    entropy = np.clip(ahead[0], 0.0, np.log(longest))
-    collision = np.clip(ahead[1], 0.0, entropy)  # H_2 is at most H
-    return np.log(keys_from_sums(eta, longest, entropy, participation=np.exp(collision)))
+        ahead[name] = lines[..., 0] + lines[..., 1] * x[:, -1]
+    longest = np.broadcast_to(curves.n[tested, -1], ahead["entropy"].shape)
+    entropy = np.clip(ahead["entropy"], 0.0, np.log(longest))
+    variance, p_max = np.maximum(ahead["log_p_variance"], 0.0), np.clip(ahead["p_max"], 0.0, 1.0)
+    return np.log(keys_from_sums(eta, longest, entropy, p_max, log_p_variance=variance))
 
 
 def _tested(points: Points, share: float, settings: Settings) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:

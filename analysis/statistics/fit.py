@@ -56,8 +56,8 @@ class Curves:
 
     Shapes: `total`, `deviation` (sums of the logits' deviation), `visible` (sums of the number of visible keys) and
     `rows` (heads, lengths, clusters); `at_one`, `at_n` (heads, lengths), numbers of rows whose k_min is 1 or n; `seen`
-    (heads, lengths), the most keys that a row sees; `lengths` (lengths,), nominal. `entropy` and `log_participation`
-    (heads, lengths, clusters), sums of these, None where the rows are without them.
+    (heads, lengths), the most keys that a row sees; `lengths` (lengths,), nominal. `entropy`, `p_max` and
+    `log_p_variance` (heads, lengths, clusters), sums of these, None where the rows are without them.
     """
 
     label: str
@@ -74,7 +74,8 @@ class Curves:
     at_n: Array
     seen: Array
     entropy: Array | None = None
-    log_participation: Array | None = None
+    p_max: Array | None = None
+    log_p_variance: Array | None = None
 
     @property
     def clusters(self) -> int:
@@ -155,7 +156,8 @@ class Curves:
         return np.log(self.mean(self.total, weights))
 
 
-PER_HEAD = ("total", "deviation", "visible", "rows", "at_one", "at_n", "seen", "entropy", "log_participation")
+SUMS = ("entropy", "p_max", "log_p_variance")
+PER_HEAD = ("total", "deviation", "visible", "rows", "at_one", "at_n", "seen", *SUMS)
 
 
 def fit_heads(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
@@ -242,10 +244,9 @@ def curves_of(rows: pd.DataFrame, settings: Settings) -> Iterator[Curves]:
             n = frame["n"].to_numpy(np.float64)
             counts, deviation = cells.sums(), cells.sums(frame["logit_std"].to_numpy(np.float64))
             visible, seen = cells.sums(n), cells.most(n)
-            entropy = log_participation = None
-            if {"entropy", "participation"} <= set(frame):
-                entropy = cells.sums(frame["entropy"].to_numpy(np.float64))
-                log_participation = cells.sums(np.log(frame["participation"].to_numpy(np.float64)))
+            sums: dict[str, Array] = {}
+            if set(SUMS) <= set(frame) and frame["log_p_variance"].notna().all():
+                sums = {name: cells.sums(frame[name].to_numpy(np.float64)) for name in SUMS}
             for eta in settings.etas:
                 k = frame[f"k_min_{eta:g}"].to_numpy(np.float64)
                 yield Curves(
@@ -262,8 +263,7 @@ def curves_of(rows: pd.DataFrame, settings: Settings) -> Iterator[Curves]:
                     at_one=cells.sums((k == 1).astype(np.float64)).sum(-1),
                     at_n=cells.sums((k == n).astype(np.float64)).sum(-1),
                     seen=seen,
-                    entropy=entropy,
-                    log_participation=log_participation,
+                    **sums,
                 )
 
 

@@ -76,17 +76,15 @@ def test_the_summary_counts_heads_and_compares_power_with_log(tmp_path):
 
 
 def test_sums_that_follow_their_trend_foretell_the_keys(tmp_path):
-    """Entropy and ln participation are lines in ln n: [G8] reads the keys of the longest length off them."""
+    """Entropy and variance of ln p are lines in ln n: [G8] reads the keys of the longest length off them."""
     rows = crossed(np.full(6, 0.7), lengths=LENGTHS, shared=0.0, own=0.0)
     x = np.log(rows["n"])
-    rows["entropy"] = x - (0.2 + 0.1 * x)
-    rows["participation"] = np.exp(x - (0.5 + 0.25 * x))
-    n = float(max(LENGTHS))
-    expected = keys_from_sums(
-        0.1, n, np.log(n) - 0.2 - 0.1 * np.log(n), participation=np.exp(np.log(n) - 0.5 - 0.25 * np.log(n))
-    )
-    rows.loc[rows["n"] == n, "k_min_0.1"] = float(expected)
-    rows.loc[rows["n"] == n, ["entropy", "participation"]] = 1.0  # what is to be foretold is not looked at
+    rows["entropy"], rows["log_p_variance"], rows["p_max"] = 0.9 * x - 0.2, 0.3 + 0.1 * x, 0.01
+    longest = rows["n"] == max(LENGTHS)
+    sums = rows.loc[longest, ["n", "entropy", "p_max"]].iloc[0]
+    variance = rows.loc[longest, "log_p_variance"].iloc[0]
+    rows.loc[longest, "k_min_0.1"] = float(keys_from_sums(0.1, *sums, log_p_variance=variance))
+    rows.loc[longest, ["entropy", "log_p_variance"]] = 1.0  # what is to be foretold is not looked at
     write_run(tmp_path, "real", "TinyLM", rows, source="smollm2", model="tiny")
     table = summary(analysis.load(tmp_path)[0], 0.1, SETTINGS, [0.25]).set_index(["scope", "law"])
     assert table.loc[("heads", "sums"), "absolute_error"] == pytest.approx(0, abs=1e-3)
