@@ -1,6 +1,6 @@
 """The verdict table: each claim of the paper against the tables on disk, by rules written in conf/claims.yaml."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +59,18 @@ def judge(folder: Path, config: DictConfig, current: Collection[str]) -> pd.Data
 def unmeasured(verdicts: pd.DataFrame, config: DictConfig) -> list[dict[str, Any]]:
     """Return the rules by which no source was judged: nothing was measured that bears on them."""
     judged = set(verdicts[list(RULE)].itertuples(index=False, name=None))
-    rules = [{name: entry[name] for name in (*RULE, "since", "numbers_known")} for entry in config.claims]
+    rules = [{name: entry[name] for name in (*RULE, "since", "numbers_known", "table")} for entry in config.claims]
     return [rule for rule in rules if tuple(rule[name] for name in RULE) not in judged]
+
+
+def effect_words(line: Mapping[Any, Any]) -> str:
+    """Say an effect size of the verdict table: its median and range, or of a single line its interval."""
+    if pd.isna(line["effect"]):
+        return ""
+    middle, low, high = (f"{line[name]:.2g}" for name in ("effect", "effect_low", "effect_high"))
+    if line["lines"] == 1:
+        return f"{middle} [{low}, {high}]"
+    return f"{middle} ({low} to {high})" if line["lines"] else f"{middle}, no interval"
 
 
 def _chosen(table: pd.DataFrame, entry: DictConfig) -> pd.DataFrame:
