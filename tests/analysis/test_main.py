@@ -116,7 +116,7 @@ def test_every_measured_setting_and_window_is_judged(tmp_path):
     verdicts = claims_of(tmp_path)
     for claim in (1, 2, 3):
         assert verdicts[verdicts["claim"] == claim]["source"].nunique() == 7
-    assert set(verdicts.loc[verdicts["claim"] == 2, "lines"]) == {2}
+    assert set(verdicts.loc[verdicts["claim"] == 2, "lines"]) == {1}  # fixed 64 and 4 ln n: 256 keys are no o(log n)
 
 
 def test_a_lost_file_is_drawn_again(outputs, capsys):
