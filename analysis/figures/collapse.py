@@ -12,6 +12,7 @@ from analysis.figures import NothingToDraw
 from analysis.figures.page import style
 from analysis.figures.page.shown import sources_shown
 from analysis.statistics import closed_forms
+from analysis.statistics.decay import WITHIN
 
 MARKERS = "os^Dv*P"
 REGIMES = ("fixed sigma", "sigma = s sqrt(ln n)", "real model")
@@ -54,6 +55,8 @@ def _panel(axes: Axes, table: pd.DataFrame, about: pd.DataFrame, measure: str, l
         n, centre = curve["length"].to_numpy(float), curve["centre"].to_numpy()
         axes.fill_between(n, curve["low"].clip(floor), curve["high"].clip(floor), color=shade, alpha=0.13, lw=0)
         axes.plot(n, np.maximum(centre, floor), marker=marker, color=shade)
+        late = n >= n.max() / WITHIN * (1 - 1e-9)
+        axes.plot(n[late], np.maximum(centre[late], floor), color=shade, lw=2.4, solid_capstyle="butt")
         if source["regime"] != REGIMES[2] and measure.startswith("count_"):
             scale = {key: float(source[key]) for key in ("s", "sigma") if not np.isnan(source[key])}
             fine = np.geomspace(n[0], n[-1], 60)
