@@ -57,7 +57,8 @@ def _panel(axes: Axes, table: pd.DataFrame, about: pd.DataFrame, measure: str, l
         axes.plot(n, np.maximum(centre, floor), marker=marker, color=shade)
         late = n >= n.max() / WITHIN * (1 - 1e-9)
         axes.plot(n[late], np.maximum(centre[late], floor), color=shade, lw=2.4, solid_capstyle="butt")
-        if source["regime"] != REGIMES[2] and measure.startswith("count_"):
+        frozen = source["s"] >= np.sqrt(2)  # a few keys carry the normaliser, which [G3] takes for its mean
+        if source["regime"] != REGIMES[2] and measure.startswith("count_") and not frozen:
             scale = {key: float(source[key]) for key in ("s", "sigma") if not np.isnan(source[key])}
             fine = np.geomspace(n[0], n[-1], 60)
             eps = float(measure.removeprefix("count_"))

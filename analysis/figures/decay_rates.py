@@ -24,7 +24,7 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
     columns = config.across
     rows = -(-len(config.measures) // columns)
     figure, axes = style.panels(rows + 1, columns, config.height, right=0.48)
-    _smallest(style.bottom_row(axes, 1)[0], tables["sufficient"], labels, real, dict(config.measures))
+    _smallest(style.bottom_row(axes, 1, right=0.85)[0], tables["sufficient"], labels, real, dict(config.measures))
     names = iter(config.measures.items())
     for i, panel in enumerate(axes[:rows].flat):
         measure, name = next(names, (None, None))
@@ -62,7 +62,7 @@ def _smallest(axes: Axes, table: pd.DataFrame, labels: list[str], real: set[str]
         range(len(measures)), [name.replace(", ", ",\n") for name in measures.values()], fontsize=style.SMALL
     )
     axes.set_title("from this C on the error falls")
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=style.SMALL)
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=style.SMALL, handlelength=1, borderpad=0.2)
 
 
 def _panel(axes: Axes, table: pd.DataFrame, labels: list[str], real: set[str], config: DictConfig) -> None:
