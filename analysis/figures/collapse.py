@@ -12,7 +12,6 @@ from analysis.figures import NothingToDraw
 from analysis.figures.page import style
 from analysis.figures.page.shown import sources_shown
 from analysis.statistics import closed_forms
-from analysis.statistics.decay import WITHIN
 
 MARKERS = "os^Dv*P"
 REGIMES = ("fixed sigma", "sigma = s sqrt(ln n)", "real model")
@@ -55,7 +54,7 @@ def _panel(axes: Axes, table: pd.DataFrame, about: pd.DataFrame, measure: str, l
         n, centre = curve["length"].to_numpy(float), curve["centre"].to_numpy()
         axes.fill_between(n, curve["low"].clip(floor), curve["high"].clip(floor), color=shade, alpha=0.13, lw=0)
         axes.plot(n, np.maximum(centre, floor), marker=marker, color=shade)
-        late = n >= n.max() / WITHIN * (1 - 1e-9)
+        late = curve["late"].to_numpy(bool)
         axes.plot(n[late], np.maximum(centre[late], floor), color=shade, lw=2.4, solid_capstyle="butt")
         frozen = source["s"] >= np.sqrt(2)  # a few keys carry the normaliser, which [G3] takes for its mean
         if source["regime"] != REGIMES[2] and measure.startswith("count_") and not frozen:
