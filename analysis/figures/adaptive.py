@@ -1,4 +1,4 @@
-"""Window rules at equal total cost: dropped mass, worst length, cost for the floor's error, and power against fixed."""
+"""Window rules at equal total cost, and the least cost with the error held: who wins, and by how much."""
 
 from collections.abc import Mapping
 
@@ -40,7 +40,7 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
     labels, mixes = sources["label"].tolist(), table["mix"].unique().tolist()
     table = table[table["label"].isin(labels)]
     figure, axes = style.panels(
-        len(MEASURES) + 1, len(labels), config.height, left=0.66, right=0.04, gap=0.08, edge=0.72
+        len(MEASURES) + 2, len(labels), config.height, left=0.66, right=0.04, gap=0.08, edge=0.72
     )
     shown, names = table[table["mix"] == config.mix], style.short_names(labels, 16)
     for line, (measure, name) in zip(axes, MEASURES.items(), strict=False):
@@ -54,7 +54,7 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
     shades = _shades()
     families.legend(axes[0, -1], {name: (shades[rule], dash, marker) for rule, (name, dash, marker) in RULES.items()})
     against = table[table["rule"] == "power"]
-    for panel, mix in zip(_bottom(axes, len(mixes)), mixes, strict=True):
+    for panel, mix in zip(style.bottom_row(axes, len(mixes), -2), mixes, strict=True):
         ends = _versus_fixed(panel, against[against["mix"] == mix], labels, sources)
         if against["ratio_fixed"].notna().any():
             panel.set_ylim(0.95 * against["ratio_fixed"].min(), 1.05 * against["ratio_fixed"].max())
@@ -63,19 +63,18 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
         panel.set_title(f"lengths {mix}")
         panel.set_ylabel("dropped mass,\npower / fixed" if mix == mixes[0] else "")
         panel.tick_params(labelleft=mix == mixes[0])
+    held = tables["held_error"]
+    held = held[held["label"].isin(labels) & (held["mix"] == config.mix)]
+    taus = sorted(held["tau"].unique(), reverse=True)
+    last = style.bottom_row(axes, max(len(taus), 1))
+    for panel, tau in zip(last, taus, strict=False):
+        _held(panel, held[held["tau"] == tau], labels)
+        panel.set_title(f"worst length drops {tau:g}")
+        panel.set_ylabel("least cost,\nover that of fixed" if tau == taus[0] else "")
+    if not taus:
+        last[0].remove()
     style.footer(figure, style.counts(sources))
     return figure
-
-
-def _bottom(axes: np.ndarray, count: int) -> list[Axes]:
-    """Replace the last line of panels by a few wide ones."""
-    left, bottom, _, height = axes[-1, 0].get_position().bounds
-    figure = axes[-1, 0].figure
-    for panel in axes[-1]:
-        panel.remove()
-    between = 0.52 / style.PAGE
-    width = (1 - left) / count - between
-    return [figure.add_axes((left + i * (width + between), bottom, width, height)) for i in range(count)]
 
 
 def _rules(axes: Axes, table: pd.DataFrame, measure: str, every: pd.Series) -> None:
@@ -135,3 +134,20 @@ def _versus_fixed(
         ends.append((float(curve["ratio_fixed"].iloc[-1]), names[label], colour))
     axes.set_xlabel("budget (keys)")
     return ends
+
+
+def _held(axes: Axes, table: pd.DataFrame, labels: list[str]) -> None:
+    """Draw the cost ratio of the power and of a ln n to the fixed window, a pair of marks per source."""
+    names, shades = style.short_names(labels), _shades()
+    for rule, offset in (("power", -0.12), ("log", 0.12)):
+        own = table[table["rule"] == rule].set_index("label").reindex(labels)
+        low, ratio, high = (own[f"ratio_fixed{end}"].to_numpy(float) for end in ("_low", "", "_high"))
+        name, _, marker = RULES[rule]
+        x = np.arange(len(labels)) + offset
+        reach = [np.maximum(ratio - low, 0), np.maximum(high - ratio, 0)]
+        axes.errorbar(x, ratio, yerr=reach, fmt=marker, color=shades[rule], ms=3, lw=0.9, label=name)
+    axes.axhline(1, color="black", lw=0.6)
+    axes.set_ylim(0, 1.15)
+    axes.set_xlim(-0.5, len(labels) - 0.5)
+    axes.set_xticks(range(len(labels)), [names[label] for label in labels], fontsize=style.SMALL, rotation=30)
+    axes.legend(loc="lower left", fontsize=style.SMALL, ncols=2)

@@ -54,7 +54,10 @@ def _panel(axes: Axes, table: pd.DataFrame, about: pd.DataFrame, measure: str, l
         n, centre = curve["length"].to_numpy(float), curve["centre"].to_numpy()
         axes.fill_between(n, curve["low"].clip(floor), curve["high"].clip(floor), color=shade, alpha=0.13, lw=0)
         axes.plot(n, np.maximum(centre, floor), marker=marker, color=shade)
-        if source["regime"] != REGIMES[2] and measure.startswith("count_"):
+        late = curve["late"].to_numpy(bool)
+        axes.plot(n[late], np.maximum(centre[late], floor), color=shade, lw=2.4, solid_capstyle="butt")
+        frozen = source["s"] >= np.sqrt(2)  # a few keys carry the normaliser, which [G3] takes for its mean
+        if source["regime"] != REGIMES[2] and measure.startswith("count_") and not frozen:
             scale = {key: float(source[key]) for key in ("s", "sigma") if not np.isnan(source[key])}
             fine = np.geomspace(n[0], n[-1], 60)
             eps = float(measure.removeprefix("count_"))

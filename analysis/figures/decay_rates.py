@@ -22,9 +22,11 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
         raise NothingToDraw("no source that the figure shows has a decay rate")
     labels, real = sources["label"].tolist(), set(sources.loc[sources["kind"] == "real", "label"])
     columns = config.across
-    figure, axes = style.panels(-(-len(config.measures) // columns), columns, config.height, right=0.48)
+    rows = -(-len(config.measures) // columns)
+    figure, axes = style.panels(rows + 1, columns, config.height, right=0.48)
+    _smallest(style.bottom_row(axes, 1, right=0.85)[0], tables["sufficient"], labels, real, dict(config.measures))
     names = iter(config.measures.items())
-    for i, panel in enumerate(axes.flat):
+    for i, panel in enumerate(axes[:rows].flat):
         measure, name = next(names, (None, None))
         if measure is None:
             panel.remove()
@@ -40,6 +42,27 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
             panel.text(0.52, -0.42, "[T4]", fontsize=style.SMALL, va="bottom", ha="left")
     style.footer(figure, style.counts(sources))
     return figure
+
+
+def _smallest(axes: Axes, table: pd.DataFrame, labels: list[str], real: set[str], measures: Mapping[str, str]) -> None:
+    """Draw the smallest C from which each norm's error falls, a group of marks per norm, a mark per source."""
+    names = style.short_names(labels)
+    offsets = np.linspace(-0.3, 0.3, len(labels)) if len(labels) > 1 else np.zeros(1)
+    for i, (label, shade, offset) in enumerate(zip(labels, style.shades(len(labels)), offsets, strict=True)):
+        own = table[table["label"] == label].set_index("measure").reindex(list(measures))
+        low, c, high = (own[name].to_numpy(float) for name in ("C_low", "C", "C_high"))
+        colour = (0.0, 0.0, 0.0, 1.0) if label in real else shade
+        reach = [np.maximum(c - low, 0), np.maximum(high - c, 0)]
+        x, marker = np.arange(len(measures)) + offset, MARKERS[i % len(MARKERS)]
+        axes.errorbar(x, c, yerr=reach, fmt=marker, color=colour, ms=3, lw=0.9, label=names[label])
+    axes.set_ylim(0, 1.06)
+    axes.set_ylabel("smallest C")
+    axes.set_xlim(-0.5, len(measures) - 0.5)
+    axes.set_xticks(
+        range(len(measures)), [name.replace(", ", ",\n") for name in measures.values()], fontsize=style.SMALL
+    )
+    axes.set_title("from this C on the error falls")
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=style.SMALL, handlelength=1, borderpad=0.2)
 
 
 def _panel(axes: Axes, table: pd.DataFrame, labels: list[str], real: set[str], config: DictConfig) -> None:

@@ -45,7 +45,8 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
 def _panel(axes: Axes, table: pd.DataFrame, labels: list[str], real: set[str], config: DictConfig) -> None:
     axes.set_yscale("log")
     axes.set_ylim(*config.range)
-    style.length_axis(axes, [2.0**power for power in range(8, 21, 3)])
+    style.length_axis(axes, [2.0**power for power in range(8, 21, 4)])
+    axes.axhline(config.level, color="black", lw=0.6, ls=":")
     floor = config.range[0] / 9
     ends, names = [], style.short_names(labels)
     for i, (label, shade) in enumerate(zip(labels, style.shades(len(labels)), strict=True)):

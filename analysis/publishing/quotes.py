@@ -11,19 +11,20 @@ the cells of a table, so it cannot stand in one: between
     <!-- =lines fits_pooled | label == "SmolLM2" | by eta | eta: {eta:g} | C: {C:.2f} [{C_low:.2f}, {C_high:.2f}] -->
 
 and `<!-- end -->` stands a table of the lines meant, in the order of a column, with a heading and a format per cell.
-Between `<!-- =claims -->` and `<!-- end -->` stands the verdict table, a line per claim and norm.
+Between `<!-- =claims -->` and `<!-- end -->` stands the verdict table, a line per claim, reading, question and norm.
 """
 
 import argparse
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from analysis import save
-from analysis.publishing import ledger
+from analysis import save, settings
+from analysis.publishing import claims, ledger
 from experiments.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -105,13 +106,30 @@ def _lines(match: re.Match[str], tables: Path) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in ([*cells], ["---"] * len(cells), *filled))
 
 
-def _verdicts(claims: pd.DataFrame) -> str:
-    heading = "| claim | question | norm | confirmed | qualified | contradicted |\n|---|---|---|---|---|---|\n"
+def _verdicts(judged: pd.DataFrame) -> str:
+    """Make the verdict table; what nothing measured bears on comes last."""
+    columns = ["claim", "reading", "question", "norm", *claims.VERDICTS, "rule"]
+    heading = f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}\n"
     lines = []
-    for (claim, question, norm), table in claims.groupby(["claim", "question", "norm"], sort=False):
+    for rule, table in judged.groupby([*claims.RULE], sort=False):
+        claim, reading, question, norm = rule
         cells = [
-            "; ".join(source.removeprefix("Gaussian, ") for source in table.loc[table["verdict"] == verdict, "source"])
-            for verdict in ("confirmed", "qualified", "contradicted")
+            "; ".join(map(_with_effect, table[table["verdict"] == verdict].to_dict("records")))
+            for verdict in claims.VERDICTS
         ]
-        lines.append(f"| {claim} | {question} | {norm} | {' | '.join(cells)} |\n")
+        about = f"{question} ({table['quantity'].iloc[0]})".replace("|", "\\|")  # a bar parts cells
+        lines.append(
+            f"| {claim} | {reading} | {about} | {norm} | {' | '.join(cells)} | {_rule(table.iloc[0].to_dict())} |\n"
+        )
+    for missing in claims.unmeasured(judged, settings.claims()):
+        place = f"| {missing['claim']} | {missing['reading']} | {missing['question']} | {missing['norm']} |"
+        lines.append(f"{place} not measured |{' |' * (len(claims.VERDICTS) - 1)} {_rule(missing)} |\n")
     return heading + "".join(lines)
+
+
+def _with_effect(verdict: Mapping[Any, Any]) -> str:
+    return f"{verdict['source'].removeprefix('Gaussian, ')}: {claims.effect_words(verdict)}".removesuffix(": ")
+
+
+def _rule(verdict: Mapping[Any, Any]) -> str:
+    return f"{verdict['since']}, {'numbers known' if verdict['numbers_known'] else 'before the numbers'}"

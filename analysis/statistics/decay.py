@@ -1,6 +1,10 @@
-"""How fast an error falls with context length: its decay rate, the slope d ln error / d ln n, with an interval."""
+"""How fast an error falls with context length: its decay rate, the slope d ln error / d ln n, with an interval.
+
+A line through a hump says neither that it rises nor that it falls: the slope at the longest lengths stands beside it.
+"""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,11 +14,14 @@ from analysis.statistics import bootstrap
 from analysis.statistics.cells import Cells
 from analysis.statistics.fit import Array
 from analysis.statistics.growth import of_alike
+from analysis.statistics.line import Mask
 
 WINDOW = ["rule", "parameter", "scale"]
+ESTIMATES = ("rate", "late", "bend", "last")
+WITHIN = 4.0  # the longest lengths: those that see at least a quarter of the most keys
 COLUMNS = [
-    *("label", *WINDOW, "measure", "rate", "rate_low", "rate_high"),
-    *("heads_low", "heads_high", "falling", "lengths", "heads", "left_out", "clusters"),
+    *("label", *WINDOW, "measure", *(f"{name}{end}" for name in ESTIMATES for end in ("", "_low", "_high"))),
+    *("heads_low", "heads_high", "falling", "falling_late", "lengths", "heads", "left_out", "clusters"),
 ]
 
 
@@ -34,9 +41,11 @@ def decay_rates(windows: pd.DataFrame, measures: Sequence[str], settings: Settin
     Returns
     -------
     DataFrame : one line per (label, rule, parameter, scale, measure): `rate` (dimensionless, negative where
-        the error falls) with `rate_low`, `rate_high`, the quartiles over heads `heads_low`, `heads_high`,
-        `falling`, the share of heads of negative rate, and the numbers of `lengths`, `heads`, heads `left_out`, and
-        `clusters`.
+        the error falls), `late`, the slope over the lengths within a factor `WITHIN` of the longest, `bend`, how much
+        it exceeds the slope over the lengths before them (NaN where there are not two of either), and `last`, the
+        error at the longest length; each with `_low`, `_high`. The quartiles of `rate` over heads `heads_low`,
+        `heads_high`; `falling`, `falling_late`, the share of heads of negative rate and late slope; and the numbers of
+        `lengths`, `heads`, heads `left_out`, and `clusters`.
     """
     alike = {str(label): of_alike(frame) for label, frame in windows.groupby("label", observed=True)}
     left_out = {label: count for label, (_, count) in alike.items()}
@@ -49,51 +58,59 @@ def decay_rates(windows: pd.DataFrame, measures: Sequence[str], settings: Settin
         label = str(keys[0])
         by_cluster = bootstrap.weights(clusters, settings.resamples, settings.seed, label)
         heads = bootstrap.heads_drawn(head_count, settings.resamples, settings.seed, label)[1:]
-        x = np.log(cells.most(frame["n"].to_numpy(np.float64)))
-        weighted_count = count @ by_cluster.T
+        n = cells.most(frame["n"].to_numpy(np.float64))
         for measure in measures:
             total = cells.sums(frame[measure].to_numpy(np.float64))
             # a head is resampled with all its lengths, so a length counts only where every head has an error
             usable = ((total > 0) | (count == 0)).all((0, 2)) & (count.sum(-1) > 0).all(0)
             if usable.sum() < settings.min_lengths:
                 continue
-            total, at = total[:, usable], x[:, usable]
-            by_head = _slopes(total.sum(-1, keepdims=True), count[:, usable].sum(-1, keepdims=True), at)[0]
-            drawn = _slopes(total @ by_cluster.T, weighted_count[:, usable], at)
-            drawn = np.take_along_axis(drawn, heads, axis=1)
-            rate = np.median(by_head)
-            low, high = bootstrap.interval(rate, _medians(drawn), clusters, settings.confidence)
-            quartiles = np.quantile(by_head, [0.25, 0.75])
-            lines.append(
-                {
-                    **dict(zip(["label", *WINDOW], keys, strict=True)),
-                    "measure": measure,
-                    "rate": rate,
-                    "rate_low": float(low),
-                    "rate_high": float(high),
-                    "heads_low": quartiles[0],
-                    "heads_high": quartiles[1],
-                    "falling": (by_head < 0).mean(),
-                    "lengths": int(usable.sum()),
-                    "heads": head_count,
-                    "left_out": left_out[label],
-                    "clusters": clusters,
-                }
-            )
+            parts = total[:, usable], count[:, usable], _readings(np.log(n[:, usable]))
+            by_head = _estimates(*parts, np.ones((1, clusters)))[:, 0]
+            drawn = _estimates(*parts, by_cluster)
+            line: dict[str, Any] = dict(zip(["label", *WINDOW], keys, strict=True)) | {"measure": measure}
+            for name, own, replicates in zip(ESTIMATES, by_head, drawn, strict=True):
+                columns = [name, f"{name}_low", f"{name}_high"]
+                middle = np.median(own)
+                if np.isnan(middle):  # too few of the longest lengths, or of those before them
+                    line |= dict.fromkeys(columns, np.nan)
+                    continue
+                medians = np.nanmedian(np.take_along_axis(replicates, heads, axis=1), axis=1)
+                ends = bootstrap.interval(middle, medians, clusters, settings.confidence)
+                line |= dict(zip(columns, map(float, (middle, *ends)), strict=True))
+            # an error is positive
+            line |= {name: np.exp(line[name]) for name in ("last", "last_low", "last_high")}
+            rate, late, *_ = by_head
+            quartiles = np.quantile(rate, [0.25, 0.75])
+            line |= {"heads_low": quartiles[0], "heads_high": quartiles[1], "falling": (rate < 0).mean()}
+            line |= {"falling_late": (late < 0).mean() if np.isfinite(late).all() else np.nan}
+            line |= {"lengths": int(usable.sum()), "heads": head_count}
+            lines.append(line | {"left_out": left_out[label], "clusters": clusters})
     return pd.DataFrame(lines, columns=COLUMNS)
 
 
-def _medians(drawn: Array) -> Array:
-    """Median over the heads (resamples, heads) that have a slope: only where some lack one it takes long."""
-    medians = np.median(drawn, axis=1)
-    if (broken := np.isnan(medians)).any():
-        medians[broken] = np.nanmedian(drawn[broken], axis=1)
-    return medians
+def _readings(x: Array) -> Array:
+    """Weights by which ln error over lengths (heads, lengths) becomes each of `ESTIMATES`: (4, heads, lengths)."""
+    longest = x.mean(0) >= x.mean(0)[-1] - np.log(WITHIN) - 1e-9
+    # the longest lengths and those before them share a length: both lines go through it
+    before = ~longest | (np.arange(len(longest)) == longest.argmax())
+    rate, late, early = (_slope_weights(x, lengths) for lengths in (np.ones_like(longest), longest, before))
+    last = np.zeros_like(x)
+    last[:, -1] = 1
+    return np.stack([rate, late, late - early, last])
 
 
-def _slopes(total: Array, count: Array, x: Array) -> Array:
-    """Slopes in x (heads, lengths) of ln(total / count), each (heads, lengths, resamples), as (resamples, heads)."""
+def _slope_weights(x: Array, lengths: Mask) -> Array:
+    """Weights of ln error over some lengths that give the least-squares slope in x; NaN for a single length."""
+    weights = np.full_like(x, np.nan)
+    if lengths.sum() > 1:
+        centred = np.where(lengths, x - x[:, lengths].mean(-1, keepdims=True), 0.0)
+        weights = centred / (centred**2).sum(-1, keepdims=True)
+    return weights
+
+
+def _estimates(total: Array, count: Array, readings: Array, weights: Array) -> Array:
+    """Apply readings (4, heads, lengths) to ln(weighted mean error): (resamples, clusters) -> (4, resamples, heads)."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        mean = np.log(total / count)
-    centred = x - x.mean(-1, keepdims=True)
-    return np.einsum("hlr,hl->rh", mean, centred / (centred**2).sum(-1, keepdims=True))
+        mean = np.log((total @ weights.T) / (count @ weights.T))
+    return np.einsum("hlr,ehl->erh", mean, readings)

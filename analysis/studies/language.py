@@ -1,11 +1,12 @@
 """What does the model itself lose within each window, at equal cost [claim 4]?"""
 
+import numpy as np
 import pandas as pd
 from omegaconf import DictConfig
 
 from analysis.records.evidence import Evidence
 from analysis.settings import Settings
-from analysis.statistics import tasks
+from analysis.statistics import held_error, tasks
 from analysis.studies import NothingMeasured
 
 QUARTERS = 4
@@ -18,7 +19,8 @@ def study(evidence: Evidence, config: DictConfig, how: Settings) -> dict[str, pd
     losses = evidence.tables["losses"]
     if losses.empty:
         raise NothingMeasured("no losses: python run.py experiment=language")
-    tables, summaries, sources = [], [], []
+    tables, summaries, held, sources = [], [], [], []
+    exponents = list(np.linspace(*config.exponents))
     for method, lines in tasks.by_method(losses):
         lines = tasks.fullest_design(lines)
         decode, prefill = (lines[lines["phase"] == phase] for phase in ("decode", "prefill"))
@@ -30,6 +32,8 @@ def study(evidence: Evidence, config: DictConfig, how: Settings) -> dict[str, pd
             cost = tasks.over_samples(mixes, [*WINDOW, "mix"], how.confidence)
             lengths = tasks.over_samples(by_length, [*WINDOW, "length"], how.confidence)
             parts += [cost.assign(measure="cost"), lengths.assign(measure="length")]
+            least = held_error.held_in_task(decode, by_length, config.taus, config.mixes, exponents, how)
+            held.append(least.assign(selector=method))
             summary += [tasks.contest(mixes, list(config.budgets), how.confidence), tasks.cost_within(cost)]
         if len(prefill):
             quarter = (prefill["position"] * QUARTERS // prefill["length"].astype(int)).astype(int) + 1
@@ -45,5 +49,6 @@ def study(evidence: Evidence, config: DictConfig, how: Settings) -> dict[str, pd
     return {
         "language": pd.concat(tables, ignore_index=True),
         "language_summary": pd.concat(summaries, ignore_index=True),
+        "language_held": pd.concat(held, ignore_index=True) if held else pd.DataFrame(),
         "language_sources": pd.concat(sources, ignore_index=True),
     }

@@ -6,18 +6,24 @@ from omegaconf import DictConfig
 from analysis.records.evidence import Evidence, sources
 from analysis.settings import Settings
 from analysis.statistics.decay import WINDOW, decay_rates
+from analysis.statistics.exact_windows import at_exact
 from analysis.statistics.intervals import with_spread
 from analysis.studies import NothingMeasured
 
 
 def study(evidence: Evidence, config: DictConfig, how: Settings) -> dict[str, pd.DataFrame]:
-    """Average the errors of all fixed, logarithmic and power windows, each with the slope d ln error / d ln n."""
+    """Average the errors of all fixed, logarithmic and power windows, each with its slope and its level.
+
+    The slope is d ln error / d ln n over all and over the longest lengths, the level the error at the longest.
+    """
     windows = evidence.windows
-    if windows.empty:
+    if windows.empty or (windows["rule"] == "grid").all():
         raise NothingMeasured("no fixed, logarithmic or power window was recorded")
+    windows = at_exact(windows, config.measures)
     table = with_spread(windows, config.measures, [*WINDOW, "length"], how.confidence)
     rates = decay_rates(windows, list(config.measures), how)
     if not rates.empty:
-        columns = ["label", *WINDOW, "measure", "rate", "rate_low", "rate_high", "falling"]
-        table = table.merge(rates[columns], how="left", on=columns[:5])
+        readings = [f"{name}{end}" for name in ("rate", "late", "last") for end in ("", "_low", "_high")]
+        columns = ["label", *WINDOW, "measure"]
+        table = table.merge(rates[[*columns, *readings, "falling"]], how="left", on=columns)
     return {"log_window": table, "log_window_sources": sources(windows)}

@@ -67,6 +67,17 @@ def panels(
     return figure, axes
 
 
+def bottom_row(axes: np.ndarray, count: int, row: int = -1, right: float = 0.52) -> list[Axes]:
+    """Replace one row of panels, the last unless said otherwise, by `count` wide ones with `right` inches free each."""
+    left, bottom, _, height = axes[row, 0].get_position().bounds
+    figure = axes[row, 0].figure
+    for panel in axes[row]:
+        panel.remove()
+    between = right / PAGE
+    width = (1 - left) / count - between
+    return [figure.add_axes((left + i * (width + between), bottom, width, height)) for i in range(count)]
+
+
 def shades(count: int) -> list[Colour]:
     """Colours from dark to middling light, in order of lightness, so that grey print keeps the order."""
     return [tuple(colour) for colour in mpl.colormaps["cividis"](np.linspace(0.15, 0.75, count))]

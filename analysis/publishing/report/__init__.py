@@ -12,9 +12,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from omegaconf import DictConfig
 from PIL import Image
 
-from analysis import save
+from analysis import save, settings
 from analysis.figures import shown_lines
 from analysis.outcome import Outcome
+from analysis.publishing import claims
 from analysis.publishing.report.summary import Fits, head_fits, law_shares, pooled_fits, sentences
 from analysis.records.load import Run
 from analysis.studies import provenance
@@ -61,6 +62,7 @@ def write(
         raise UserError(f"{outputs / 'tables'}: a fit table is damaged; run python -m analysis --force to make it anew")
     heads = head_fits(fits, config)
     kinds = {run.label: run.kind for run in runs}
+    withheld = [outcome.name for outcome in studies if outcome.status in ("stale", "damaged")]
     here = Path(__file__)
     page = environment.get_template("page.html.j2").render(
         css=here.with_name("page.css").read_text(encoding="utf-8"),
@@ -72,10 +74,16 @@ def write(
         opening=OPENING,
         unfinished=failed_jobs(outputs / "jobs", set(by_id)),
         sentences=sentences(fits, config),
-        withheld=[outcome.name for outcome in studies if outcome.status in ("stale", "damaged")],
+        withheld=withheld,
         claims=[
-            {"claim": claim, "question": question, "norm": norm, "lines": lines.to_dict("records")}
-            for (claim, question, norm), lines in verdicts.groupby(["claim", "question", "norm"], sort=False)
+            dict(zip(claims.RULE, rule, strict=True))
+            | {"quantity": lines["quantity"].iloc[0], "lines": _with_effects(lines)}
+            for rule, lines in verdicts.groupby([*claims.RULE], sort=False)
+        ],
+        unmeasured=[
+            rule
+            for rule in claims.unmeasured(verdicts, settings.claims())
+            if not set(provenance.owners([rule["table"]])) & set(withheld)
         ],
         eta=config.headline_eta,
         resamples=config.resamples,
@@ -92,6 +100,10 @@ def write(
     path = outputs / "report" / "index.html"
     save.write_text(path, page)
     return path
+
+
+def _with_effects(verdicts: pd.DataFrame) -> list[dict[Any, Any]]:
+    return [line | {"effect_words": claims.effect_words(line)} for line in verdicts.to_dict("records")]
 
 
 def _filters(

@@ -3,7 +3,7 @@ from functools import partial
 import pandas as pd
 import pytest
 
-from analysis import save
+from analysis import save, settings
 from analysis.publishing import quotes
 from experiments.errors import UserError
 
@@ -11,8 +11,15 @@ from experiments.errors import UserError
 @pytest.fixture
 def tables(tmp_path):
     pd.DataFrame({"label": ["A", "B"], "C": [0.314, 0.271]}).to_csv(tmp_path / "fits.csv", index=False)
-    verdicts = {"claim": 1, "question": "?", "norm": "tv", "source": ["Gaussian, s = 0.5", "TinyLM"]}
-    pd.DataFrame(verdicts | {"verdict": ["confirmed", "qualified"]}).to_csv(tmp_path / "claims.csv", index=False)
+    verdicts = {"claim": 1, "reading": "some", "question": "?", "norm": "tv", "source": ["Gaussian, s = 0.5", "TinyLM"]}
+    verdicts |= {
+        "verdict": ["confirmed", "undecided"],
+        "effect": [-0.5, 0.125],
+        "effect_low": [-0.6, 0.0],
+        "lines": [1, 3],
+    }
+    verdicts |= {"effect_high": [-0.4, 2.0], "quantity": "|x|", "since": "2026-11-28", "numbers_known": [True, True]}
+    pd.DataFrame(verdicts).to_csv(tmp_path / "claims.csv", index=False)
     return tmp_path
 
 
@@ -35,9 +42,15 @@ def test_a_quote_of_a_column_that_is_not_there_is_refused(tables):
 
 
 def test_the_verdict_table_stands_between_its_marks(tables):
-    text = quotes.quoted("Before\n<!-- =claims -->\nold\n<!-- end -->\nafter", tables)
-    assert "| 1 | ? | tv | s = 0.5 | TinyLM |  |" in text
-    assert "old" not in text
+    text = quotes.quoted("Before\n<!-- =claims -->\nthe last one\n<!-- end -->\nafter", tables)
+    cells = ["1", "some", r"? (\|x\|)", "tv", "s = 0.5: -0.5 [-0.6, -0.4]", "", "", "TinyLM: 0.12 (0 to 2)"]
+    assert f"| {' | '.join(cells)} | 2026-11-28, numbers known |\n" in text
+    (heading,) = (line for line in text.splitlines() if line.startswith("| claim"))
+    assert all(
+        line.replace(r"\|", "").count("|") == heading.count("|") for line in text.splitlines() if line[:1] == "|"
+    )
+    assert text.count("| not measured |") == len(settings.claims().claims)
+    assert "the last one" not in text
 
 
 LINES = "<!-- =lines fits | C > 0 | by C | who: `{label}` | C: {C:.1f} [{C:.2f}] -->\n"

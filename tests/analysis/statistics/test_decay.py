@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 
 from analysis.statistics import fit
+from analysis.statistics.closed_forms import count_above
 from analysis.statistics.decay import decay_rates
 
 SETTINGS = fit.Settings(
@@ -47,3 +48,41 @@ def test_one_sample_has_a_rate_and_no_interval():
     line = decay_rates(windows([-0.5], clusters=1), ["tv"], SETTINGS).iloc[0]
     assert np.isnan(line["rate_low"])
     assert line["rate"] == pytest.approx(-0.5, abs=0.2)
+
+
+def counts(sigma, lengths):
+    """Lines of the number of entries above 0.001 by [G3], with a little noise; a row is a window of its own."""
+    frame = windows([0.0], noise=0.02, lengths=lengths).assign(k=0)
+    return frame.assign(count=frame["tv"] * count_above(1e-3, frame["n"].to_numpy(float), sigma))
+
+
+LONG = (256, 1024, 4096, 16384, 65536, 262144)
+
+
+def test_a_hump_falls_at_its_longest_lengths_whatever_a_line_through_it_says():
+    line = decay_rates(counts(3.0, LONG), ["count"], SETTINGS).iloc[0]
+    assert line["rate_low"] > 0
+    assert line["late_high"] < 0
+    two = count_above(1e-3, np.array(LONG[-2:], float), 3.0)
+    assert line["late"] == pytest.approx(np.log(two[1] / two[0]) / np.log(4), abs=0.02)
+    assert line["last"] == pytest.approx(two[1], rel=0.05)
+    assert (line["falling"], line["falling_late"]) == (0, 1)
+
+
+def test_what_still_grows_but_ever_more_slowly_decides_nothing():
+    line = decay_rates(counts(4.0, LONG), ["count"], SETTINGS).iloc[0]
+    assert line["late_low"] > 0
+    assert line["bend_high"] < 0
+
+
+def test_a_power_law_has_no_bend():
+    table = pd.concat(decay_rates(windows([0.3], label=str(i), seed=i), ["tv"], SETTINGS) for i in range(100))
+    assert 0.88 <= ((table["bend_low"] <= 0) & (table["bend_high"] >= 0)).mean() <= 1
+    assert 0.88 <= ((table["late_low"] <= 0.3) & (table["late_high"] >= 0.3)).mean() <= 1
+    assert 0.88 <= ((table["last_low"] <= 4096**0.3) & (table["last_high"] >= 4096**0.3)).mean() <= 1
+
+
+def test_two_of_the_longest_lengths_are_needed_for_their_slope():
+    line = decay_rates(windows([-0.5], lengths=(16, 256, 4096, 65536)), ["tv"], SETTINGS).iloc[0]
+    assert np.isnan(line["late"])
+    assert line["rate"] == pytest.approx(-0.5, abs=0.05)
