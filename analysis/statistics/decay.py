@@ -19,13 +19,12 @@ from analysis.statistics.line import Mask
 WINDOW = ["rule", "parameter", "scale"]
 ESTIMATES = ("rate", "late", "bend", "last")
 WITHIN = 4.0  # the longest lengths: those that see at least a quarter of the most keys
-COLUMNS = [
-    *("label", *WINDOW, "measure", *(f"{name}{end}" for name in ESTIMATES for end in ("", "_low", "_high"))),
-    *("heads_low", "heads_high", "falling", "falling_late", "lengths", "heads", "left_out", "clusters"),
-]
+COUNTS = ["heads_low", "heads_high", "falling", "lengths", "heads", "left_out", "clusters"]
 
 
-def decay_rates(windows: pd.DataFrame, measures: Sequence[str], settings: Settings) -> pd.DataFrame:
+def decay_rates(
+    windows: pd.DataFrame, measures: Sequence[str], settings: Settings, estimates: Sequence[str] = ("rate",)
+) -> pd.DataFrame:
     """Fit ln error = c + rate ln n by least squares to every window, per label the median over its heads.
 
     n is the most keys that a head's rows see. Lengths at which the window holds the whole row, or some head's error is
@@ -37,15 +36,16 @@ def decay_rates(windows: pd.DataFrame, measures: Sequence[str], settings: Settin
     windows : lines of `analysis.load` of one selector and variant, one design per label.
     measures : columns to fit.
     settings : seed, resamples, confidence and the least number of lengths.
+    estimates : of `ESTIMATES`, `rate` first.
 
     Returns
     -------
-    DataFrame : one line per (label, rule, parameter, scale, measure): `rate` (dimensionless, negative where
-        the error falls), `late`, the slope over the lengths within a factor `WITHIN` of the longest, `bend`, how much
-        it exceeds the slope over the lengths before them (NaN where there are not two of either), and `last`, the
-        error at the longest length; each with `_low`, `_high`. The quartiles of `rate` over heads `heads_low`,
-        `heads_high`; `falling`, `falling_late`, the share of heads of negative rate and late slope; and the numbers of
-        `lengths`, `heads`, heads `left_out`, and `clusters`.
+    DataFrame : one line per (label, rule, parameter, scale, measure) with the estimates asked for, each with `_low`,
+        `_high`: `rate` (dimensionless, negative where the error falls), `late`, the slope over the lengths within a
+        factor `WITHIN` of the longest, `bend`, how much it exceeds the slope over the lengths before them (NaN where
+        there are not two of either), and `last`, the error at the longest length. The quartiles of `rate` over heads
+        `heads_low`, `heads_high`; `falling`, the share of heads of negative rate, and `falling_late`, of negative late
+        slope, where it was asked for; and the numbers of `lengths`, `heads`, heads `left_out`, and `clusters`.
     """
     alike = {str(label): of_alike(frame) for label, frame in windows.groupby("label", observed=True)}
     left_out = {label: count for label, (_, count) in alike.items()}
@@ -58,35 +58,41 @@ def decay_rates(windows: pd.DataFrame, measures: Sequence[str], settings: Settin
         label = str(keys[0])
         by_cluster = bootstrap.weights(clusters, settings.resamples, settings.seed, label)
         heads = bootstrap.heads_drawn(head_count, settings.resamples, settings.seed, label)[1:]
-        n = cells.most(frame["n"].to_numpy(np.float64))
+        x = np.log(cells.most(frame["n"].to_numpy(np.float64)))
+        weighted_count = count @ by_cluster.T
         for measure in measures:
             total = cells.sums(frame[measure].to_numpy(np.float64))
             # a head is resampled with all its lengths, so a length counts only where every head has an error
             usable = ((total > 0) | (count == 0)).all((0, 2)) & (count.sum(-1) > 0).all(0)
             if usable.sum() < settings.min_lengths:
                 continue
-            parts = total[:, usable], count[:, usable], _readings(np.log(n[:, usable]))
-            by_head = _estimates(*parts, np.ones((1, clusters)))[:, 0]
-            drawn = _estimates(*parts, by_cluster)
+            total = total[:, usable]
+            readings = _readings(x[:, usable])[[ESTIMATES.index(name) for name in estimates]]
+            whole = total.sum(-1, keepdims=True), count[:, usable].sum(-1, keepdims=True)
+            by_head = _estimates(*whole, readings)[:, 0]
+            drawn = _estimates(total @ by_cluster.T, weighted_count[:, usable], readings)
             line: dict[str, Any] = dict(zip(["label", *WINDOW], keys, strict=True)) | {"measure": measure}
-            for name, own, replicates in zip(ESTIMATES, by_head, drawn, strict=True):
+            for name, own, replicates in zip(estimates, by_head, drawn, strict=True):
                 columns = [name, f"{name}_low", f"{name}_high"]
                 middle = np.median(own)
                 if np.isnan(middle):  # too few of the longest lengths, or of those before them
                     line |= dict.fromkeys(columns, np.nan)
                     continue
-                medians = np.nanmedian(np.take_along_axis(replicates, heads, axis=1), axis=1)
+                medians = _medians(np.take_along_axis(replicates, heads, axis=1))
                 ends = bootstrap.interval(middle, medians, clusters, settings.confidence)
                 line |= dict(zip(columns, map(float, (middle, *ends)), strict=True))
             # an error is positive
-            line |= {name: np.exp(line[name]) for name in ("last", "last_low", "last_high")}
-            rate, late, *_ = by_head
-            quartiles = np.quantile(rate, [0.25, 0.75])
-            line |= {"heads_low": quartiles[0], "heads_high": quartiles[1], "falling": (rate < 0).mean()}
-            line |= {"falling_late": (late < 0).mean() if np.isfinite(late).all() else np.nan}
+            line |= {name: np.exp(line[name]) for name in line if name.startswith("last")}
+            quartiles = np.quantile(by_head[0], [0.25, 0.75])
+            line |= {"heads_low": quartiles[0], "heads_high": quartiles[1], "falling": (by_head[0] < 0).mean()}
+            if "late" in estimates:
+                late = by_head[list(estimates).index("late")]
+                line["falling_late"] = (late < 0).mean() if np.isfinite(late).all() else np.nan
             line |= {"lengths": int(usable.sum()), "heads": head_count}
             lines.append(line | {"left_out": left_out[label], "clusters": clusters})
-    return pd.DataFrame(lines, columns=COLUMNS)
+    asked = [f"{name}{end}" for name in estimates for end in ("", "_low", "_high")]
+    asked += ["falling_late"] if "late" in estimates else []
+    return pd.DataFrame(lines, columns=["label", *WINDOW, "measure", *asked, *COUNTS])
 
 
 def _readings(x: Array) -> Array:
@@ -109,8 +115,16 @@ def _slope_weights(x: Array, lengths: Mask) -> Array:
     return weights
 
 
-def _estimates(total: Array, count: Array, readings: Array, weights: Array) -> Array:
-    """Apply readings (4, heads, lengths) to ln(weighted mean error): (resamples, clusters) -> (4, resamples, heads)."""
+def _estimates(total: Array, count: Array, readings: Array) -> Array:
+    """Apply readings (r, heads, lengths) to ln(total / count), (heads, lengths, resamples): (r, resamples, heads)."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        mean = np.log((total @ weights.T) / (count @ weights.T))
-    return np.einsum("hlr,ehl->erh", mean, readings)
+        mean = np.log(total / count)
+    return np.matmul(mean.transpose(0, 2, 1), readings.transpose(1, 2, 0)).transpose(2, 1, 0)
+
+
+def _medians(drawn: Array) -> Array:
+    """Median over the heads (resamples, heads) that have a slope: only where some lack one it takes long."""
+    medians = np.median(drawn, axis=1)
+    if (broken := np.isnan(medians)).any():
+        medians[broken] = np.nanmedian(drawn[broken], axis=1)
+    return medians

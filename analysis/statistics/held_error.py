@@ -62,7 +62,7 @@ class ErrorCurves:
         ----------
         windows : lines of `analysis.load` of one selector and variant.
         """
-        alike, _ = of_alike(windows)
+        alike, _ = of_alike(windows[windows["rule"] == "grid"])
         curves = read(alike[READ])
         if curves is None or len(curves.lengths) < 2 or len(curves.grid) != len(curves.lengths):
             return None

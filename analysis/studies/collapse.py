@@ -6,7 +6,7 @@ from omegaconf import DictConfig
 
 from analysis.records.evidence import Evidence, sources
 from analysis.settings import Settings
-from analysis.statistics.decay import WINDOW, WITHIN, decay_rates
+from analysis.statistics.decay import ESTIMATES, WINDOW, WITHIN, decay_rates
 from analysis.statistics.intervals import with_spread
 from analysis.studies import NothingMeasured
 
@@ -24,7 +24,7 @@ def study(evidence: Evidence, config: DictConfig, how: Settings) -> dict[str, pd
     table = with_spread(rows, config.measures, ["regime", "length"], how.confidence)
     table["late"] = table["length"] >= table.groupby("label")["length"].transform("max") / WITHIN
     # a row is here a window of its own
-    growth = decay_rates(rows.assign(rule="", parameter=0.0, scale=1.0, k=0), list(config.measures), how)
+    growth = decay_rates(rows.assign(rule="", parameter=0.0, scale=1.0, k=0), list(config.measures), how, ESTIMATES)
     return {
         "collapse": table,
         "collapse_summary": growth.drop(columns=WINDOW, errors="ignore"),

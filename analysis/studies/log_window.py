@@ -21,9 +21,10 @@ def study(evidence: Evidence, config: DictConfig, how: Settings) -> dict[str, pd
         raise NothingMeasured("no fixed, logarithmic or power window was recorded")
     windows = at_exact(windows, config.measures)
     table = with_spread(windows, config.measures, [*WINDOW, "length"], how.confidence)
-    rates = decay_rates(windows, list(config.measures), how)
+    estimates = ("rate", "late", "last")
+    rates = decay_rates(windows, list(config.measures), how, estimates)
     if not rates.empty:
-        readings = [f"{name}{end}" for name in ("rate", "late", "last") for end in ("", "_low", "_high")]
+        readings = [f"{name}{end}" for name in estimates for end in ("", "_low", "_high")]
         columns = ["label", *WINDOW, "measure"]
         table = table.merge(rates[[*columns, *readings, "falling"]], how="left", on=columns)
     return {"log_window": table, "log_window_sources": sources(windows)}

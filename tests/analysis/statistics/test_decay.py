@@ -4,7 +4,7 @@ import pytest
 
 from analysis.statistics import fit
 from analysis.statistics.closed_forms import count_above
-from analysis.statistics.decay import decay_rates
+from analysis.statistics.decay import ESTIMATES, decay_rates
 
 SETTINGS = fit.Settings(
     etas=(0.1,), seed=0, resamples=300, confidence=0.95, min_lengths=3, at_one=0.5, at_n=0.1, clear_lead=2.0
@@ -60,7 +60,7 @@ LONG = (256, 1024, 4096, 16384, 65536, 262144)
 
 
 def test_a_hump_falls_at_its_longest_lengths_whatever_a_line_through_it_says():
-    line = decay_rates(counts(3.0, LONG), ["count"], SETTINGS).iloc[0]
+    line = decay_rates(counts(3.0, LONG), ["count"], SETTINGS, ESTIMATES).iloc[0]
     assert line["rate_low"] > 0
     assert line["late_high"] < 0
     two = count_above(1e-3, np.array(LONG[-2:], float), 3.0)
@@ -70,19 +70,21 @@ def test_a_hump_falls_at_its_longest_lengths_whatever_a_line_through_it_says():
 
 
 def test_what_still_grows_but_ever_more_slowly_decides_nothing():
-    line = decay_rates(counts(4.0, LONG), ["count"], SETTINGS).iloc[0]
+    line = decay_rates(counts(4.0, LONG), ["count"], SETTINGS, ESTIMATES).iloc[0]
     assert line["late_low"] > 0
     assert line["bend_high"] < 0
 
 
 def test_a_power_law_has_no_bend():
-    table = pd.concat(decay_rates(windows([0.3], label=str(i), seed=i), ["tv"], SETTINGS) for i in range(100))
+    table = pd.concat(
+        decay_rates(windows([0.3], label=str(i), seed=i), ["tv"], SETTINGS, ESTIMATES) for i in range(100)
+    )
     assert 0.88 <= ((table["bend_low"] <= 0) & (table["bend_high"] >= 0)).mean() <= 1
     assert 0.88 <= ((table["late_low"] <= 0.3) & (table["late_high"] >= 0.3)).mean() <= 1
     assert 0.88 <= ((table["last_low"] <= 4096**0.3) & (table["last_high"] >= 4096**0.3)).mean() <= 1
 
 
 def test_two_of_the_longest_lengths_are_needed_for_their_slope():
-    line = decay_rates(windows([-0.5], lengths=(16, 256, 4096, 65536)), ["tv"], SETTINGS).iloc[0]
+    line = decay_rates(windows([-0.5], lengths=(16, 256, 4096, 65536)), ["tv"], SETTINGS, ESTIMATES).iloc[0]
     assert np.isnan(line["late"])
     assert line["rate"] == pytest.approx(-0.5, abs=0.05)
