@@ -106,12 +106,16 @@ class ErrorCurves:
             errors.append(curve.to_numpy(np.float64))
         return cls(seen.loc[lengths].to_numpy(np.float64), knots, errors)
 
-    def needed(self, shares: Array, tau: float) -> Array:
+    def means(self, shares: Array) -> list[Array]:
+        """Return, per length, mean errors (resamples, knots) over samples that weigh `shares` (resamples, clusters)."""
+        return [shares @ error for error in self.errors]
+
+    def needed(self, means: Sequence[Array], tau: float) -> Array:
         """Return the least keys from which the mean error stays at most tau, linear in ln keys.
 
         Parameters
         ----------
-        shares : (resamples, clusters), how much each sample weighs; rows sum to 1.
+        means : per length, (resamples, knots).
         tau : error allowed.
 
         Returns
@@ -119,18 +123,15 @@ class ErrorCurves:
         array : (resamples, lengths); NaN where the widest window loses more. Where even the narrowest one loses no
             more, that one: its keys are an upper bound, which saves growing windows too little and never too much.
         """
-        return np.stack(
-            [_last_crossing(x, shares @ error, tau) for x, error in zip(self.knots, self.errors, strict=True)], axis=-1
-        )
+        return np.stack([_last_crossing(x, error, tau) for x, error in zip(self.knots, means, strict=True)], axis=-1)
 
     def worst(self, shares: Array, k: Array) -> float:
         """Return the worst length's mean error under windows k (lengths,), over samples that weigh `shares`."""
         if np.isnan(k).any():
             return np.nan
-        means = (shares @ error for error in self.errors)
         return max(
             float(np.interp(np.log(at), np.log(knots), mean))
-            for at, knots, mean in zip(k, self.knots, means, strict=True)
+            for at, knots, mean in zip(k, self.knots, self.means(shares), strict=True)
         )
 
 
@@ -212,9 +213,10 @@ def held(
     tried = np.asarray(exponents)
     lines = []
     weights = np.column_stack([mix_weights(curves.n, p) for p in mixes.values()])
+    every = (shares[0] * len(halves[0]) + shares[1] * len(halves[1])) / clusters
+    means, all_means = [curves.means(half) for half in shares], curves.means(every)
     for tau in taus:
-        needed = [curves.needed(half, tau) for half in shares]
-        all_needed = curves.needed((shares[0] * len(halves[0]) + shares[1] * len(halves[1])) / clusters, tau)
+        needed, all_needed = [curves.needed(half, tau) for half in means], curves.needed(all_means, tau)
         reached = bool(np.isfinite([half[0] for half in needed]).all())
         ways = {
             family: [

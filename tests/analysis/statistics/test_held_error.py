@@ -85,7 +85,7 @@ def test_keys_needed_are_those_from_which_the_error_stays_low():
     k = np.array([1.0, 2, 4, 8, 16])
     error = np.array([[0.4, 0.05, 0.2, 0.1, 0.0]])
     source = ErrorCurves(np.array([16.0]), [k], [error])
-    one = np.ones((1, 1))
+    one = source.means(np.ones((1, 1)))
     assert source.needed(one, 0.15)[0, 0] == pytest.approx(np.exp(np.log(4) + 0.5 * np.log(2)))
     assert source.needed(one, 0.5)[0, 0] == 1
     assert source.needed(one, 0.0)[0, 0] == pytest.approx(16)
