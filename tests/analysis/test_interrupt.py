@@ -25,7 +25,7 @@ sys.meta_path.insert(0, Press())
         ("analysis", "pandas"),
         ("analysis", "analysis.pipeline"),
         ("analysis", "analysis.figures.windows"),  # imported when the figure is drawn
-        ("analysis.budget", "scipy.stats"),
+        ("analysis.budget", "analysis.statistics.equal_cost"),
         ("analysis.dashboard", "wandb"),
         ("analysis.published", "PIL"),
         ("analysis.quotes", "analysis.save"),

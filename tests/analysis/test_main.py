@@ -17,7 +17,7 @@ from experiments.records.folder import seal
 from tests.analysis.synthetic import gaussian, law, write_run
 
 ROOT = Path(__file__).parents[2]
-REAL_ONLY = ("heads", "models", "attention")  # of the demo's records, these studies rest on the real model's alone
+REAL_ONLY = ("heads", "models", "attention", "unions")  # of the demo's records, these rest on the real model's alone
 MODEL_RUN = ("cost", "language", "retrieval")  # their records are those of other runners
 
 
