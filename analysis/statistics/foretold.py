@@ -3,6 +3,7 @@
 Shapes: heads x lengths x clusters for sums, resamples x heads x lengths for means, the estimate first.
 """
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -162,7 +163,7 @@ def judge_rule(every: list[Foretold], settings: Settings) -> pd.DataFrame:
             needed = item.needed[chosen].sum(-1)
             with np.errstate(divide="ignore", invalid="ignore"):
                 ratios = {name: np.abs(np.log(item.by[name][chosen].sum(-1) / needed)) for name in RATIOS}
-            errors.append({name: float(np.nanmedian(ratio)) for name, ratio in ratios.items()})
+            errors.append({name: float(_median(ratio)) for name, ratio in ratios.items()})
         for half, (here, other) in enumerate((errors, errors[::-1])):
             picked, rule = min(other, key=other.__getitem__), sum_for(item.eta)
             lines.append(
@@ -179,6 +180,13 @@ def judge_rule(every: list[Foretold], settings: Settings) -> pd.DataFrame:
             )
     columns = ["label", "eta", "half", "chosen", "log_ratio", "rule", "rule_log_ratio", "best_log_ratio"]
     return pd.DataFrame(lines, columns=columns)
+
+
+def _median(values: Array, axis: tuple[int, ...] | None = None) -> Array:
+    """Return medians of the values that there are; NaN where there is none."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of a slice that is all NaN
+        return np.asarray(np.nanmedian(values, axis=axis))
 
 
 SCALES = {"log_ratio": "positive", "total_ratio": "positive", "C_error": "positive", "C_rank": "correlation"}
@@ -207,7 +215,7 @@ def _compare(needed: Sequence[Array], foretold: Sequence[Array]) -> dict[str, Ar
     """Compare means (resamples, heads, lengths) and exponents (resamples, heads); each number (resamples,)."""
     heads = needed[1].shape[1]
     return {
-        "log_ratio": np.nanmedian(np.abs(np.log(foretold[0] / needed[0])), axis=(1, 2)),
+        "log_ratio": _median(np.abs(np.log(foretold[0] / needed[0])), axis=(1, 2)),
         "total_ratio": np.nansum(foretold[0], axis=(1, 2)) / np.nansum(needed[0], axis=(1, 2)),
         "C_error": np.median(np.abs(foretold[1] - needed[1]), axis=1),
         "C_rank": rank_correlation(foretold[1], needed[1]) if heads > 2 else np.full(len(needed[1]), np.nan),

@@ -116,7 +116,8 @@ class MatchedGamma:
 
     def keys(self, eta: ArrayLike) -> Array:
         """Return the keys needed for a dropped mass of eta [G8a], in [1, n]."""
-        left = np.asarray(eta, np.float64) / (1 - self.p_max)
+        with np.errstate(divide="ignore"):  # a row that is one key
+            left = np.asarray(eta, np.float64) / (1 - self.p_max)
         inside = np.clip(left, 0.0, 1.0)
         more = self.n * self._share_of_keys(inside) + self._taken
         needed = np.clip(np.where(left >= 1, 1.0, more), 1.0, self.n + self._taken)
@@ -137,8 +138,8 @@ class MatchedGamma:
     def count_above(self, eps: ArrayLike) -> Array:
         """Return the number of keys with p > eps [G8d]."""
         eps = np.asarray(eps, np.float64)
-        alone = eps / (1 - self.p_max)
         with np.errstate(divide="ignore", invalid="ignore"):
+            alone = eps / (1 - self.p_max)
             level = np.log(alone * self.n)
             threshold = np.maximum(0.0, (level + self.shape * self.log_scale) * self._scale / self.q)
             smooth = np.where(
