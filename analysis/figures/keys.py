@@ -53,7 +53,7 @@ def _panel(axes: Axes, data: pd.DataFrame, laws: pd.DataFrame, foreseen: pd.Data
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlim(0.8 * float(data["n"].min()), longest)
-    axes.set_ylim(max(0.8, 0.08 * float(data["k"].min())), max(longest, 10.0))
+    axes.set_ylim(max(0.8, 0.25 * float(data["k"].min())), max(4 * longest, 10.0))
     axes.plot([1, longest], [1, longest], color="0.7", lw=0.7, zorder=1)
     axes.axvspan(float(data["n"].max()), longest, color="0.95", lw=0, zorder=0)
     lead = laws[laws["lead"].notna()]
@@ -84,4 +84,4 @@ def _panel(axes: Axes, data: pd.DataFrame, laws: pd.DataFrame, foreseen: pd.Data
         words = f"{line['k_longest']:,.0f} of {line['n_longest']:,.0f} keys\nC = {line['C']:.2f}"
         if pd.notna(line["C_low"]):
             words += f" [{line['C_low']:.2f}, {line['C_high']:.2f}]"
-        axes.text(0.97, 0.04, words, transform=axes.transAxes, ha="right", fontsize=style.SMALL, linespacing=1.2)
+        axes.text(0.03, 0.97, words, transform=axes.transAxes, va="top", fontsize=style.SMALL, linespacing=1.2)

@@ -112,13 +112,14 @@ def _gaussian(axes: Axes, table: pd.DataFrame, sources: pd.DataFrame) -> None:
     axes.axhline(1, color="0.6", lw=0.7, zorder=1)
     axes.set_yscale("log")
     for (method, (name, marker)), shade in zip(SUMS.items(), style.shades(len(SUMS)), strict=True):
-        at = table[table["method"] == method]
-        x, ratio = at["label"].map(place), at["k_foretold"] / at["k"]
+        at = table[table["method"] == method].set_index("label").loc[list(place)]
+        x, ratio = list(place.values()), at["k_foretold"] / at["k"]
         axes.plot(x, ratio.clip(0.1, 10), marker=marker, color=shade, ms=3, lw=0.7, label=name)
     axes.set_ylim(0.09, 11)
     axes.yaxis.set_major_locator(FixedLocator([0.1, 0.3, 1, 3, 10]))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.set_xticks(list(place.values()), [names[label] for label in place], fontsize=style.SMALL)
+    short = [names[label].replace(" ", "") for label in place]
+    axes.set_xticks(list(place.values()), short, fontsize=5.5)
     axes.set_xlim(-0.4, len(place) - 0.6)
     axes.legend(loc="lower left", fontsize=style.SMALL, ncols=2, handlelength=1.2, borderaxespad=0.2)
