@@ -80,7 +80,7 @@ def _panel(axes: Axes, table: pd.DataFrame, totals: pd.DataFrame, shares: list[f
     if beside := [f"{name}{_total(totals, law)}" for law, name in BESIDE.items() if _total(totals, law)]:
         axes.text(0.98, 0.02, "; ".join(beside).replace("\n", " "), transform=axes.transAxes, ha="right", fontsize=5.5)
     axes.set_yticks(range(len(FORMULAS)), list(FORMULAS.values()))
-    axes.set_ylim(len(FORMULAS) - 0.4, -0.95)
+    axes.set_ylim(len(FORMULAS) - (0.1 if beside else 0.4), -0.95)
     axes.set_xlim(-1.04 * reach, 1.04 * reach)
     axes.xaxis.set_major_locator(FixedLocator([np.log(f) for f in FACTORS if abs(np.log(f)) <= reach]))
     axes.xaxis.set_minor_locator(NullLocator())

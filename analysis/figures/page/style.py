@@ -110,7 +110,11 @@ def short_names(labels: Sequence[str], most: int = 10) -> dict[str, str]:
         same = [label for label in names if names[label] == name]
         if len(same) > 1:
             start = next(i for i, letters in enumerate(zip_longest(*same)) if len(set(letters)) > 1)
-            names |= {label: "…" + label[start : start + most - 1].replace("$", r"\$") for label in same}
+            names |= {
+                label: "…" + label[start : start + most - 1].replace("$", r"\$")
+                for label in same
+                if label[start:]  # the one with which the others begin keeps its name
+            }
     return names
 
 

@@ -73,3 +73,9 @@ def test_no_two_labels_of_a_figure_are_shortened_alike(labels):
     names = style.short_names(labels)
     assert len(set(names.values())) == len(labels)
     assert all(0 < len(name) <= 11 for name in names.values())
+
+
+def test_a_label_with_which_another_begins_keeps_its_name():
+    names = style.short_names(["SmolLM2-135M", "SmolLM2-135M, King James Bible"])
+    assert names["SmolLM2-135M"] == "SmolLM2"
+    assert names["SmolLM2-135M, King James Bible"].startswith("…, King")
