@@ -224,12 +224,8 @@ def check_table(name, table, arguments):
         checked = numbers.loc[~dense, column] if column in ("parameter", "scale") else numbers[column]
         if column != "index_seconds":  # the oracle has no index
             assert np.isfinite(checked).all(), (name, column, arguments)
-    place = [
-        column
-        for column in ("layer", "head", "sample", "variant", "phase", "length", "selector", "rule", "parameter")
-        if column in table
-    ] + [column for column in ("scale", "depth", "position") if column in table and name != "rows"]
-    if name != "rows":
+    place = [key.name for key in tables()[name].keys]
+    if name != "rows":  # queries of the Gaussian source share a position
         assert not table.duplicated(place).any(), (name, arguments)
     for column in (column for column in table if column.startswith("k_min")):
         assert ((table[column] >= 1) & (table[column] <= table["n"])).all(), (column, arguments)
