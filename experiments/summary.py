@@ -139,6 +139,8 @@ def sentence(rows: pd.DataFrame) -> str | None:
     lengths = f"between {means.lengths[0]} and {means.lengths[-1]} keys"
     rough = "" if len(means.lengths) > 3 else " A rough slope: few lengths."
     keys = f"Keys for a dropped mass of {TOLERANCE:g} grow like n^"
+    if of_mean is None or of_typical is None:
+        return "Heads were measured at too few lengths in common to say how keys grow."
     if len(exponents) == 1:
         return f"{keys}{of_mean:.2f} {lengths}.{rough}{_still(means.heads, len(exponents))}"
     low, high = np.quantile(exponents, [0.1, 0.9])
@@ -220,14 +222,18 @@ def growth(rows: pd.DataFrame, column: str = NEEDED) -> tuple[float | None, floa
 def growth_of(means: HeadMeans, column: str) -> tuple[float | None, float | None]:
     """Return the slopes of both means of a column, None if no head grows, of means that have `n` too.
 
-    Means over the heads whose rows see more keys at longer contexts, at the lengths where each of them does. Fits with
-    intervals are the analysis's business.
+    Means over the heads whose rows see more keys at most lengths, and at the same ones: the full layers, where others
+    have a sliding window. Fits with intervals are the analysis's business.
     """
     n, k, most = (part[means.growing] for part in (means.mean["n"], means.mean[column], means.most))
-    fresh = (np.diff(most, axis=1, prepend=0) != 0).all(axis=0) & ~np.isnan(k).any(axis=0)
-    if not len(k) or fresh.sum() < 2:
+    if not len(k):
         return None, None
-    x, k = np.log(n[:, fresh].mean(axis=0)), k[:, fresh]
+    more = (np.diff(most, axis=1, prepend=0) != 0) & ~np.isnan(k)
+    lengths = more[more.sum(axis=1).argmax()]
+    alike = (more == lengths).all(axis=1)
+    if lengths.sum() < 2:
+        return None, None
+    x, k = np.log(n[alike][:, lengths].mean(axis=0)), k[alike][:, lengths]
     of_mean, of_typical = (float(np.polyfit(x, y, 1)[0]) for y in (np.log(k.mean(axis=0)), np.log(k).mean(axis=0)))
     return of_mean, of_typical
 

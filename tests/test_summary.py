@@ -100,3 +100,13 @@ def test_slopes_are_fitted_to_lengths_at_which_a_head_sees_more_keys():
         expected.append(np.polyfit(np.log(of_length["n"]), np.log(of_length["k_min_0.1"]), 1)[0])
     np.testing.assert_allclose(summary.slopes(rows), expected)
     assert summary.slopes(rows[rows["length"] == 64]) == []
+
+
+def test_growth_is_that_of_the_full_layers_over_all_lengths():
+    """A sliding head that grows at first and then stops says nothing of the longer lengths, and shortens none."""
+    rows = rows_of([(1.0, 0.5), (1.0, 0.5), (9.0, 0.0)], sees=200)
+    bent = rows["k_min_0.1"].where((rows["head"] == 2) | (rows["length"] < 400), 10 * rows["k_min_0.1"])
+    of_mean, of_typical = summary.growth(rows.assign(**{"k_min_0.1": bent}))
+    full = summary.growth(rows.assign(**{"k_min_0.1": bent})[rows["head"] < 2])
+    assert (of_mean, of_typical) == pytest.approx(full)
+    assert of_mean > 1

@@ -25,10 +25,10 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
     if sources.empty:
         raise NothingToDraw("no rows of the sources that the figure shows were measured")
     laws = laws[laws["scope"] == "all heads"]
-    wanted = []
-    for label, kind in zip(sources["label"], sources["kind"], strict=True):
-        wanted += [(label, mean) for mean in (MEANS if kind == "real" else MEANS[:1])]
-    wanted.sort(key=lambda one: sources.set_index("label").loc[one[0], "kind"] != "real")  # stable: models first
+    kinds = dict(zip(sources["label"], sources["kind"], strict=True))
+    models = [label for label, kind in kinds.items() if kind == "real"]
+    wanted = [(label, mean) for label in models for mean in MEANS]
+    wanted += [(label, MEANS[0]) for label, kind in kinds.items() if kind != "real"]
     columns = min(config.across, len(wanted))
     figure, axes = style.panels(-(-len(wanted) // columns), columns, config.height, left=0.5, gap=0.3, right=0.62)
     for panel, (label, mean) in zip(axes.flat, wanted, strict=False):
@@ -37,8 +37,7 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
             for name, table in (("data", data), ("laws", laws), ("foreseen", foreseen))
         }
         _panel(panel, at["data"], at["laws"], at["foreseen"], config)
-        single = sources.set_index("label").loc[label, "kind"] == "gaussian"
-        style.title(panel, label if single else f"{label}: {mean}", style.PAGE / columns - 0.3, 6.5)
+        style.title(panel, f"{label}: {mean}" if label in models else label, style.PAGE / columns - 0.3, 6.5)
     for panel in axes.flat[len(wanted) :]:
         panel.remove()
     for panel in axes[:, 0]:

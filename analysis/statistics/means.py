@@ -25,13 +25,17 @@ GRID = 40  # context lengths at which a law is drawn
 
 @dataclass(frozen=True)
 class Mean:
-    """One mean of the heads of a label: which, over what `scope` of heads, and its points."""
+    """One mean of the heads of a label: which, over what `scope` of heads, and its points.
+
+    `share` is that of these heads in the keys that all heads of the mean need at the longest length.
+    """
 
     curves: Curves
     name: str
     scope: str
     heads: int
     points: Points
+    share: float = 1.0
 
 
 def means_of(rows: pd.DataFrame, eta: float, settings: Settings) -> Iterator[Mean]:
@@ -46,13 +50,17 @@ def means_of(rows: pd.DataFrame, eta: float, settings: Settings) -> Iterator[Mea
         yield Mean(curves, MEAN, ALL, heads, pool.mean_window(settings))
         if len(set(layers)) < 2:
             continue
-        largest = max(shares_of_layers(pool).items(), key=lambda item: item[1])[0]
-        rest = pool.only(layers != largest)
-        yield Mean(curves, TYPICAL, f"without layer {largest}", len(rest.head_keys), rest.typical(settings))
-        yield Mean(curves, MEAN, f"without layer {largest}", len(rest.head_keys), rest.mean_window(settings))
-        for layer in sorted(set(layers.tolist())):
-            own = pool.only(layers == layer)
-            yield Mean(curves, MEAN, f"layer {layer}", len(own.head_keys), own.mean_window(settings))
+        shares = shares_of_layers(pool)
+        largest = max(shares, key=shares.__getitem__)
+        scopes = {f"without layer {largest}": layers != largest} | {
+            f"layer {layer}": layers == layer for layer in shares
+        }
+        for scope, selected in scopes.items():
+            some = pool.only(selected)
+            share = sum(shares[layer] for layer in set(layers[selected].tolist()))
+            if scope.startswith("without"):
+                yield Mean(curves, TYPICAL, scope, len(some.head_keys), some.typical(settings), share)
+            yield Mean(curves, MEAN, scope, len(some.head_keys), some.mean_window(settings), share)
 
 
 def shares_of_layers(pool: Curves) -> dict[int, float]:
@@ -87,8 +95,7 @@ def laws(every: list[Mean], settings: Settings) -> pd.DataFrame:
     tables = []
     for item in every:
         fitted = fit_points(item.points, item.curves, settings).drop(columns="curve")
-        share = _share(item)
-        tables.append(fitted.assign(mean=item.name, scope=item.scope, heads=item.heads, share=share))
+        tables.append(fitted.assign(mean=item.name, scope=item.scope, heads=item.heads, share=item.share))
     first = ["label", "kind", "variant", "eta", "mean", "scope", "heads", "share", "law"]
     table = pd.concat(tables, ignore_index=True)
     return table[[*first, *(name for name in table if name not in first)]]
@@ -131,12 +138,3 @@ def _drawn(law: Law, x: Array, mask: NDArray[np.bool_], at: Array, y: Array) -> 
 
 def _place(item: Mean) -> dict[str, Any]:
     return {"label": item.curves.label, "kind": item.curves.kind, "eta": item.curves.eta, "mean": item.name}
-
-
-def _share(item: Mean) -> float:
-    shares = shares_of_layers(item.curves.pooled())
-    if item.scope == ALL:
-        return 1.0
-    *_, layer = item.scope.split()
-    own = shares[int(layer)]
-    return own if item.scope.startswith("layer") else 1 - own

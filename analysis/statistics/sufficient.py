@@ -11,7 +11,7 @@ COLUMNS = ["label", "measure", "C", "C_low", "C_high", "at_most", "exponents", "
 def smallest_exponents(rates: pd.DataFrame) -> pd.DataFrame:
     """Return the smallest C from which the error falls, for it and every larger C measured, per label and measure.
 
-    Between two exponents the rate is linear in C. The interval holds every C whose rate may be nought by its own
+    Between two exponents the rate is linear in C. The interval holds every C whose rate may be zero by its own
     interval: its low end is where the low ends of the rates fall below 0 for good, its high end where the high ends do.
 
     Parameters

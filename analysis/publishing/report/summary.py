@@ -57,7 +57,7 @@ def sentences(fits: Fits, config: DictConfig) -> list[dict[str, Any]]:
             words.append(_driver(table))
         left_out = fits.pooled.loc[fits.pooled["label"] == label, "left_out"].max()
         if left_out:
-            words.append(f"{left_out} more heads see no longer rows.")
+            words.append(f"{left_out} more heads see no longer rows, and are in no mean.")
         result.append(
             {
                 "label": str(label),
@@ -167,6 +167,6 @@ def _driver(table: pd.DataFrame) -> str:
     exponent = "" if pd.isna(line["C"]) else f", exponent {_interval(line)}"
     layer = line["scope"].removeprefix("without ")
     return (
-        f"{layer.capitalize()} needs {1 - line['share']:.0%} of all keys; without it the mean window is "
+        f"{layer.capitalize()} needs {1 - line['share']:.0%} of these keys; without it the mean window is "
         f"{line['k_longest']:,.0f} keys{exponent}."
     )

@@ -51,7 +51,7 @@ def test_it_says_what_was_found_for_each_label(text):
     for label in ("Gaussian, s = 0.3", "Gaussian, s = 0.5", "Gaussian, s = 0.8", "TinyLM-Instruct"):
         assert f"<h3>{label}</h3>" in text
     assert re.search(r"Mean window [\d,]+, typical head [\d,]+ of 4,096 keys", text)
-    assert re.search(r"Layer [01] needs \d+% of all keys; without it the mean window is [\d,]+ keys", text)
+    assert re.search(r"Layer [01] needs \d+% of these keys; without it the mean window is [\d,]+ keys", text)
 
 
 def test_the_figure_of_the_question_and_what_was_found_come_first(text):
