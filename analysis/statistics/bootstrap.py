@@ -1,5 +1,6 @@
 """Resampling of whole clusters (documents, draws) and of heads, and the intervals it yields."""
 
+import warnings
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -90,7 +91,9 @@ def _quantiles(replicates: Array, shares: Sequence[float]) -> Array:
     """Quantiles over the resamples, (shares, ...), NaN replicates left out: only those that have one take long."""
     quantiles = np.asarray(np.quantile(replicates, shares, axis=0))
     if (broken := np.isnan(quantiles[0])).any():
-        quantiles[:, broken] = np.nanquantile(replicates[:, broken], shares, axis=0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # where all are missing, so is the quantile
+            quantiles[:, broken] = np.nanquantile(replicates[:, broken], shares, axis=0)
     return quantiles
 
 
