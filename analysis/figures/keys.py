@@ -15,7 +15,14 @@ from analysis.figures.page.names import LAWS
 from analysis.figures.page.shown import sources_shown
 
 MEANS = ("mean window", "typical head")
-DASHES = {"constant": ":", "log": "--", "power": "-", "linear": "-.", "power_log": (0, (5, 1, 1, 1, 1, 1))}
+DASHES = {
+    "constant": ":",
+    "log": "--",
+    "power": "-",
+    "linear": "-.",
+    "affine": (0, (1, 1, 1, 3)),
+    "power_log": (0, (5, 1, 1, 1, 1, 1)),
+}
 
 
 def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:

@@ -29,7 +29,7 @@ def decay_rates(
 
     n is the most keys that a head's rows see. Lengths at which the window holds the whole row, or some head's error is
     zero, are left out, and so are heads that see no more keys where the others do. Intervals resample whole clusters
-    and, where there are several, heads.
+    and, where there are several, heads, each apart.
 
     Parameters
     ----------
@@ -78,8 +78,10 @@ def decay_rates(
                 if np.isnan(middle):  # too few of the longest lengths, or of those before them
                     line |= dict.fromkeys(columns, np.nan)
                     continue
-                medians = _medians(np.take_along_axis(replicates, heads, axis=1))
-                ends = bootstrap.interval(middle, medians, clusters, settings.confidence)
+                sources = [bootstrap.Source(_medians(replicates), clusters)]
+                if head_count > 1:  # a single head is no sample of heads but all there is
+                    sources.append(bootstrap.Source(_medians(own[heads]), head_count))
+                ends = bootstrap.combined_interval(np.asarray(middle), sources, lambda same: same, settings.confidence)
                 line |= dict(zip(columns, map(float, (middle, *ends)), strict=True))
             # an error is positive
             line |= {name: np.exp(line[name]) for name in line if name.startswith("last")}

@@ -22,13 +22,15 @@ class Points:
     """What laws are fitted to: ln of the mean k_min of some curves, each a head or the typical head of several.
 
     Shapes (curves, lengths): `y`; `n`, the mean number of visible keys, and `x`, its ln; `seen`, the most keys that a
-    row sees; `censored`, where k_min says too little. Replicates of each of `sources` (resamples, curves, lengths).
+    row sees; `censored`, where k_min says too little. `one_key` (curves,), where most rows of every length need one
+    key, which is a constant. Replicates of each of `sources` (resamples, curves, lengths).
     """
 
     y: Array
     n: Array
     seen: Array
     censored: NDArray[np.bool_]
+    one_key: NDArray[np.bool_]
     sources: list[bootstrap.Source]
 
     @property
@@ -44,9 +46,10 @@ class Points:
     def lacking(self, usable: NDArray[np.bool_], least: int, few: str) -> list[str]:
         """Say why a curve has fewer than `least` usable lengths, "" where it has enough; `few` if n does grow."""
         still = stands_still(self.seen, least)
+        one = "most rows of every length need one key: a constant"
         return [
-            "" if points >= least else no_growth(seen) if stands else few
-            for points, stands, seen in zip(usable.sum(-1), still, self.seen, strict=True)
+            "" if points >= least else no_growth(seen) if stands else one if single else few
+            for points, stands, single, seen in zip(usable.sum(-1), still, self.one_key, self.seen, strict=True)
         ]
 
 
@@ -104,7 +107,8 @@ class Curves:
         weights = bootstrap.weights(self.clusters, settings.resamples, settings.seed, self.label)
         y = self.log_mean(np.ones((1, self.clusters)))[0]
         sources = [bootstrap.Source(self.log_mean(weights), self.clusters)]
-        return Points(y, self.n, self.seen, censored_heads(self, settings), sources)
+        one_key = self._one_key(self.at_one, self.rows.sum(-1), settings)
+        return Points(y, self.n, self.seen, censored_heads(self, settings), one_key, sources)
 
     def typical(self, settings: Settings) -> Points:
         """Return the typical head: the geometric mean over heads of the mean k_min; see `_over_heads`."""
@@ -142,7 +146,13 @@ class Curves:
             own *= np.sqrt(clusters / max(clusters - 1, 1))  # the bootstrap deviation lacks it
             sources.append(bootstrap.Source(resampled(y, drawn), heads, held_elsewhere=mean(y + own)))
         n, seen = self.visible.sum((0, 2)) / self.rows.sum((0, 2)), self.seen.max(0)
-        return Points(mean(y[None])[0], n[None], seen[None], censored_pool(self, settings), sources)
+        one_key = self._one_key(self.at_one.sum(0, keepdims=True), self.rows.sum((0, 2))[None], settings)
+        return Points(mean(y[None])[0], n[None], seen[None], censored_pool(self, settings), one_key, sources)
+
+    def _one_key(self, at_one: Array, rows: Array, settings: Settings) -> NDArray[np.bool_]:
+        """Tell of which curves (curves, lengths) most rows of every length need one key, (curves,)."""
+        enough = len(self.lengths) >= settings.min_lengths
+        return np.asarray(_ends(at_one, rows, settings.at_one).all(-1)) & enough
 
     def mean(self, values: Array, weights: Array) -> Array:
         """Mean over rows of summed values, clusters weighted: (resamples, clusters) -> (resamples, heads, lengths)."""
@@ -279,9 +289,13 @@ def censored_pool(curves: Curves, settings: Settings) -> NDArray[np.bool_]:
 
 
 def _censored(at_one: Array, at_n: Array, rows: Array, settings: Settings) -> NDArray[np.bool_]:
-    # a head without rows at a length (0 / 0) is left out there too
-    with np.errstate(invalid="ignore"):
-        return ~((at_one / rows <= settings.at_one) & (at_n / rows <= settings.at_n))
+    # a head without rows at a length is left out there too
+    return _ends(at_one, rows, settings.at_one) | _ends(at_n, rows, settings.at_n) | (rows == 0)
+
+
+def _ends(at_end: Array, rows: Array, most: float) -> NDArray[np.bool_]:
+    """Tell where more than a share of the rows sit at one end."""
+    return at_end > most * rows
 
 
 def fit_points(points: Points, curves: Curves, settings: Settings) -> pd.DataFrame:
@@ -321,11 +335,32 @@ def fit_points(points: Points, curves: Curves, settings: Settings) -> pd.DataFra
         for i, table in enumerate(tables):
             table.loc[fitted[complete], "winner"] = best == i
             table.loc[fitted[complete], "lead"] = np.where(best == i, lead, np.nan)
+    _needing_one_key(tables, points, (count < settings.min_lengths) & points.one_key, settings)
     result = pd.concat(tables, ignore_index=True)
     result["k_longest"] = np.tile(np.exp(points.y[:, -1]), len(LAWS))
     result["n_longest"] = np.tile(points.n[:, -1], len(LAWS))
     result["clusters"] = curves.clusters
     return result.assign(label=curves.label, kind=curves.kind, variant=curves.variant, eta=curves.eta)
+
+
+def _needing_one_key(tables: list[pd.DataFrame], points: Points, where: NDArray[np.bool_], settings: Settings) -> None:
+    """Note the curves that most rows of every length need one key for: a constant, whose lead is infinite."""
+    curves = np.flatnonzero(where & ~stands_still(points.seen, settings.min_lengths))
+    if not curves.size:
+        return
+
+    def level(replicates: Array) -> Array:
+        return _of(replicates, curves).mean(-1)
+
+    y = points.y[curves]
+    low, high = bootstrap.combined_interval(y.mean(-1), points.sources, level, settings.confidence)
+    for law, table in zip(LAWS, tables, strict=True):
+        constant = law.name == "constant"
+        table.loc[curves, "winner"] = constant
+        if constant:
+            table.loc[curves, ["a", "a_low", "a_high"]] = np.exp(np.stack([y.mean(-1), low, high], axis=-1))
+            table.loc[curves, "rms_ln_k"] = y.std(-1)
+            table.loc[curves, ["delta", "lead"]] = 0.0, np.inf
 
 
 def _of(replicates: Array, curves: NDArray[np.intp]) -> Array:

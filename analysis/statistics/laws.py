@@ -1,4 +1,4 @@
-"""The five laws of k against n, each fitted by least squares in ln k to any number of curves at once."""
+"""The six laws of k against n, each fitted by least squares in ln k to any number of curves at once."""
 
 import hashlib
 from collections import OrderedDict
@@ -58,22 +58,22 @@ def _level(y: Array, x: Array, mask: Mask, slope: float) -> Array:
     return mean_where(y - slope * x, mask)[..., None]
 
 
-def _affine_in_log(y: Array, x: Array, mask: Mask) -> Array:
-    """Fit ln(a + b x), some thousand curves at a time, whose arrays stay in the processor's cache.
+def _log_of_line(y: Array, x: Array, mask: Mask) -> Array:
+    """Fit ln(a + b x), some thousand curves at a time, whose arrays stay in the processor's cache; x is ln n, or n.
 
-    The one law that takes long. Several studies ask for the same fits, of which the latest are kept.
+    The two laws that take long. Several studies ask for the same fits, of which the latest are kept.
     """
     key = hashlib.sha256(repr((y.shape, x.shape, mask.shape)).encode())
     for part in (y, x, mask):
         key.update(np.ascontiguousarray(part).data)
-    return _kept.get(key.digest(), lambda: _affine_in_log_anew(y, x, mask))
+    return _kept.get(key.digest(), lambda: _log_of_line_anew(y, x, mask))
 
 
-def _affine_in_log_anew(y: Array, x: Array, mask: Mask) -> Array:
+def _log_of_line_anew(y: Array, x: Array, mask: Mask) -> Array:
     used = np.broadcast_to(mask, y.shape).reshape(-1, y.shape[-1])
     target, x = y.reshape(used.shape), np.broadcast_to(x, y.shape).reshape(used.shape)
     blocks = [slice(i, i + CURVES_AT_ONCE) for i in range(0, len(used), CURVES_AT_ONCE)]
-    fitted = [_affine_in_log_block(target[block], x[block], used[block]) for block in blocks]
+    fitted = [_log_of_line_block(target[block], x[block], used[block]) for block in blocks]
     return np.concatenate([np.empty((0, 2)), *fitted]).reshape(*y.shape[:-1], 2)
 
 
@@ -102,7 +102,7 @@ class Kept:
 _kept = Kept(most=48 * 2**20)
 
 
-def _affine_in_log_block(y: Array, x: Array, used: Mask, steps: int = 100, tolerance: float = 1e-10) -> Array:
+def _log_of_line_block(y: Array, x: Array, used: Mask, steps: int = 100, tolerance: float = 1e-10) -> Array:
     """Fit ln(a + b x) by damped Newton steps (Levenberg 1944) in w, the log ratio of its values at both ends.
 
     In w the law stays positive between the ends whatever the step, where a and b themselves would not, and
@@ -156,7 +156,7 @@ def _affine_in_log_block(y: Array, x: Array, used: Mask, steps: int = 100, toler
     return np.stack([low - b * first, b], axis=-1)
 
 
-def _log_affine(p: Array, x: Array) -> Array:
+def _log_line(p: Array, x: Array) -> Array:
     # outside the fitted lengths the line may cross zero, where no k is left to predict
     value = p[..., :1] + p[..., 1:] * x
     return np.log(value, where=value > 0, out=np.full(value.shape, -np.inf))
@@ -164,9 +164,17 @@ def _log_affine(p: Array, x: Array) -> Array:
 
 LAWS = (
     Law("constant", "a", ("a",), ("a",), lambda y, x, m: _level(y, x, m, 0.0), lambda p, x: p + 0 * x),
-    Law("log", "a + b ln n", ("a", "b"), (), _affine_in_log, _log_affine),
+    Law("log", "a + b ln n", ("a", "b"), (), _log_of_line, _log_line),
     Law("power", "a n^C", ("a", "C"), ("a",), fit_line, lambda p, x: p[..., :1] + p[..., 1:] * x),
     Law("linear", "b n", ("b",), ("b",), lambda y, x, m: _level(y, x, m, 1.0), lambda p, x: p + x),
+    Law(
+        "affine",
+        "a + b n",
+        ("a", "b"),
+        (),
+        lambda y, x, m: _log_of_line(y, np.exp(x), m),
+        lambda p, x: _log_line(p, np.exp(x)),
+    ),
     Law(
         "power_log",
         "a n^C ln n",

@@ -87,10 +87,13 @@ def attend_by(
         output_HNV = attention.query_HND.new_empty(heads, tokens, attention.value_GNV.shape[-1], dtype=torch.float32)
         groups = len(attention.key_GND)
         for kv_head in range(groups):
-            answering = selector.prepare(cache_of(attention, [kv_head], earlier))
+            shared = slice(kv_head * heads // groups, (kv_head + 1) * heads // groups)
+            query_HND = attention.query_HND[shared].float() * attention.scale
+            check_finite(query_HND, attention.key_GND[kv_head].float(), f"layer {attention.layer}, KV head {kv_head}")
+            answering = selector.prepare(cache_of(attention, range(kv_head, kv_head + 1), earlier))
             for start in range(0, tokens, BLOCK):
                 stop = min(start + BLOCK, tokens)
-                for head in range(kv_head * heads // groups, (kv_head + 1) * heads // groups):
+                for head in range(shared.start, shared.stop):
                     rows = _Rows(attention, head, start, stop, compute)
                     facts = LazyRows(rows.logits, rows.n_R, compute)
                     k_R = keys_kept(facts, rows.position_R, attention.layer, head)
@@ -106,8 +109,8 @@ def attend_by(
     return intercept(model, attend)
 
 
-def cache_of(attention: Attention, kv_heads: list[int], earlier: EarlierQueries | None) -> Cache:
-    """Return what a method may prepare from: some KV heads of a layer, before the queries of its pass."""
+def cache_of(attention: Attention, kv_heads: range, earlier: EarlierQueries | None) -> Cache:
+    """Return what a method may prepare from: neighbouring KV heads of a layer, before the queries of its pass."""
     keys, tokens = attention.key_GND.shape[1], attention.query_HND.shape[1]
     shared = len(attention.query_HND) // len(attention.key_GND)
     ends_2 = attention.first + torch.tensor([0, tokens - 1], device=attention.key_GND.device)
@@ -121,8 +124,8 @@ def cache_of(attention: Attention, kv_heads: list[int], earlier: EarlierQueries 
         return common_N
 
     return Cache(
-        key_GND=attention.key_GND[kv_heads],
-        value_GNV=attention.value_GNV[kv_heads],
+        key_GND=attention.key_GND[kv_heads.start : kv_heads.stop],
+        value_GNV=attention.value_GNV[kv_heads.start : kv_heads.stop],
         common=common,
         prompt=attention.first,
         earlier=None if earlier is None else [earlier.before(attention, kv_head) for kv_head in kv_heads],
@@ -155,7 +158,6 @@ class _Rows:
     def _made_logits(self) -> Tensor:
         query_RD = self.query_RD.float() * self._attention.scale
         key_ND = self._attention.key_GND[self._kv_head, : self.num_keys].float()
-        check_finite(query_RD, key_ND, f"layer {self._attention.layer}, head {self._head}")
         logits_RN = self._compute.product(query_RD, key_ND)
         if self._attention.causal:
             # Neighbouring rows differ in their last keys alone: no mask as large as the logits is made.

@@ -234,7 +234,7 @@ class Prepared:
             if self._earlier is not None:
                 self._earlier.add(attention)
             with _Timer(self.seconds, "prepare"):
-                cache = cache_of(attention, list(range(len(attention.key_GND))), self._earlier)
+                cache = cache_of(attention, range(len(attention.key_GND)), self._earlier)
                 self._of_layer[attention.layer] = self.method.prepare(cache)
         block = Block(
             query_RD=attention.query_HND[:, 0],

@@ -2,12 +2,20 @@
 
 from analysis.figures.page.style import count_text
 
-LAWS = {"constant": "$a$", "log": r"$\ln n$", "power": "$n^C$", "linear": "$n$", "power_log": r"$n^C\ln n$"}
+LAWS = {
+    "constant": "$a$",
+    "log": r"$\ln n$",
+    "power": "$n^C$",
+    "linear": "$n$",
+    "affine": "$a+bn$",
+    "power_log": r"$n^C\ln n$",
+}
 FORMULAS = {
     "constant": "$a$",
     "log": r"$a + b\,\ln n$",
     "power": r"$a\,n^C$",
     "linear": r"$b\,n$",
+    "affine": r"$a + b\,n$",
     "power_log": r"$a\,n^C\,\ln n$",
 }
 # Kinds of methods, and the methods of each in the order of their markers.

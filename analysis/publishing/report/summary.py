@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from omegaconf import DictConfig
 
@@ -14,6 +15,7 @@ WORDS = {
     "log": "logarithmic growth",
     "power": "a power of n",
     "linear": "a fixed share of the context",
+    "affine": "a constant number of keys and a fixed share of the context",
     "power_log": "a power of n times ln n",
 }
 
@@ -143,6 +145,8 @@ def _law(fitted: pd.DataFrame, what: str) -> str:
     if best.empty:
         return f"{what}: too few lengths to say which law fits best."
     lead = best.iloc[0]
+    if np.isinf(lead["lead"]):
+        return f"{what}: most rows of every length need one key."
     return f"{what} is best described by {WORDS[lead['law']]}, by {lead['lead']:.1f} AICc."
 
 

@@ -88,3 +88,19 @@ def test_two_of_the_longest_lengths_are_needed_for_their_slope():
     line = decay_rates(windows([-0.5], lengths=(16, 256, 4096, 65536)), ["tv"], SETTINGS, ESTIMATES).iloc[0]
     assert np.isnan(line["late"])
     assert line["rate"] == pytest.approx(-0.5, abs=0.05)
+
+
+@pytest.mark.parametrize("heads", [12, 40])
+def test_intervals_cover_the_median_of_a_population_of_heads_that_read_the_same_documents(heads):
+    """Documents shift all heads alike, and heads differ: both are resampled, each apart."""
+    hits, trials = {"rate": 0, "late": 0}, 80
+    for trial in range(trials):
+        draw = np.random.default_rng([trial, 7])
+        frame = windows(draw.normal(-0.3, 0.15, heads), clusters=8, seed=trial)
+        shared = draw.normal(0, 0.1, (8, 4))
+        place = frame["sample"], frame["length"].map({512: 0, 1024: 1, 2048: 2, 4096: 3})
+        frame["tv"] *= np.exp(shared[place])
+        line = decay_rates(frame, ["tv"], SETTINGS, ("rate", "late")).iloc[0]
+        for name in hits:
+            hits[name] += line[f"{name}_low"] <= -0.3 <= line[f"{name}_high"]
+    assert all(0.9 <= hit / trials <= 1 for hit in hits.values()), hits

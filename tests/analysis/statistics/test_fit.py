@@ -124,6 +124,25 @@ def test_too_few_lengths_give_a_reason_and_no_fit(loaded):
     assert heads["reason"].str.contains("fewer than 3 lengths").all()
 
 
+def test_a_head_whose_rows_need_one_key_at_every_length_is_constant(loaded):
+    rows = law(np.sqrt, clusters=3, heads=2)
+    single = (rows["head"] == 0) & (rows["sample"] > 0)
+    rows["k_min_0.1"] = rows["k_min_0.1"].where(~single, 1.0)
+    heads = fit.fit_heads(loaded(rows), SETTINGS)
+    one = heads[heads["head"] == 0].set_index("law")
+    assert one.index[one["winner"].astype(bool)].tolist() == ["constant"]
+    assert 1 <= one.loc["constant", "a"] < 2
+    assert one.loc["constant", "a_low"] <= one.loc["constant", "a"] <= one.loc["constant", "a_high"]
+    assert one["reason"].str.contains("one key").all()
+    assert one["C"].isna().all()
+    shares = fit.share_of_laws(heads, 2.0).set_index("law")
+    assert shares.loc["constant", ["won", "clearly"]].tolist() == [1, 1]
+    assert (shares["ranked"] == 2).all()
+    # two lengths say nothing of growth
+    short = fit.fit_heads(loaded(rows[rows["length"] < 2048]), SETTINGS)
+    assert short["winner"].isna().all()
+
+
 def test_a_law_that_aicc_cannot_rank_is_reported_and_no_winner_named(loaded):
     heads = fit.fit_heads(loaded(law(np.sqrt, clusters=3, lengths=(512, 1024, 2048, 4096))), SETTINGS)
     assert of(heads, "power")["C"].notna().all()

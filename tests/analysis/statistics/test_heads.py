@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -69,3 +71,30 @@ def test_rank_correlation_is_spearman_s():
     a, b = draw.normal(size=(2, 5, 40))
     expected = [stats.spearmanr(x, y).statistic for x, y in zip(a, b, strict=True)]
     np.testing.assert_allclose(heads.rank_correlation(a, b), expected)
+
+
+def test_intervals_of_the_summary_cover_a_population_of_heads():
+    """The median exponent, the median error of [G6] and the rank correlation of 30 heads, in 60 experiments."""
+    how = replace(settings.fits(settings.analysis()), resamples=200)
+    truth = summary_of(4000, 0, how, noise=0.0)
+    hits = dict.fromkeys(("C", "error", "absolute_error", "rank_correlation"), 0)
+    trials = 60
+    for trial in range(1, trials + 1):
+        line = summary_of(30, trial, how)
+        for name in hits:
+            hits[name] += line[f"{name}_low"] <= truth[name] <= line[f"{name}_high"]
+    assert all(0.85 <= hit / trials <= 1 for hit in hits.values()), hits
+
+
+def summary_of(count, seed, how, noise=0.05):
+    """Summary of heads whose exponent is what [G6] says of their own scale, and something of their own besides."""
+    draw = np.random.default_rng([seed, 5])
+    rows = synthetic.crossed(np.zeros(count), lengths=(512, 1024, 2048, 4096), shared=noise, own=noise, seed=seed)
+    sigma, slope = draw.uniform(0.8, 1.2, count), draw.uniform(0.0, 0.12, count)
+    n, head = rows["n"].to_numpy(float), rows["head"].to_numpy()
+    rows["logit_std"] = sigma[head] + slope[head] * np.log(n / 1448)
+    own = closed_forms.local_exponent(ETA, sigma, slope) + draw.normal(0.05, 0.1, count)
+    rows[f"k_min_{ETA}"] *= 50 * (n / 512) ** own[head]
+    keys = {"label": "M", "kind": "real", "design": "d", "s": np.nan, "sigma": np.nan}
+    rows = rows.assign(cluster=rows["sample"].astype(str), **keys)
+    return heads.summary(heads.exponents(rows, ETA, how), how).iloc[0]

@@ -14,6 +14,7 @@ TRUE = {
     "log": ([-50.0, 20.0], -50 + 20 * X),
     "power": ([np.log(3.0), 0.6], 3 * N**0.6),
     "linear": (np.log([0.1]), 0.1 * N),
+    "affine": ([30.0, 0.05], 30 + 0.05 * N),
     "power_log": ([np.log(2.0), 0.3], 2 * N**0.3 * X),
 }
 
@@ -72,7 +73,7 @@ def test_aicc_is_that_of_statsmodels_up_to_a_constant():
 
 def test_aicc_is_undefined_with_too_few_lengths():
     scores = {law.name: information(np.array([0.1]), np.array([4]), law)[0] for law in LAWS}
-    assert {name for name, score in scores.items() if np.isnan(score)} == {"log", "power", "power_log"}
+    assert {name for name, score in scores.items() if np.isnan(score)} == {"log", "power", "affine", "power_log"}
 
 
 def test_fits_that_are_asked_for_again_are_kept_up_to_a_number_of_bytes():

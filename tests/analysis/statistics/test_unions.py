@@ -3,6 +3,7 @@
 import pytest
 
 from analysis import save
+from analysis.statistics.laws import LAWS
 
 LABEL = "TinyLM-Instruct"
 
@@ -27,7 +28,7 @@ def test_a_union_is_set_against_one_row_of_one_head(tables):
 def test_every_size_has_its_laws(tables):
     laws = tables["unions_laws"]
     place = ["eta", "scope", "rows", "size"]
-    assert laws.groupby(place).size().eq(5).all()
+    assert laws.groupby(place).size().eq(len(LAWS)).all()
     assert set(laws["scope"]) == {"query head", "KV head"}
     assert (laws.loc[laws["scope"] == "KV head", "heads"] == 2).all()
     power = laws[laws["law"] == "power"].dropna(subset=["C"])
