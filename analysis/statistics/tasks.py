@@ -45,6 +45,27 @@ def fullest_design(table: pd.DataFrame) -> pd.DataFrame:
     return table[kept]
 
 
+def with_all_texts(table: pd.DataFrame) -> pd.DataFrame:
+    """Add the samples of all texts of a model together, under a label of their own, where it read several.
+
+    Of the windows and lengths that all of its texts have; a sample of one text is none of another.
+    """
+    parts = [table]
+    for _, lines in table.groupby(["model_hash", "phase"], observed=True):
+        names = sorted(lines["label"].astype(str).unique())
+        if len(names) < 2:
+            continue
+        place = ["rule", "parameter", "scale", "length"]
+        texts = lines.drop_duplicates([*place, "label"]).groupby(place, dropna=False, observed=True)["label"].nunique()
+        common = texts.index[texts == len(names)]
+        kept = lines[pd.MultiIndex.from_frame(lines[place]).isin(common)]
+        own = kept["label"].astype(str).map({name: i for i, name in enumerate(names)}).astype(int)
+        sample = kept["sample"] * len(names) + own
+        label = f"{names[0].split(', ')[0]}, {len(names)} texts"  # a label names its text behind a comma
+        parts.append(kept.assign(label=label, sample=sample))
+    return pd.concat(parts, ignore_index=True) if len(parts) > 1 else table
+
+
 def differences(table: pd.DataFrame, measure: str, by: list[str]) -> pd.DataFrame:
     """Return, per sample and window, the mean of a measure less that of dense attention on the same lines.
 
@@ -148,21 +169,40 @@ def _against(lines: pd.DataFrame, keys: float, reference: str, confidence: float
 
 
 def cost_within(curves: pd.DataFrame, most: float = ONE_PERCENT) -> pd.DataFrame:
-    """Return the keys at which each family's mean difference first stays at or below `most`; NaN if it never does."""
+    """Return the keys at which each family's mean difference first stays at or below `most`.
+
+    Parameters
+    ----------
+    curves : lines of `over_samples` by window and mix.
+
+    Returns
+    -------
+    DataFrame : per label, phase, mix and family `keys_one_percent`, NaN if the difference never stays there; `at_most`
+        where it does so at the fewest keys measured. `keys_one_percent_low` and `_high`, where the lower and the upper
+        end of the difference's interval do: infinite if that end never does, NaN where there is no interval.
+    """
     result = []
     for group, curve in curves.groupby(["label", "phase", "mix", "family"], observed=True, sort=False):
         measured = curve.sort_values("keys")
-        x, y = np.log(measured["keys"].to_numpy()), measured["difference"].to_numpy()
-        above = np.flatnonzero(y > most)
-        if not above.size:
-            keys, bound = float(np.exp(x[0])), True
-        elif above[-1] == len(y) - 1:
-            keys, bound = np.nan, False
-        else:
-            i = above[-1]
-            keys, bound = float(np.exp(np.interp(most, [y[i + 1], y[i]], [x[i + 1], x[i]]))), False
-        result.append((*group, keys, bound))
-    return pd.DataFrame(result, columns=["label", "phase", "mix", "family", "keys_one_percent", "at_most"])
+        x = np.log(measured["keys"].to_numpy())
+        keys, low, high = (_first_within(x, measured[name].to_numpy(), most) for name in ("difference", "low", "high"))
+        at_most = keys == np.exp(x[0])
+        result.append((*group, keys if np.isfinite(keys) else np.nan, low, high, at_most))
+    names = ["keys_one_percent", "keys_one_percent_low", "keys_one_percent_high", "at_most"]
+    return pd.DataFrame(result, columns=["label", "phase", "mix", "family", *names])
+
+
+def _first_within(x: np.ndarray, y: np.ndarray, most: float) -> float:
+    """Return exp(x) from which y stays at or below `most`, linear in between; infinite if it does not at the end."""
+    if np.isnan(y).any():
+        return np.nan
+    above = np.flatnonzero(y > most)
+    if not above.size:
+        return float(np.exp(x[0]))
+    if above[-1] == len(y) - 1:
+        return np.inf
+    i = above[-1]
+    return float(np.exp(np.interp(most, [y[i + 1], y[i]], [x[i + 1], x[i]])))
 
 
 def by_method(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:

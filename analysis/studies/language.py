@@ -22,7 +22,7 @@ def study(evidence: Evidence, config: DictConfig, how: Settings) -> dict[str, pd
     tables, summaries, held, sources = [], [], [], []
     exponents = list(np.linspace(*config.exponents))
     for method, lines in tasks.by_method(losses):
-        lines = tasks.fullest_design(lines)
+        lines = tasks.with_all_texts(tasks.fullest_design(lines))
         decode, prefill = (lines[lines["phase"] == phase] for phase in ("decode", "prefill"))
         parts: list[pd.DataFrame] = []
         summary: list[pd.DataFrame] = []

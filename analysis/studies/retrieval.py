@@ -20,7 +20,7 @@ def study(evidence: Evidence, config: DictConfig, how: Settings) -> dict[str, pd
     tables, summaries, held, sources = [], [], [], []
     exponents = list(np.linspace(*config.exponents))
     for method, lines in tasks.by_method(answers):
-        lines = tasks.fullest_design(lines).astype({"rule": str, "label": str, "exact": float})
+        lines = tasks.with_all_texts(tasks.fullest_design(lines)).astype({"rule": str, "label": str, "exact": float})
         by_length = tasks.differences(lines, "log_prob", ["length"])
         by_length = by_length.assign(difference=-by_length["difference"])
         mixes = tasks.mixed(by_length, config.mixes)

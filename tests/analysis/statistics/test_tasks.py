@@ -91,3 +91,39 @@ def test_the_fullest_design_speaks_for_its_label_and_phase():
     more = losses().query("parameter == 0.5").assign(run="more", **facts)
     every = pd.concat([small, losses().assign(**facts), more])
     assert set(tasks.fullest_design(every)["run"]) == {"r", "more"}
+
+
+def test_the_cost_of_one_percent_has_an_interval_that_covers():
+    """Loss over dense 1 / k: the truth is k = 1 / ln 1.01; samples err by a tenth of it and more."""
+    keys, true = np.geomspace(20, 500, 12), 1 / tasks.ONE_PERCENT
+    place = {"label": "m", "phase": "decode", "mix": "all", "family": "fixed"}
+    hits = []
+    for trial in range(200):
+        draw = np.random.default_rng(trial)
+        tilt = draw.normal(1, 0.3, 8)
+        lines = pd.DataFrame([place | {"scale": k, "keys": k, "difference": t / k} for t in tilt for k in keys])
+        (told,) = tasks.cost_within(tasks.over_samples(lines, [*place, "scale"], 0.95)).to_dict("records")
+        hits.append(told["keys_one_percent_low"] <= true <= told["keys_one_percent_high"])
+        assert told["keys_one_percent_low"] <= told["keys_one_percent"] <= told["keys_one_percent_high"]
+    assert 0.91 <= np.mean(hits) <= 0.985
+    wide = tasks.over_samples(lines.assign(difference=lines["difference"] * 5), [*place, "scale"], 0.95)
+    (told,) = tasks.cost_within(wide).to_dict("records")
+    assert np.isinf(told["keys_one_percent_high"])
+    single = tasks.over_samples(lines.iloc[:12], [*place, "scale"], 0.95)
+    assert np.isnan(tasks.cost_within(single)["keys_one_percent_high"].item())
+
+
+def test_samples_of_all_texts_of_a_model_are_added_together():
+    facts = {"seed": 0, "design": "d", "model_hash": "x"}
+    first = losses().assign(**facts)
+    second = losses().assign(label="m, King James Bible", **facts)
+    second["loss"] += 0.5 * (second["rule"] != "dense")
+    second = second[~((second["rule"] == "fixed") & (second["keys"] == 1000))]
+    both = tasks.with_all_texts(pd.concat([first, second], ignore_index=True))
+    pooled = both[both["label"] == "m, 2 texts"]
+    assert pooled["sample"].nunique() == 8
+    assert not ((pooled["rule"] == "fixed") & (pooled["keys"] == 1000)).any()  # one text alone has it
+    told = tasks.over_samples(mixed(pooled), ["family", "scale"], 0.95).set_index(["family", "scale"])
+    assert told.loc[("fixed", 10), "difference"] == pytest.approx(0.1 + 0.25)
+    assert (told["samples"] == 8).all()
+    pd.testing.assert_frame_equal(tasks.with_all_texts(first), first)
