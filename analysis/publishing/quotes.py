@@ -1,17 +1,16 @@
-"""`python -m analysis.quotes`: puts the numbers of the tables into README and docs, and tells where they disagree.
+"""`python -m analysis.quotes`: makes README and pages of docs/ from their templates, with the numbers of the tables.
 
-A quoted number in a text stands before a comment that says where it comes from,
+A template in docs/templates/ is the page as it is edited; a number stands in it as where it comes from,
 
-    0.31<!-- =fits_pooled | label == "SmolLM2" and eta == 0.1 and law == "power" | C | .2f -->
+    {{ fits_pooled | label == "SmolLM2" and eta == 0.1 and law == "power" | C | .2f }}
 
-that is a table, the one line of it that is meant, a column and a format. docs/quotes/ keeps the lines quoted, so
-that a test can tell whether text and tables agree where nothing has been measured. Such a comment has pipes, which part
-the cells of a table, so it cannot stand in one: between
+that is a table, the one line of it that is meant, a column and a format. docs/quotes/ keeps the lines quoted, so that a
+test can tell whether pages and tables agree where nothing has been measured.
 
-    <!-- =lines fits_pooled | label == "SmolLM2" | by eta | eta: {eta:g} | C: {C:.2f} [{C_low:.2f}, {C_high:.2f}] -->
+    {{ lines fits_pooled | label == "SmolLM2" | by eta | eta: {eta:g} | C: {C:.2f} [{C_low:.2f}, {C_high:.2f}] }}
 
-and `<!-- end -->` stands a table of the lines meant, in the order of a column, with a heading and a format per cell.
-Between `<!-- =claims -->` and `<!-- end -->` stands the verdict table, a line per claim, reading, question and norm.
+is a table of the lines meant, in the order of a column, with a heading and a format per cell, and {{ claims }} the
+verdict table, a line per claim, reading, question and norm.
 """
 
 import argparse
@@ -29,33 +28,43 @@ from experiments.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 QUOTES = ROOT / "docs" / "quotes"
-TEXTS = ("README.md", "docs/results.md", "docs/choosing.md")
-NUMBER = re.compile(
-    r"(?P<said>-?\d[\d.,]*%?)(?P<comment><!-- =(?P<table>\w+) \| (?P<line>.+?) \| (?P<column>\S+) \| (?P<form>\S+) -->)"
-)
-LINES = re.compile(
-    r"(?P<head><!-- =lines (?P<table>\w+) \| (?P<line>.+?) \| by (?P<order>\w+) \| (?P<cells>.+?) -->\n).*?"
-    r"(?P<end><!-- end -->)",
-    re.DOTALL,
-)
-VERDICTS = re.compile(r"(<!-- =claims -->\n).*?(<!-- end -->)", re.DOTALL)
+TEMPLATES = ROOT / "docs" / "templates"
+NUMBER = re.compile(r"\{\{ (?P<table>\w+) \| (?P<line>[^{}]+?) \| (?P<column>\S+) \| (?P<form>\S+) \}\}")
+LINES = re.compile(r"\{\{ lines (?P<table>\w+) \| (?P<line>.+?) \| by (?P<order>\w+) \| (?P<cells>.+?) \}\}\n")
+VERDICTS = "{{ claims }}\n"
+MADE = "<!-- made from docs/templates/{} by make quotes: edit that one -->\n"
 
 
 def main() -> int:
-    """Bring the texts up to date; returns the exit status."""
+    """Bring the pages up to date; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m analysis.quotes", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--outputs", type=Path, metavar="DIR", help="first copy the quoted tables from DIR/tables")
     requested = parser.parse_args()
     try:
-        texts = {ROOT / name: (ROOT / name).read_text(encoding="utf-8") for name in TEXTS}
         if requested.outputs:
-            keep("\n".join(texts.values()), ledger.reader(requested.outputs), QUOTES)
-        for path, text in texts.items():
-            save.write_text(path, quoted(text, QUOTES))
+            every = "\n".join(path.read_text(encoding="utf-8") for path in templates())
+            keep(every, ledger.reader(requested.outputs), QUOTES)
+        for path in templates():
+            save.write_text(page_of(path), made(path, QUOTES))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def templates() -> list[Path]:
+    """Return the templates."""
+    return sorted(TEMPLATES.glob("*.md"))
+
+
+def page_of(template: Path) -> Path:
+    """Return the page that is made from a template: README in the root, the others in docs/."""
+    return (ROOT if template.name == "README.md" else ROOT / "docs") / template.name
+
+
+def made(template: Path, tables: Path) -> str:
+    """Return a page as its template and the tables have it."""
+    return MADE.format(template.name) + filled(template.read_text(encoding="utf-8"), tables)
 
 
 def keep(text: str, table_of: Callable[[str], pd.DataFrame], kept: Path) -> None:
@@ -70,39 +79,41 @@ def keep(text: str, table_of: Callable[[str], pd.DataFrame], kept: Path) -> None
     save.write_csv(table_of("claims"), kept, "claims")
 
 
-def quoted(text: str, tables: Path) -> str:
-    """Return the text with every quoted number and verdict table as `tables` has it.
+def filled(text: str, tables: Path) -> str:
+    """Return a template's text with every quoted number, lines and verdict table as `tables` has it.
 
     Raises
     ------
     UserError : if a quote names no line of its table, or more than one.
     """
-    text = NUMBER.sub(lambda match: _number(match, tables) + match["comment"], text)
-    text = LINES.sub(lambda match: match["head"] + _lines(match, tables) + match["end"], text)
-    return VERDICTS.sub(lambda match: match[1] + _verdicts(save.read_csv(tables, "claims")) + match[2], text)
+    text = LINES.sub(lambda match: _lines(match, tables), text)
+    text = NUMBER.sub(lambda match: _number(match, tables), text)
+    if VERDICTS in text:
+        text = text.replace(VERDICTS, _verdicts(save.read_csv(tables, "claims")))
+    if "{{" in text:
+        raise UserError(f"not a quote: {text[text.index('{{') :].splitlines()[0]}")
+    return text
 
 
 def _number(match: re.Match[str], tables: Path) -> str:
     lines = save.read_csv(tables, match["table"]).query(match["line"])
     if match["column"] not in lines:
-        raise UserError(
-            f"{match['comment']}: the table has no such column; quote one of {', '.join(map(str, lines.columns))}"
-        )
+        raise UserError(f"{match[0]}: the table has no such column; quote one of {', '.join(map(str, lines.columns))}")
     if len(lines) != 1:
-        raise UserError(f"{match['comment']}: the condition holds for {len(lines)} lines of the table; quote one")
+        raise UserError(f"{match[0]}: the condition holds for {len(lines)} lines of the table; quote one")
     return format(lines[match["column"]].iloc[0], match["form"])
 
 
 def _lines(match: re.Match[str], tables: Path) -> str:
     lines = save.read_csv(tables, match["table"]).query(match["line"]).sort_values(match["order"])
     if lines.empty:
-        raise UserError(f"{match['head'].strip()}: the condition holds for no line of the table")
+        raise UserError(f"{match[0].strip()}: the condition holds for no line of the table")
     cells = dict(cell.split(": ", 1) for cell in match["cells"].split(" | "))
     try:
         filled = [[form.format_map(line) for form in cells.values()] for line in lines.to_dict("records")]
     except KeyError as error:
         columns = ", ".join(map(str, lines.columns))
-        raise UserError(f"{match['head'].strip()}: the table has no column {error}; name one of {columns}") from error
+        raise UserError(f"{match[0].strip()}: the table has no column {error}; name one of {columns}") from error
     return "".join(f"| {' | '.join(line)} |\n" for line in ([*cells], ["---"] * len(cells), *filled))
 
 

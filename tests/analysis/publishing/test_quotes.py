@@ -24,25 +24,23 @@ def tables(tmp_path):
 
 
 def test_a_number_is_replaced_by_that_of_the_table(tables):
-    text = 'It grows like n^0.99<!-- =fits | label == "A" | C | .2f --> here.'
-    assert quotes.quoted(text, tables) == text.replace("0.99", "0.31")
-    text = "A share of [-99%<!-- =fits | label == 'B' | C | .0% -->]."
-    assert quotes.quoted(text, tables) == text.replace("-99%", "27%")
+    text = 'It grows like n^{{ fits | label == "A" | C | .2f }} here, a share of [{{ fits | label == "B" | C | .0% }}].'
+    assert quotes.filled(text, tables) == "It grows like n^0.31 here, a share of [27%]."
 
 
 def test_a_quote_of_no_line_or_of_several_is_refused(tables):
     for condition in ("label == 'X'", "C > 0"):
         with pytest.raises(UserError, match="quote one"):
-            quotes.quoted(f"0.1<!-- =fits | {condition} | C | .2f -->", tables)
+            quotes.filled(f"{{{{ fits | {condition} | C | .2f }}}}", tables)
 
 
 def test_a_quote_of_a_column_that_is_not_there_is_refused(tables):
     with pytest.raises(UserError, match="no such column; quote one of label, C"):
-        quotes.quoted("0.1<!-- =fits | label == 'A' | D | .2f -->", tables)
+        quotes.filled("{{ fits | label == 'A' | D | .2f }}", tables)
 
 
 def test_the_verdict_table_stands_between_its_marks(tables):
-    text = quotes.quoted("Before\n<!-- =claims -->\nthe last one\n<!-- end -->\nafter", tables)
+    text = quotes.filled("Before\n\n{{ claims }}\nafter", tables)
     cells = ["1", "some", r"? (\|x\|)", "tv", "s = 0.5: -0.5 [-0.6, -0.4]", "", "", "TinyLM: 0.12 (0 to 2)"]
     assert f"| {' | '.join(cells)} | 2026-11-28, numbers known |\n" in text
     (heading,) = (line for line in text.splitlines() if line.startswith("| claim"))
@@ -50,19 +48,16 @@ def test_the_verdict_table_stands_between_its_marks(tables):
         line.replace(r"\|", "").count("|") == heading.count("|") for line in text.splitlines() if line[:1] == "|"
     )
     assert text.count("| not measured |") == len(settings.claims().claims)
-    assert "the last one" not in text
 
 
-LINES = "<!-- =lines fits | C > 0 | by C | who: `{label}` | C: {C:.1f} [{C:.2f}] -->\n"
+LINES = "{{ lines fits | C > 0 | by C | who: `{label}` | C: {C:.1f} [{C:.2f}] }}\n"
 
 
 def test_lines_become_a_table_in_the_order_of_a_column(tables, tmp_path):
-    text = quotes.quoted(f"Before\n\n{LINES}old\n<!-- end -->\nafter", tables)
-    assert text == (
-        f"Before\n\n{LINES}| who | C |\n| --- | --- |\n| `B` | 0.3 [0.27] |\n| `A` | 0.3 [0.31] |\n<!-- end -->\nafter"
-    )
-    quotes.keep(text, partial(save.read_csv, tables), tmp_path / "kept")
-    assert quotes.quoted(text, tmp_path / "kept") == text
+    text = quotes.filled(f"Before\n\n{LINES}\nafter", tables)
+    assert text == "Before\n\n| who | C |\n| --- | --- |\n| `B` | 0.3 [0.27] |\n| `A` | 0.3 [0.31] |\n\nafter"
+    quotes.keep(LINES, partial(save.read_csv, tables), tmp_path / "kept")
+    assert quotes.filled(f"Before\n\n{LINES}\nafter", tmp_path / "kept") == text
 
 
 @pytest.mark.parametrize(
@@ -70,18 +65,22 @@ def test_lines_become_a_table_in_the_order_of_a_column(tables, tmp_path):
 )
 def test_lines_that_are_not_there_are_refused(tables, old, new, message):
     with pytest.raises(UserError, match=message):
-        quotes.quoted(LINES.replace(old, new) + "<!-- end -->", tables)
+        quotes.filled(LINES.replace(old, new), tables)
 
 
 def test_only_the_quoted_lines_are_kept(tables, tmp_path):
-    text = "0.99<!-- =fits | label == 'B' | C | .3f -->"
+    text = "{{ fits | label == 'B' | C | .3f }}"
     quotes.keep(text, partial(save.read_csv, tables), tmp_path / "kept")
     assert pd.read_csv(tmp_path / "kept" / "fits.csv")["label"].tolist() == ["B"]
-    assert quotes.quoted(text, tmp_path / "kept") == quotes.quoted(text, tables)
+    assert quotes.filled(text, tmp_path / "kept") == quotes.filled(text, tables) == "0.271"
 
 
-@pytest.mark.parametrize("name", quotes.TEXTS)
-def test_the_texts_say_what_the_tables_say(name):
-    text = (quotes.ROOT / name).read_text(encoding="utf-8")
-    assert quotes.NUMBER.search(text) or quotes.VERDICTS.search(text)
-    assert quotes.quoted(text, quotes.QUOTES) == text
+def test_what_is_no_quote_is_refused(tables):
+    with pytest.raises(UserError, match="not a quote"):
+        quotes.filled("{{ fits | C > 0 }}", tables)
+
+
+@pytest.mark.parametrize("template", quotes.templates(), ids=lambda path: path.stem)
+def test_the_pages_say_what_templates_and_tables_say(template):
+    page = quotes.page_of(template).read_text(encoding="utf-8")
+    assert quotes.made(template, quotes.QUOTES) == page, "make quotes"
