@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import yaml
 
+from analysis import settings
 from analysis.records.lines import GrowingLines, Lines
 from experiments.errors import UserError
 from experiments.records.folder import inspect
@@ -44,7 +45,7 @@ class Run:
     config: dict[str, Any]
     manifest: dict[str, Any]
     digest: str  # sha256 of manifest.json, which is written last and so stands for the whole record
-    label: str  # the manifest's, told apart where several models bear it
+    label: str  # the manifest's, with the model's name as people know it, told apart where several models bear it
 
     @property
     def id(self) -> str:
@@ -273,7 +274,13 @@ def _read_run(folder: Path) -> Run | None:
         whole, damage = inspect(folder)
         if whole is None:
             raise _unreadable(folder, ValueError(damage))
-    return Run(folder, config, manifest, hashlib.sha256(raw).hexdigest(), str(manifest["label"]))
+    return Run(folder, config, manifest, hashlib.sha256(raw).hexdigest(), _as_known(str(manifest["label"])))
+
+
+def _as_known(label: str) -> str:
+    """Return a record's label with its model's name as people know it, where conf/analysis.yaml gives one."""
+    model, comma, text = label.partition(", ")
+    return f"{settings.analysis().names.get(model, model)}{comma}{text}"
 
 
 def _regular(path: Path) -> Path:

@@ -233,7 +233,7 @@ def _claimed(draft: Path) -> Iterator[bool]:
 
 
 def lives(pid: int) -> bool:
-    """Say whether a process of this machine still runs; one that is dead but not yet buried does not."""
+    """Say whether a process of this machine still runs; a zombie counts as not running."""
     try:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class BigBird:
     """Take turns between nearest, first and random keys, by their shares; 3 to 2 to 3 is the paper's.
 
-    It may look at nothing; it reads k keys and searches none. A key that several patterns name is kept once, at its
-    earliest turn.
+    Data-independent: uses neither queries nor keys; reads k keys, no search cost. A key that several patterns name
+    is kept once, at its earliest turn.
     """
 
     name: str = "big_bird"

@@ -21,8 +21,8 @@ MIX = (-0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15)  # of spli
 class Random:
     """Keep the row's own key, then keys in a random order of the row's own.
 
-    It may look at nothing; it reads k keys and searches none. The order is a hash of `draw`, head and places, so that
-    it depends neither on blocks nor on other rows.
+    Data-independent: uses neither queries nor keys; reads k keys, no search cost. The order is a hash of `draw`,
+    head and places, so that it depends neither on blocks nor on other rows.
     """
 
     name: str = "random"

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 class Strided:
     """Take turns between the nearest l keys and those at a multiple of l, then the nearest that are left.
 
-    It may look at nothing; it reads k keys and searches none. The paper's own size is 2 l with l near sqrt(n), which
-    is what `stride` null means. At other k the two halves grow together; what is beyond them is filled from the
-    nearest.
+    Data-independent: uses neither queries nor keys; reads k keys, no search cost. The paper's own size is 2 l with
+    l near sqrt(n), which is what `stride` null means. At other k the two halves grow together; what is beyond them
+    is filled from the nearest.
     """
 
     name: str = "strided"

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class SummaryColumns:
     """Take turns between the keys of the row's own block and the last `columns` keys of every block, then the nearest.
 
-    It may look at nothing; it reads k keys and searches none. The paper's blocks have l keys with l near sqrt(n)
-    (`block` null) and it keeps c of 8 to 32 columns of each.
+    Data-independent: uses neither queries nor keys; reads k keys, no search cost. The paper's blocks have l keys
+    with l near sqrt(n) (`block` null) and it keeps c of 8 to 32 columns of each.
     """
 
     name: str = "summary_columns"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class UniformColumns:
     """Keep the row's own key, then columns drawn for all rows of a head alike; each stands for (n - 1) / (k - 1) keys.
 
-    It may look at nothing; it reads k keys and searches none.
+    Data-independent: uses neither queries nor keys; reads k keys, no search cost.
     """
 
     name: str = "uniform_columns"
