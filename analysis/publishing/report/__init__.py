@@ -61,7 +61,9 @@ def write(
     if not all("label" in table for table in (fits.heads, fits.pooled, fits.laws, fits.means)):
         raise UserError(f"{outputs / 'tables'}: a fit table is damaged; run python -m analysis --force to make it anew")
     heads = head_fits(fits, config)
-    kinds = {run.label: run.kind for run in runs}
+    kinds = dict(sorted({run.label: run.kind for run in runs}.items(), key=lambda one: (one[1] != "real", one[0])))
+    # of several texts together there is no run
+    kinds = {label: "real" for label in verdicts["source"] if label not in kinds} | kinds
     withheld = [outcome.name for outcome in studies if outcome.status in ("stale", "damaged")]
     here = Path(__file__)
     page = environment.get_template("page.html.j2").render(
@@ -75,11 +77,8 @@ def write(
         unfinished=failed_jobs(outputs / "jobs", set(by_id)),
         sentences=sentences(fits, config),
         withheld=withheld,
-        claims=[
-            dict(zip(claims.RULE, rule, strict=True))
-            | {"quantity": lines["quantity"].iloc[0], "lines": _with_effects(lines)}
-            for rule, lines in verdicts.groupby([*claims.RULE], sort=False)
-        ],
+        claims=_claims(verdicts),
+        sources=[label for label in kinds if label in set(verdicts["source"])],
         unmeasured=[
             rule
             for rule in claims.unmeasured(verdicts, settings.claims())
@@ -102,8 +101,25 @@ def write(
     return path
 
 
-def _with_effects(verdicts: pd.DataFrame) -> list[dict[Any, Any]]:
-    return [line | {"effect_words": claims.effect_words(line)} for line in verdicts.to_dict("records")]
+def _claims(verdicts: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return every rule that gave a verdict, with its verdicts."""
+    every = []
+    for rule, of_rule in verdicts.groupby([*claims.RULE], sort=False):
+        lines = [
+            line
+            | {
+                "effect_words": claims.effect_words(line),
+                "short": "" if pd.isna(line["effect"]) else f"{line['effect']:.2g}",
+            }
+            for line in of_rule.to_dict("records")
+        ]
+        facts = {
+            "quantity": of_rule["quantity"].iloc[0],
+            "lines": lines,
+            "by_source": {line["source"]: line for line in lines},
+        }
+        every.append(dict(zip(claims.RULE, rule, strict=True)) | facts)
+    return every
 
 
 def _filters(

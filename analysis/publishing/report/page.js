@@ -2,7 +2,8 @@
 
 // A line that says nothing of a filter's subject stays: what is filtered by head keeps the claims, which have no head.
 const filters = [...document.querySelectorAll("#filters select")];
-const lines = [...document.querySelectorAll("[data-model]")];
+const lines = [...document.querySelectorAll("[data-model], [data-norm]")];
+const counted = lines.filter((line) => !line.closest("table.matrix"));
 const state = document.querySelector("#shown");
 
 function filter() {
@@ -11,8 +12,8 @@ function filter() {
     line.hidden = wanted.some(([name, value]) => name in line.dataset && line.dataset[name] !== value);
   for (const group of document.querySelectorAll("tbody.group"))
     group.hidden = !group.querySelector("tr[data-model]:not([hidden])");
-  const shown = lines.filter((line) => !line.hidden).length;
-  state.textContent = wanted.length ? `${shown} of ${lines.length} lines match.` : `${lines.length} lines.`;
+  const shown = counted.filter((line) => !line.hidden).length;
+  state.textContent = wanted.length ? `${shown} of ${counted.length} lines match.` : `${counted.length} lines.`;
 }
 
 for (const select of filters) select.addEventListener("change", filter);

@@ -54,8 +54,8 @@ def test_it_says_what_was_found_for_each_label(text):
     assert re.search(r"Layer [01] needs \d+% of these keys; without it the mean window is [\d,]+ keys", text)
 
 
-def test_the_figure_of_the_question_and_what_was_found_come_first(text):
-    order = [text.index(f'<h2 id="{name}">') for name in ("keys", "found", "verdicts", "heads-needed", "regimes")]
+def test_what_was_found_and_the_figure_of_the_question_come_first(text):
+    order = [text.index(f'<h2 id="{name}">') for name in ("found", "keys", "verdicts", "heads-needed", "regimes")]
     assert order == sorted(order)
     assert text.count('<h2 id="keys">') == 1
 
