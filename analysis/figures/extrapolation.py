@@ -17,7 +17,7 @@ from analysis.figures.page.shown import sources_shown
 
 FACTORS = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8)
 NAMES = {1 / 8: "⅛", 1 / 4: "¼", 1 / 2: "½"}
-BESIDE = {"power and log": "mean of both", "sums": "[G8] of sums"}  # forecasters that are no law of k
+BESIDE = {"power and log": "both", "sums": "[G8]"}  # forecasters that are no law of k
 CROWD = 5  # fewer heads than this are no distribution
 
 
@@ -78,9 +78,11 @@ def _panel(axes: Axes, table: pd.DataFrame, totals: pd.DataFrame, shares: list[f
         where = axes.get_yaxis_transform()
         axes.text(1.03, -0.75, "best for", transform=where, va="center", fontsize=style.SMALL, color="0.35")
     if beside := [f"{name}{_total(totals, law)}" for law, name in BESIDE.items() if _total(totals, law)]:
-        axes.text(0.98, 0.02, "; ".join(beside).replace("\n", " "), transform=axes.transAxes, ha="right", fontsize=5.5)
+        where = axes.get_yaxis_transform()
+        for i, words in enumerate(beside, len(FORMULAS)):
+            axes.text(1.03, i, words, transform=where, va="center", fontsize=5.5, linespacing=1.1)
     axes.set_yticks(range(len(FORMULAS)), list(FORMULAS.values()))
-    axes.set_ylim(len(FORMULAS) - (0.1 if beside else 0.4), -0.95)
+    axes.set_ylim(len(FORMULAS) + len(beside) - 0.4, -0.95)
     axes.set_xlim(-1.04 * reach, 1.04 * reach)
     axes.xaxis.set_major_locator(FixedLocator([np.log(f) for f in FACTORS if abs(np.log(f)) <= reach]))
     axes.xaxis.set_minor_locator(NullLocator())
