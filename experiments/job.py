@@ -68,6 +68,8 @@ def execute(
         return _say_plan(job, machine, identifier, before, console)
     if before:
         console.print(f"Already measured: {before['label']}, {folder}")
+        if not job.tracking.logged(identifier, outputs):
+            _track(job, folder, outputs)
         return {"run_id": identifier, "status": "found", "seconds": 0.0, "findings": _facts(job, folder, before)}
 
     config = {name: value for name, value in dataclasses.asdict(job).items() if name not in ("plan", "force")}

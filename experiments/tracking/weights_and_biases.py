@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure  # loading it takes longer than a small job
 
 MODES = ("offline", "online", "disabled")
+SWEEP = "WANDB_SWEEP_ID"  # what `wandb agent` sets
 MATRICES_SHOWN = 4
 IN_SUMMARY = ("run_id", "label", "seconds", "peak_rss_mb", "git_revision")
 YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # where libyaml is there, in a tenth of the time
@@ -39,14 +41,22 @@ class WeightsAndBiases:
         if self.mode not in MODES:
             raise UserError(f"tracking.mode={self.mode}: choose one of {', '.join(MODES)}")
 
-    def log(self, record: Path, curves: pd.DataFrame, *, group: str, outputs: Path) -> None:
-        """Log the run whose files lie in `record`, under `outputs`/wandb.
+    def logged(self, run_id: str, outputs: Path) -> bool:
+        """Say whether there is nothing left to log of a record; an agent's sweep wants the numbers of every job."""
+        return self.mode == "disabled" or (SWEEP not in os.environ and _mark(outputs, run_id).exists())
 
-        `curves` run over context length, the index, as the record's runner makes them. With `artifacts` the record
-        itself goes along.
+    def log(self, record: Path, curves: pd.DataFrame, *, group: str, outputs: Path) -> None:
+        """Log the run whose files lie in `record`, under `outputs`/wandb, with the record's id as W&B's.
+
+        So a record that is measured again takes its own place, and two people of one project share a run of theirs. An
+        agent gives each run of its sweep an id. `curves` run over context length, the index, as the record's runner
+        makes them. With `artifacts` the record itself goes along.
         """
         if self.mode == "disabled":
             return
+        mark = _mark(outputs, record.name)
+        for earlier in (outputs / "wandb").glob(f"offline-run-*-{record.name}"):
+            shutil.rmtree(earlier, ignore_errors=True)
         manifest = json.loads((record / "manifest.json").read_text())
         config = yaml.load((record / "config.yaml").read_text(), Loader=YAML_LOADER)
         with start(
@@ -55,6 +65,7 @@ class WeightsAndBiases:
             project=self.project,
             entity=self.entity,
             group=group,
+            id=None if SWEEP in os.environ else record.name,
             job_type=config["runner"]["name"],
             name=f"{manifest['label']}{_told_apart(config)} {manifest['run_id'][:8]}",
             config=config | {"manifest": manifest},
@@ -92,6 +103,13 @@ class WeightsAndBiases:
                 artifact = wandb.Artifact(f"record-{manifest['run_id']}", type="record", metadata=manifest["hashes"])
                 artifact.add_dir(str(record))
                 run.log_artifact(artifact)
+        mark.parent.mkdir(exist_ok=True)
+        mark.touch()
+
+
+def _mark(outputs: Path, run_id: str) -> Path:
+    """Return the empty file that says that a record has been logged to its end."""
+    return outputs / "wandb" / "logged" / run_id
 
 
 def start(outputs: Path, **about: Any) -> Any:

@@ -5,11 +5,13 @@ import os
 import struct
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import wandb
+import yaml
 from wandb.proto.wandb_internal_pb2 import Record
 
 from experiments.curves import curves_over_length, exponents, loss_over_length
@@ -21,6 +23,7 @@ from experiments.tracking.weights_and_biases import WeightsAndBiases, _power_cur
 
 TINY = ["source.lengths=[32,64,128]", "source.rows=4", "source.samples=2", "windows.grid_per_octave=1"]
 MATRIX = ["runner.matrix_layers=[0]", "runner.matrix_heads=[0]"]
+ROOT = Path(__file__).resolve().parents[2]
 BLOCK, HEADER = 32768, 7  # LevelDB log framing, which wandb uses for its offline files
 
 
@@ -183,3 +186,57 @@ def test_curves_of_several_selectors_are_told_apart():
     assert _power_curves(curves) == {"oracle, C = 0.5": [0.1], "random, C = 0.5": [0.9]}
     alone = curves_over_length(rows, windows[windows["selector"] == "oracle"])
     assert _power_curves(alone) == {"C = 0.5": [0.1]}
+
+
+def test_a_record_is_logged_once_whatever_is_run_again(tmp_path, monkeypatch, capsys):
+    """W&B's id is the record's: measured again, it takes its own place; lost to a kill, the next run logs it."""
+    argv = ["run.py", *TINY, f"outputs={tmp_path}"]
+    monkeypatch.setattr("sys.argv", argv)
+    assert main() == 0
+    (record,) = (tmp_path / "runs").iterdir()
+
+    def logged():
+        wandb.teardown()
+        return [path.name.rsplit("-", 1)[1] for path in (tmp_path / "wandb").glob("offline-run-*")]
+
+    assert logged() == [record.name]
+    assert main() == 0  # found: nothing to log
+    assert logged() == [record.name]
+    monkeypatch.setattr("sys.argv", [*argv, "force=true"])
+    assert main() == 0
+    assert logged() == [record.name]
+    (tmp_path / "wandb" / "logged" / record.name).unlink()  # a kill between record and the end of its log
+    monkeypatch.setattr("sys.argv", argv)
+    assert main() == 0
+    assert logged() == [record.name]
+    assert (tmp_path / "wandb" / "logged" / record.name).exists()
+    assert "Already measured" in capsys.readouterr().out
+
+
+def test_an_agent_of_a_sweep_has_ids_of_its_own_and_measured_points_log_again(tmp_path, monkeypatch):
+    argv = ["run.py", *TINY, f"outputs={tmp_path}"]
+    monkeypatch.setattr("sys.argv", argv)
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep1")
+    monkeypatch.setenv("WANDB_RUN_ID", "agentrun1")
+    assert main() == 0
+    wandb.teardown()  # a process of its own reads its own environment
+    monkeypatch.setenv("WANDB_RUN_ID", "agentrun2")
+    assert main() == 0
+    wandb.teardown()
+    ids = {path.name.rsplit("-", 1)[1] for path in (tmp_path / "wandb").glob("offline-run-*")}
+    assert ids == {"agentrun1", "agentrun2"}
+
+
+def test_the_command_line_that_an_agent_makes_of_the_example_is_understood(tmp_path, monkeypatch):
+    sweep = yaml.safe_load((ROOT / "examples" / "wandb_sweep.yaml").read_text())
+    assert sweep["command"][-1] == "${args_no_hyphens}"  # KEY=VALUE, as Hydra takes it
+    values = {key: entry.get("value", entry.get("values", [None])[-1]) for key, entry in sweep["parameters"].items()}
+    arguments = [f"{key}={value}" for key, value in (values | {"tracking": "disabled"}).items()]
+    monkeypatch.setattr("sys.argv", ["run.py", *arguments, *TINY, f"outputs={tmp_path}"])
+    assert main() == 0
+    (record,) = (tmp_path / "runs").iterdir()
+    assert yaml.safe_load((record / "config.yaml").read_text())["source"]["s"] == 1.1
+    curves = exponents(read(record / "rows.parquet", ROWS))
+    name, eta = sweep["metric"]["name"].split("/")
+    assert name in curves
+    assert float(eta) in curves["dropped_mass"].tolist()
