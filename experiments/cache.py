@@ -42,6 +42,8 @@ class Cache:
         before another, as in an encoder.
     power
         None for softmax; p for attention in proportion to |scale q.k|^p.
+    sink_GS
+        Logits of the learned sinks of the query heads that share each KV head; None for none.
     """
 
     key_GND: Tensor
@@ -50,6 +52,7 @@ class Cache:
     prompt: int
     earlier: Sequence[Earlier] | None = None
     power: float | None = None
+    sink_GS: Tensor | None = None
 
     @property
     def num_keys(self) -> int:
@@ -75,7 +78,15 @@ class Cache:
         if self.power is not None:
             hidden_STN = torch.isneginf(logits_STN)
             logits_STN = log_of_power(logits_STN, self.power).masked_fill_(hidden_STN, -torch.inf)
-        return torch.softmax(logits_STN, dim=-1)
+        return softmax(logits_STN, None if self.sink_GS is None else self.sink_GS[kv_head, :, None])
+
+    def check_no_learned_sink(self, selector: str) -> None:
+        """Raise UserError, naming the selector, if rows have a learned sink."""
+        if self.sink_GS is not None:
+            raise UserError(
+                f"selector={selector}: it estimates whole rows, and says nothing of a learned sink, which this model "
+                f"has; leave it out of a set with ~selector.parts.{selector}, or give one that keeps keys"
+            )
 
 
 @dataclass(frozen=True)
@@ -100,6 +111,8 @@ class Block:
         Factor on the dot products.
     power
         As of `Cache`.
+    softcap
+        As of `experiments.rows.Rows`.
     """
 
     query_RD: Tensor
@@ -111,6 +124,7 @@ class Block:
     sample: int
     scale: float
     power: float | None = None
+    softcap: float | None = None
 
     def __len__(self) -> int:
         """Return the number of rows R."""
@@ -138,9 +152,30 @@ class Block:
         logits_RN = (query_GSD @ cache.key_GND[:, : self.num_keys].to(dtype).mT).flatten(0, 1)
         if self.power is not None:
             logits_RN = log_of_power(logits_RN, self.power)
-        return logits_RN.masked_fill_(~self.visible_RN, -torch.inf)
+        return cap_(logits_RN, self.softcap).masked_fill_(~self.visible_RN, -torch.inf)
 
 
 def log_of_power(product: Tensor, power: float) -> Tensor:
     """Return ln |product|^power; log(0) = -inf, so the product is clamped to the smallest normal float."""
     return power * product.abs().clamp_(min=torch.finfo(product.dtype).tiny).log_()
+
+
+def cap_(logits: Tensor, softcap: float | None) -> Tensor:
+    """Cap logits softly in place, c tanh(logit / c) (Gemma 2, arXiv 2408.00118); None caps nothing."""
+    return logits if softcap is None else logits.div_(softcap).tanh_().mul_(softcap)
+
+
+def softmax(logits_XN: Tensor, sink_X: Tensor | None) -> Tensor:
+    """Return the probabilities of keys, which sum to less than 1 by the mass of a learned sink.
+
+    Parameters
+    ----------
+    logits_XN
+        -inf where a key is not visible.
+    sink_X
+        Logits of learned sinks, which broadcast against the rows; None for none.
+    """
+    if sink_X is None:
+        return torch.softmax(logits_XN, dim=-1)
+    sink_X1 = sink_X.to(logits_XN.dtype).expand(logits_XN.shape[:-1])[..., None]
+    return torch.softmax(torch.cat([logits_XN, sink_X1], dim=-1), dim=-1)[..., :-1]

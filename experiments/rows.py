@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from experiments.cache import Block, Cache, Earlier, log_of_power
+from experiments.cache import Block, Cache, Earlier, cap_, log_of_power
 from experiments.errors import UserError
 from experiments.lazy import torch
 
@@ -45,6 +45,11 @@ class Rows:
     power
         None for softmax; p for attention in proportion to |scale q.k|^p, for which sets of keys are known that serve
         all queries (arXiv 2410.05462).
+    softcap
+        c if the model takes c tanh(logit / c) for every logit, before the mask (Gemma 2); None if it does not.
+    sink_S
+        Logits of the learned sinks of all query heads that share these keys (gpt-oss): an entry of the row without a
+        value, which is no key and which every window keeps. None for none.
     """
 
     layer: int
@@ -62,6 +67,8 @@ class Rows:
     earlier: Earlier | None = None
     power: float | None = None
     kv_head: int = 0
+    softcap: float | None = None
+    sink_S: Tensor | None = None
 
     def __len__(self) -> int:
         """Return the number of rows R."""
@@ -83,6 +90,11 @@ class Rows:
         if self.causal:
             return self.position_R + 1
         return torch.full_like(self.position_R, self.num_keys) if self.visible_RN is None else self.visible_RN.sum(-1)
+
+    @property
+    def sink_R(self) -> Tensor | None:
+        """Logit of each row's learned sink; None for none."""
+        return None if self.sink_S is None else self.sink_S[self.head_R % len(self.sink_S)]
 
     def of_each_head(self) -> list[Rows]:
         """Return the rows of one head after the other."""
@@ -116,6 +128,7 @@ class Rows:
         logits_RN = torch.mm(query_RD, key_ND.T, out=out)
         if self.power is not None:
             logits_RN = log_of_power(logits_RN, self.power)
+        cap_(logits_RN, self.softcap)
         if self.visible_RN is not None:
             logits_RN.masked_fill_(~self.visible_RN, -torch.inf)
         elif self.causal:
@@ -134,6 +147,7 @@ class Rows:
             prompt=int(self.position_R.min()),
             earlier=None if self.earlier is None else [self.earlier],
             power=self.power,
+            sink_GS=None if self.sink_S is None else self.sink_S[None],
         )
 
     def questions(self) -> Block:
@@ -148,6 +162,7 @@ class Rows:
             sample=self.sample,
             scale=self.scale,
             power=self.power,
+            softcap=self.softcap,
         )
 
     def visible(self) -> Tensor:

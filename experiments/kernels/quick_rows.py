@@ -19,7 +19,7 @@ from torch.nn.functional import pad
 from experiments.kernels import windows as kernels
 from experiments.kernels.add_run import AHEAD, LANES
 from experiments.kernels.scratch import Scratch
-from experiments.reference.exact import ETA_SLACK
+from experiments.reference.exact import ETA_SLACK, of_learned_sink, sink_weights
 from experiments.reference.subset import of_subset
 from experiments.rows import check_rows
 from experiments.tables.rows import EPSILONS, ETAS, k_min
@@ -42,6 +42,7 @@ class _Block:
     """Rows as weights relative to their largest one, and what the kernels are to find out about them."""
 
     highest_R: Tensor
+    learned_sink_R: Tensor | None
     weight_RN: Tensor
     moment_RM: np.ndarray
     etas: list[float]
@@ -50,14 +51,25 @@ class _Block:
     above_RP: np.ndarray
 
     @classmethod
-    def of(cls, logits_RN: Tensor, scratch: Scratch, etas: Iterable[float], epsilons: Iterable[float]) -> _Block:
+    def of(
+        cls,
+        logits_RN: Tensor,
+        learned_sink_R: Tensor | None,
+        scratch: Scratch,
+        etas: Iterable[float],
+        epsilons: Iterable[float],
+    ) -> _Block:
         rows, keys = logits_RN.shape
         highest_R1 = logits_RN.amax(-1, keepdim=True)
         check_rows(highest_R1)
         weight_RN = torch.sub(logits_RN, highest_R1, out=scratch.take("weight", rows, keys)).exp_()
         etas, epsilons = sorted(set(etas)), sorted(set(epsilons))
         k_RE, above_RP = (np.empty((rows, len(requested)), np.int64) for requested in (etas, epsilons))
-        return cls(highest_R1.squeeze(-1), weight_RN, np.empty((rows, kernels.MOMENTS)), etas, epsilons, k_RE, above_RP)
+        highest_R = highest_R1.squeeze(-1)
+        if learned_sink_R is not None:
+            learned_sink_R = sink_weights(learned_sink_R, highest_R)
+        moment_RM = np.empty((rows, kernels.MOMENTS))
+        return cls(highest_R, learned_sink_R, weight_RN, moment_RM, etas, epsilons, k_RE, above_RP)
 
     def arguments(self, logits_RN: Tensor, threads: int, scratch: Scratch) -> tuple[object, ...]:
         """Return the arguments that the kernels have in common."""
@@ -68,6 +80,7 @@ class _Block:
         return (
             logits_RN.numpy(),
             self.highest_R.numpy(),
+            np.zeros(len(weight_RN)) if self.learned_sink_R is None else self.learned_sink_R.numpy(),
             weight_RN,
             weight_RN.view(np.int32),
             23 - mantissa_bits,  # a float32 has 23 bits of mantissa and an exponent of 127 at 1
@@ -89,13 +102,19 @@ class QuickRows:
 
     highest_R: Tensor
     sink_R: Tensor
+    learned_sink_R: Tensor | None
     moment_RM: Tensor
     _k_min: dict[float, Tensor]
     _counts: dict[float, Tensor]
 
     @classmethod
     def from_logits(
-        cls, logits_RN: Tensor, scratch: Scratch, etas: Iterable[float] = ETAS, epsilons: Iterable[float] = EPSILONS
+        cls,
+        logits_RN: Tensor,
+        scratch: Scratch,
+        etas: Iterable[float] = ETAS,
+        epsilons: Iterable[float] = EPSILONS,
+        learned_sink_R: Tensor | None = None,
     ) -> QuickRows:
         """Return the facts of the rows of `logits_RN` (float32 on the CPU; -inf marks an invisible key).
 
@@ -103,13 +122,15 @@ class QuickRows:
         ----------
         etas, epsilons
             What `k_min` and `count_above` will be asked for.
+        learned_sink_R
+            As of `ExactRows.from_logits`.
 
         Raises
         ------
         UserError
             If a logit is NaN or infinite, or a row sees no key.
         """
-        block, threads = _Block.of(logits_RN, scratch, etas, epsilons), _threads(logits_RN)
+        block, threads = _Block.of(logits_RN, learned_sink_R, scratch, etas, epsilons), _threads(logits_RN)
         kernels.resolve(*block.arguments(logits_RN, threads, scratch))
         return cls._of(block)
 
@@ -121,6 +142,7 @@ class QuickRows:
         return cls(
             highest_R=block.highest_R.double(),
             sink_R=block.weight_RN[:, 0].double() / total_R,
+            learned_sink_R=None if block.learned_sink_R is None else block.learned_sink_R / total_R,
             moment_RM=moment_RM,
             _k_min=dict(zip(block.etas, k_RE.unbind(1), strict=True)),
             _counts=dict(zip(block.epsilons, above_RP.unbind(1), strict=True)),
@@ -156,13 +178,14 @@ class QuickRows:
             "participation": total_R.square() / square_R,
             "p_max": 1 / total_R,
             "sink_mass": self.sink_R,
+            **of_learned_sink(self.learned_sink_R, total_R),
             **{k_min(eta): self.k_min(eta) for eta in ETAS},
             **{f"count_{epsilon:g}": self.count_above(epsilon) for epsilon in EPSILONS},
         }
 
 
 def measure_top_k(
-    logits_RN: Tensor, value_NV: Tensor, sizes: Sizes, scratch: Scratch
+    logits_RN: Tensor, value_NV: Tensor, sizes: Sizes, scratch: Scratch, learned_sink_R: Tensor | None = None
 ) -> tuple[dict[str, Tensor], Tensor, dict[str, Tensor]]:
     """Measure rows that keep their most probable keys, for every window at once.
 
@@ -172,6 +195,8 @@ def measure_top_k(
         Float32 on the CPU; -inf marks an invisible key.
     sizes
         What the windows keep, as far as it is known before the rows are.
+    learned_sink_R
+        As of `ExactRows.from_logits`.
 
     Returns
     -------
@@ -184,7 +209,8 @@ def measure_top_k(
         If a logit is NaN or infinite, or a row sees no key.
     """
     (rows, keys), (windows, width) = logits_RN.shape, (sizes.given_RW.shape[1], value_NV.shape[1])
-    block = _Block.of(logits_RN, scratch, (*ETAS, *sizes.tolerances.values()), (*EPSILONS, *sizes.thresholds.values()))
+    etas, epsilons = (*ETAS, *sizes.tolerances.values()), (*EPSILONS, *sizes.thresholds.values())
+    block = _Block.of(logits_RN, learned_sink_R, scratch, etas, epsilons)
     threads = _threads(logits_RN)
     source_W = np.full(windows, -1)
     source_W[list(sizes.tolerances)] = [block.etas.index(eta) for eta in sizes.tolerances.values()]

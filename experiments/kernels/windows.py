@@ -40,8 +40,11 @@ _sum = numba.njit(cache=True, error_model="numpy", fastmath={"contract", "reasso
 
 
 @_sum
-def _moments(logits_N, weight_N, highest, moment_M):
-    """Fill in n, and the sums of t, t^2, w t, w, w^2, w t^2 and sqrt(w) over visible keys, t = logit - max."""
+def _moments(logits_N, weight_N, highest, learned_sink, moment_M):
+    """Fill in n, and the sums of t, t^2, w t, w, w^2, w t^2 and sqrt(w) over visible keys, t = logit - max.
+
+    Those of w t, w and w^2 count a learned sink of this weight too; 0 for none.
+    """
     n, first, second, product, total, squares, spread, roots = 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
     for j in range(logits_N.shape[0]):
         seen = logits_N[j] > -np.inf
@@ -55,6 +58,10 @@ def _moments(logits_N, weight_N, highest, moment_M):
         squares += w * w
         spread += w * t * t
         roots += np.float64(np.sqrt(weight_N[j]))  # in float32: as exact as the weight, and twice as quick
+    if learned_sink > 0:
+        product += learned_sink * np.log(learned_sink)
+        total += learned_sink
+        squares += learned_sink * learned_sink
     moment_M[0], moment_M[1], moment_M[2], moment_M[3] = n, first, second, product
     moment_M[4], moment_M[5], moment_M[6], moment_M[7] = total, squares, spread, roots
 
@@ -288,6 +295,7 @@ def _windows(given_W, source_W, k_E, above_P, n, k_W):
 def resolve(
     logits_RN,
     highest_R,
+    learned_sink_R,
     weight_RN,
     bits_RN,
     shift,
@@ -303,7 +311,8 @@ def resolve(
 ):
     """Fill in the moments of each row, the smallest k of each tolerance, and #{j: w_j / total > eps}.
 
-    `limit_E` rises. Invisible keys count as keys of weight 0. The bin of a weight is its bit pattern without the last
+    `limit_E` rises. Invisible keys count as keys of weight 0. `learned_sink_R` are the
+    weights of learned sinks, which are no keys; 0 for none. The bin of a weight is its bit pattern without the last
     `shift` bits, less `lowest`. `start_TB`, with one entry more than there are bins, and `ranked_TN` are scratch of
     each thread.
     """
@@ -312,7 +321,7 @@ def resolve(
         ranked_N, start_B = ranked_TN[t, :keys], start_TB[t]
         for r in range(t, rows, threads):
             _rank(bits_RN[r], shift, lowest, start_B, next_TB[t], ranked_N)
-            _moments(logits_RN[r], weight_RN[r], np.float64(highest_R[r]), moment_RM[r])
+            _moments(logits_RN[r], weight_RN[r], np.float64(highest_R[r]), learned_sink_R[r], moment_RM[r])
             _resolve(ranked_N, start_B, shift, lowest, moment_RM[r, 4], limit_E, epsilon_P, k_RE[r], above_RP[r])
 
 
@@ -320,6 +329,7 @@ def resolve(
 def measure(
     logits_RN,
     highest_R,
+    learned_sink_R,
     weight_RN,
     bits_RN,
     shift,
@@ -372,7 +382,7 @@ def measure(
             for i in range(num_rows):
                 r = r0 + i
                 _rank(bits_RN[r], shift, lowest, start_B, next_TB[t], ranked_N)
-                _moments(logits_RN[r], weight_RN[r], np.float64(highest_R[r]), moment_RM[r])
+                _moments(logits_RN[r], weight_RN[r], np.float64(highest_R[r]), learned_sink_R[r], moment_RM[r])
                 _resolve(ranked_N, start_B, shift, lowest, moment_RM[r, 4], limit_E, epsilon_P, k_RE[r], above_RP[r])
                 _windows(given_RW[r], source_W, k_RE[r], above_RP[r], np.int64(moment_RM[r, 0]), k_RW[r])
                 order_CW[i] = order_CW[i - 1]  # of the row before: nearly right
@@ -414,6 +424,7 @@ def measure(
                     sum_SV,
                     output_V,
                     total,
+                    learned_sink_R[r],
                     k_RW[r],
                     order_CW[i],
                     lanes,
@@ -445,12 +456,17 @@ def _total(output_SV, output_V, lanes):
 
 
 @_helper
-def _measure(first_S, mass_S, square_S, largest_S, output_SV, output_V, total, k_W, order_W, lanes, measure_WM):
-    """Turn segments into measures; theory.md [T1]-[T6], as `experiments.reference.subset` does."""
+def _measure(
+    first_S, mass_S, square_S, largest_S, output_SV, output_V, total, learned_sink, k_W, order_W, lanes, measure_WM
+):
+    """Turn segments into measures; theory.md [T1]-[T6], as `experiments.reference.subset` does.
+
+    A learned sink is kept by every window: its weight is part of `total`.
+    """
     segments, width = mass_S.shape[0], output_SV.shape[1]
     kept_S = np.empty(segments)  # mass and squares of segments 0 .. s-1
     kept_square_S = np.empty(segments)
-    kept, kept_square = 0.0, 0.0
+    kept, kept_square = learned_sink, learned_sink * learned_sink
     for s in range(segments):
         kept_S[s] = kept
         kept_square_S[s] = kept_square
@@ -465,7 +481,7 @@ def _measure(first_S, mass_S, square_S, largest_S, output_SV, output_V, total, k
         odds = dropped / kept_S[s]
         truncated, renormalised = _take(tail_V, output_SV[s], output_V, odds, lanes)
         tau = dropped / total
-        next_p, first_p = largest_S[s] / total, 1.0 / total
+        next_p, first_p = largest_S[s] / total, max(1.0, learned_sink) / total
         while w >= 0 and k_W[order_W[w]] == first_S[s]:
             m = measure_WM[order_W[w]]
             m[0] = tau

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from experiments.cache import softmax
 from experiments.kernels import top_k as kernels
 from experiments.kernels.quick_rows import QuickRows, measure_top_k
 from experiments.kernels.scratch import Scratch
@@ -44,20 +45,28 @@ class Compute:
         out = self._scratch.take("product", len(query_RD), len(key_ND)) if quick else None
         return torch.mm(query_RD, key_ND.T, out=out)
 
-    def facts(self, logits_RN: Tensor, etas: Iterable[float] = (), epsilons: Iterable[float] = ()) -> RowFacts:
+    def facts(
+        self,
+        logits_RN: Tensor,
+        etas: Iterable[float] = (),
+        epsilons: Iterable[float] = (),
+        sink_R: Tensor | None = None,
+    ) -> RowFacts:
         """Return what rules ask of the rows of logits.
 
         Parameters
         ----------
         etas, epsilons
             What `k_min` and `count_above` will be asked for.
+        sink_R
+            Logits of learned sinks; None for none.
         """
         if self._quick(logits_RN.device, logits_RN.dtype):
-            return QuickRows.from_logits(logits_RN, self._scratch, etas, epsilons)
-        return ExactRows.from_logits(logits_RN)
+            return QuickRows.from_logits(logits_RN, self._scratch, etas, epsilons, sink_R)
+        return ExactRows.from_logits(logits_RN, sink_R)
 
     def measure_top_k(
-        self, logits_RN: Tensor, value_NV: Tensor, sizes: Sizes
+        self, logits_RN: Tensor, value_NV: Tensor, sizes: Sizes, sink_R: Tensor | None = None
     ) -> tuple[dict[str, Tensor], Tensor, dict[str, Tensor]]:
         """Measure rows of logits that keep their most probable keys, for every window at once.
 
@@ -68,13 +77,16 @@ class Compute:
             [R]: see `experiments.reference.subset.measure_subset`.
         """
         if self._quick(logits_RN.device, logits_RN.dtype):
-            return measure_top_k(logits_RN, value_NV, sizes, self._scratch)
-        exact = ExactRows.from_logits(logits_RN)
+            return measure_top_k(logits_RN, value_NV, sizes, self._scratch, sink_R)
+        exact = ExactRows.from_logits(logits_RN, sink_R)
         k_RW = sizes.of(exact)
         return exact.statistics(), k_RW, exact.measure_top_k(value_NV, k_RW)
 
-    def top_k_output(self, logits_RN: Tensor, value_NV: Tensor, k_R: Tensor) -> Tensor:
+    def top_k_output(self, logits_RN: Tensor, value_NV: Tensor, k_R: Tensor, sink_R: Tensor | None = None) -> Tensor:
         """Return the outputs [R, V] of rows that attend to their `k_R` most probable keys, renormalised."""
+        if sink_R is not None:
+            kept_RN = self.top_k_mask(logits_RN, k_R)
+            return softmax(logits_RN.masked_fill(~kept_RN, -torch.inf), sink_R) @ value_NV.to(logits_RN.dtype)
         path = kernels if self._quick(logits_RN.device, logits_RN.dtype) else top_k
         return path.top_k_output(logits_RN, value_NV, k_R)
 

@@ -58,6 +58,7 @@ def measure_weighted(
     probability_RN: Tensor,
     value_NV: Tensor,
     k_RW: Tensor,
+    learned_sink_R: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Measure the rows that keep the first k keys of an order, weighted: an estimate w_j = weight_j p_j of those kept.
 
@@ -67,6 +68,8 @@ def measure_weighted(
         Key indices in the order in which they are drawn.
     weight
         Maps k [R] to the weight of every key [R, N] in key order.
+    learned_sink_R
+        Probability of a learned sink, which stands for itself alone; None for none.
 
     Returns
     -------
@@ -76,10 +79,15 @@ def measure_weighted(
     rank_RN = torch.empty_like(order_RN)
     rank_RN.scatter_(1, order_RN, torch.arange(order_RN.shape[1], device=order_RN.device).expand_as(order_RN))
 
-    def row(k_R: Tensor) -> Tensor:
-        return torch.where(rank_RN < k_R[:, None], weight(k_R) * probability_RN, 0.0)
+    def with_sink(row_RN: Tensor) -> Tensor:
+        return row_RN if learned_sink_R is None else torch.cat([row_RN, learned_sink_R[:, None]], dim=1)
 
-    measures = measure_estimate(row, probability_RN, value_NV, k_RW, least_sum=0.0)  # no weight is negative
+    def row(k_R: Tensor) -> Tensor:
+        return with_sink(torch.where(rank_RN < k_R[:, None], weight(k_R) * probability_RN, 0.0))
+
+    if learned_sink_R is not None:
+        value_NV = torch.cat([value_NV, torch.zeros_like(value_NV[:1])])
+    measures = measure_estimate(row, with_sink(probability_RN), value_NV, k_RW, least_sum=0.0)  # none is negative
     dropped = [torch.where(rank_RN < k_R[:, None], 0.0, probability_RN).sum(-1) for k_R in k_RW.T]
     return measures | {"dropped_mass": torch.stack(dropped, dim=1) if dropped else measures["dropped_mass"]}
 

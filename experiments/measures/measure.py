@@ -53,9 +53,9 @@ def measure_block(
     questions = rows.questions()
     answers = [method(questions) for method in methods]
     if all(isinstance(answer, TopK) for answer in answers):
-        statistics, k_RW, measures = compute.measure_top_k(compute.logits(rows), rows.value_NV, sizes)
+        statistics, k_RW, measures = compute.measure_top_k(compute.logits(rows), rows.value_NV, sizes, rows.sink_R)
         return statistics, [measures | {"k": k_RW} for _ in answers]
-    exact = ExactRows.from_logits(rows.logits())
+    exact = ExactRows.from_logits(rows.logits(), rows.sink_R)
     k_RW = sizes.of(exact)
     return exact.statistics(), [_measure(answer, exact, rows.value_NV, k_RW) | {"k": k_RW} for answer in answers]
 
@@ -68,8 +68,9 @@ def _measure(answer: Answer, exact: ExactRows, value_NV: Tensor, k_RW: Tensor) -
     assert isinstance(answer, Subset)
     order_RN = answer.order()
     if answer.weight is None:
-        return measure_subset(order_RN, exact.probabilities(order_RN), value_NV, k_RW)
-    return measure_weighted(order_RN, answer.weight, exact.in_key_order(), value_NV, k_RW)
+        return measure_subset(order_RN, exact.probabilities(order_RN), value_NV, k_RW, exact.learned_sink_R)
+    probability_RN = exact.in_key_order()
+    return measure_weighted(order_RN, answer.weight, probability_RN, value_NV, k_RW, exact.learned_sink_R)
 
 
 def _join(blocks: list[dict[str, Tensor]]) -> dict[str, Tensor]:

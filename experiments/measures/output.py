@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from experiments.answers import Answer, Estimate, Subset, TopK
+from experiments.cache import softmax
 from experiments.errors import UserError
 from experiments.measures.compute import Compute
 
@@ -22,6 +23,7 @@ def output_of(
     k_R: Tensor,
     compute: Compute,
     always_RN: Tensor | None = None,
+    sink_R: Tensor | None = None,
 ) -> Tensor:
     """Return the outputs [R, V] of renormalised rows within windows of `k_R` keys.
 
@@ -33,6 +35,8 @@ def output_of(
         Keys kept, at least 1 and at most those visible.
     always_RN
         Visible keys that are kept before all others, even if they are more than `k_R`; None for none.
+    sink_R
+        Logits of learned sinks; None for none.
 
     Raises
     ------
@@ -42,7 +46,7 @@ def output_of(
     if isinstance(answer, Estimate):
         return _estimated(answer, logits, value_NV, k_R)
     if isinstance(answer, TopK) and always_RN is None:
-        return compute.top_k_output(logits(), value_NV, k_R)
+        return compute.top_k_output(logits(), value_NV, k_R, sink_R)
     logits_RN = logits()
     if always_RN is not None:
         k_R = k_R.maximum(always_RN.sum(-1))
@@ -58,7 +62,7 @@ def output_of(
             if always_RN is not None:
                 weight_RN = weight_RN.masked_fill(always_RN, 1.0)
             logits_RN = logits_RN + weight_RN.log().to(logits_RN.dtype)
-    return torch.softmax(logits_RN.masked_fill(~kept_RN, -torch.inf), dim=-1) @ value_NV.to(logits_RN.dtype)
+    return softmax(logits_RN.masked_fill(~kept_RN, -torch.inf), sink_R) @ value_NV.to(logits_RN.dtype)
 
 
 def _first(answer: Subset, k_R: Tensor, always_RN: Tensor | None) -> Tensor:

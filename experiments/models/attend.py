@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from experiments.answers import TopK
-from experiments.cache import Block, Cache
+from experiments.cache import Block, Cache, cap_
 from experiments.measures.compute import Compute
 from experiments.measures.output import output_of
 from experiments.models.earlier import EarlierQueries
@@ -29,18 +29,24 @@ BLOCK = 256  # rows at a time: their logits stay in the cache
 class LazyRows:
     """What a window rule may ask of a block of rows; what needs more than the visible keys is ranked when asked for."""
 
-    def __init__(self, logits: Callable[[], Tensor], n_R: Tensor, compute: Compute) -> None:
+    def __init__(
+        self, logits: Callable[[], Tensor], n_R: Tensor, compute: Compute, sink_R: Tensor | None = None
+    ) -> None:
         self._logits = logits
         self._compute = compute
+        self._sink_R = sink_R
         self.n_R = n_R
         self.above_RN: Tensor | None = None  # weights that are 0 but for the keys above the threshold asked for
 
     def k_min(self, eta: float) -> Tensor:
         """Return the smallest k whose k most probable keys leave a dropped mass <= eta, per row [R] int64."""
-        return self._compute.facts(self._logits(), etas=[eta]).k_min(eta)
+        return self._compute.facts(self._logits(), etas=[eta], sink_R=self._sink_R).k_min(eta)
 
     def count_above(self, epsilon: float) -> Tensor:
         """Return #{j: p_j > epsilon} per row [R] int64, at least 1; a mask tells, and no row is ranked."""
+        if self._sink_R is not None:
+            facts = self._compute.facts(self._logits(), epsilons=[epsilon], sink_R=self._sink_R)
+            return facts.count_above(epsilon).clamp(min=1)
         k_R, self.above_RN = self._compute.weights_above(self._logits(), epsilon)
         return k_R
 
@@ -95,14 +101,14 @@ def attend_by(
                 stop = min(start + BLOCK, tokens)
                 for head in range(shared.start, shared.stop):
                     rows = _Rows(attention, head, start, stop, compute)
-                    facts = LazyRows(rows.logits, rows.n_R, compute)
+                    facts = LazyRows(rows.logits, rows.n_R, compute, rows.sink_R)
                     k_R = keys_kept(facts, rows.position_R, attention.layer, head)
                     answer, always_RN = answering(rows.block(sample)), rows.always_kept(keep_first, keep_recent)
                     if isinstance(answer, TopK) and always_RN is None and facts.above_RN is not None:
                         weight_RN = facts.above_RN  # the k most probable keys are those above the threshold
                         output_RV = (weight_RN @ rows.value_NV.float()) / weight_RN.sum(-1, keepdim=True)
                     else:
-                        output_RV = output_of(answer, rows.logits, rows.value_NV, k_R, compute, always_RN)
+                        output_RV = output_of(answer, rows.logits, rows.value_NV, k_R, compute, always_RN, rows.sink_R)
                     output_HNV[head, start:stop] = output_RV
         return output_HNV
 
@@ -129,6 +135,7 @@ def cache_of(attention: Attention, kv_heads: range, earlier: EarlierQueries | No
         common=common,
         prompt=attention.first,
         earlier=None if earlier is None else [earlier.before(attention, kv_head) for kv_head in kv_heads],
+        sink_GS=None if attention.sink_H is None else attention.sink_H.unflatten(0, (-1, shared))[kv_heads],
     )
 
 
@@ -154,11 +161,17 @@ class _Rows:
             return self.position_R + 1
         return torch.full_like(self.position_R, self.num_keys) if self._visible_RN is None else self._visible_RN.sum(-1)
 
+    @property
+    def sink_R(self) -> Tensor | None:
+        """Logit of each row's learned sink; None for none."""
+        sink_H = self._attention.sink_H
+        return None if sink_H is None else sink_H[self._head].expand(len(self.query_RD))
+
     @cached_property
     def _made_logits(self) -> Tensor:
         query_RD = self.query_RD.float() * self._attention.scale
         key_ND = self._attention.key_GND[self._kv_head, : self.num_keys].float()
-        logits_RN = self._compute.product(query_RD, key_ND)
+        logits_RN = cap_(self._compute.product(query_RD, key_ND), self._attention.softcap)
         if self._attention.causal:
             # Neighbouring rows differ in their last keys alone: no mask as large as the logits is made.
             rows = len(query_RD)
@@ -197,4 +210,5 @@ class _Rows:
             layer=self._attention.layer,
             sample=sample,
             scale=self._attention.scale,
+            softcap=self._attention.softcap,
         )

@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from experiments.cache import Earlier
+from experiments.cache import Earlier, cap_
 from experiments.models.probe import Attention
 
 
@@ -55,7 +55,7 @@ def earlier_logits(attention: Attention, kv_head: int, start: int, stop: int, ke
     shared = attention.query_HND.shape[0] // attention.key_GND.shape[0]
     heads = slice(kv_head * shared, (kv_head + 1) * shared)
     query_STD = attention.query_HND[heads, start - attention.first : stop - attention.first]
-    logits_STN = (query_STD.float() * attention.scale) @ key_ND.float().T
+    logits_STN = cap_((query_STD.float() * attention.scale) @ key_ND.float().T, attention.softcap)
     position_T = torch.arange(start, stop, device=key_ND.device)
     keys = min(len(key_ND), attention.key_GND.shape[1])  # a later key is seen by none of these queries
     for logits_TN, head in zip(logits_STN, range(heads.start, heads.stop), strict=True):

@@ -2,7 +2,8 @@
 
 transformers hands them to whatever is registered under the model's attention name, after rotary embedding. We register
 a function that lets an observer look and then calls `sdpa_attention_forward`, so the model's outputs are those of plain
-sdpa to the last bit and nothing n x n exists on our account.
+sdpa to the last bit and nothing n x n exists on our account. Soft-capped logits and learned sinks, which sdpa does not
+know, are attended to here, a block of rows at a time.
 
 Shape letters: H query heads, G KV heads, N tokens, D head dimension, V value dimension, R rows.
 """
@@ -21,8 +22,12 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from experiments.cache import cap_, softmax
 from experiments.errors import UserError
 
+SOFTCAP = "softcap"
+SINKS = ("s_aux", "sinks")  # what models call the logits of learned sinks, one of each query head
+BLOCK = 256  # rows that are attended to at once where sdpa does not
 NAME = "watched"  # a name with "sdpa" in it is refused by models that declare no sdpa support
 
 # Arguments that a layer may hand over besides: they say what the mask, or the queries and keys, hold already, or
@@ -43,9 +48,8 @@ PLAIN = {
 EAGER_GAP = 0.02  # in probability, beyond what rounding of the logits explains
 # What these make of a row is not softmax(scale QK^T + mask), which this project measures.
 MEANINGS = {
-    "softcap": "soft-capped logits",
-    "s_aux": "learned sinks",
-    "sinks": "learned sinks",
+    "s_aux": "learned sinks of another shape than one a head",
+    "sinks": "learned sinks of another shape than one a head",
     "position_bias": "a position bias",
     "cache": "a paged cache",
     "indices": "an index of the keys that are kept",
@@ -72,6 +76,11 @@ class Attention:
         True if a query sees its own key and those before it, and `mask` is None.
     mask
         Boolean or additive mask [1 or H, queries, keys] as handed to sdpa; None if it is causal or full.
+    softcap
+        c if every logit becomes c tanh(logit / c) before the mask (Gemma 2); None if none does.
+    sink_H
+        Logits of the learned sinks (gpt-oss): an entry of each row of a head that has no value and is no key; None for
+        none.
     """
 
     model: str
@@ -82,6 +91,8 @@ class Attention:
     scale: float
     causal: bool
     mask: Tensor | None
+    softcap: float | None = None
+    sink_H: Tensor | None = None
 
     @property
     def first(self) -> int:
@@ -91,6 +102,10 @@ class Attention:
     def kv_head(self, head: int) -> int:
         """Return the KV head that serves query head `head`."""
         return head // (self.query_HND.shape[0] // self.key_GND.shape[0])
+
+    def sinks_of(self, kv_head: int) -> Tensor | None:
+        """Return the logits of the learned sinks of the query heads that share a KV head [H / G]; None for none."""
+        return None if self.sink_H is None else self.sink_H.view(len(self.key_GND), -1)[kv_head]
 
     def visible(self, head: int, position_R: Tensor, keys: int) -> Tensor | None:
         """Return which of the first `keys` keys the queries at `position_R` see [R, keys], None if all.
@@ -153,7 +168,9 @@ def intercept(model: Any, attend: Callable[[Attention], Tensor | None]) -> Itera
     ) -> tuple[Tensor, None]:
         layer = getattr(module, "layer_idx", None)
         layer = next(unnumbered) if layer is None else int(layer)
-        if unknown := sorted(name for name in set(extra) - PLAIN if extra[name] is not None):
+        softcap, sink_H = _cap_and_sinks(query.shape[1], extra)
+        known = PLAIN | ({SOFTCAP} if softcap is not None else set()) | (set(SINKS) if sink_H is not None else set())
+        if unknown := sorted(name for name in set(extra) - known if extra[name] is not None):
             what = MEANINGS.get(unknown[0], f"an argument that is not known here, {unknown[0]}")
             raise UserError(f"{_name(model)}: layer {layer} has {what}, which is not plain softmax attention")
         _check_finite(model, layer, query, key, value)
@@ -170,11 +187,15 @@ def intercept(model: Any, attend: Callable[[Attention], Tensor | None]) -> Itera
             scale=query.shape[-1] ** -0.5 if scaling is None else float(scaling),
             causal=bool(causal) and attention_mask is None,
             mask=None if attention_mask is None else attention_mask[0],
+            softcap=softcap,
+            sink_H=sink_H,
         )
         try:
             output_HNV = attend(attention)
         except Exception as error:
             raise _ObserverError from error
+        if output_HNV is None and (softcap is not None or sink_H is not None):
+            output_HNV = attend_densely(attention)
         if output_HNV is not None:
             return output_HNV.transpose(0, 1)[None].to(query.dtype).contiguous(), None
         return sdpa_attention_forward(
@@ -246,6 +267,56 @@ def check_watchable(model: Any, token_N: Tensor) -> bool:
     return all(causal)
 
 
+def _cap_and_sinks(heads: int, extra: dict[str, Any]) -> tuple[float | None, Tensor | None]:
+    """Return the soft cap and the logits of learned sinks [H] that a layer hands over; None for what it has not.
+
+    What has not the shape of one logit a head, or of one number, is left to be refused as it is.
+    """
+    softcap = extra.get(SOFTCAP)
+    cap = float(softcap) if isinstance(softcap, int | float) and softcap > 0 else None
+    sinks = [extra[name] for name in SINKS if extra.get(name) is not None]
+    is_sink = len(sinks) == 1 and isinstance(sinks[0], Tensor) and sinks[0].numel() == heads
+    return cap, sinks[0].detach().flatten() if is_sink else None
+
+
+def logits_of(attention: Attention, kv_head: int, start: int, stop: int) -> Tensor:
+    """Return the scaled, capped, masked logits of some queries of the heads that share a KV head [H / G, R, N].
+
+    Parameters
+    ----------
+    start, stop
+        Of the queries of this pass, from 0.
+
+    They are in float32 or better, -inf where a key is not visible.
+    """
+    shared = len(attention.query_HND) // len(attention.key_GND)
+    heads = range(kv_head * shared, (kv_head + 1) * shared)
+    keys = attention.key_GND.shape[1]
+    dtype = torch.promote_types(attention.query_HND.dtype, torch.float32)
+    query_SRD = attention.query_HND[heads.start : heads.stop, start:stop].to(dtype) * attention.scale
+    logits_SRN = cap_(query_SRD @ attention.key_GND[kv_head].to(dtype).T, attention.softcap)
+    position_R = attention.first + torch.arange(start, stop, device=logits_SRN.device)
+    for logits_RN, head in zip(logits_SRN, heads, strict=True):
+        visible_RN = attention.visible(head, position_R, keys)
+        if visible_RN is not None:
+            logits_RN.masked_fill_(~visible_RN, -torch.inf)
+    return logits_SRN
+
+
+def attend_densely(attention: Attention) -> Tensor:
+    """Return the outputs [H, N, V] of a layer with its soft cap and learned sinks, over all keys that it sees."""
+    queries, outputs = attention.query_HND.shape[1], []
+    for kv_head, value_NV in enumerate(attention.value_GNV):
+        sink_S = attention.sinks_of(kv_head)
+        blocks = []
+        for start in range(0, queries, BLOCK):
+            logits_SRN = logits_of(attention, kv_head, start, min(start + BLOCK, queries))
+            row_SRN = softmax(logits_SRN, None if sink_S is None else sink_S[:, None])
+            blocks.append(row_SRN @ value_NV.to(row_SRN.dtype))
+        outputs.append(torch.cat(blocks, dim=1))
+    return torch.cat(outputs)
+
+
 @dataclass(frozen=True)
 class LayerRows:
     """The rows of a layer that reads a few tokens, which keys they see, and by how much rounding moves them.
@@ -260,18 +331,12 @@ class LayerRows:
     @classmethod
     def of(cls, attention: Attention) -> LayerRows:
         """Return the rows of one layer in float32."""
-        queries, keys = attention.query_HND.shape[1], attention.key_GND.shape[1]
-        position_R = attention.first + torch.arange(queries, device=attention.query_HND.device)
-        shared = attention.query_HND.shape[0] // attention.key_GND.shape[0]
-        key_HND = attention.key_GND.float().repeat_interleave(shared, dim=0)
-        logits_HRN = (attention.query_HND.float() * attention.scale) @ key_HND.mT
-        visible_HRN = torch.ones_like(logits_HRN, dtype=torch.bool)
-        for head in range(len(visible_HRN)):
-            visible_RN = attention.visible(head, position_R, keys)
-            if visible_RN is not None:
-                visible_HRN[head] = visible_RN
-        row_HRN = torch.softmax(logits_HRN.masked_fill(~visible_HRN, -torch.inf), dim=-1)
-        return cls(row_HRN, visible_HRN, torch.finfo(attention.query_HND.dtype).eps * float(logits_HRN.abs().max()))
+        queries, groups = attention.query_HND.shape[1], len(attention.key_GND)
+        logits_HRN = torch.cat([logits_of(attention, kv_head, 0, queries) for kv_head in range(groups)]).float()
+        visible_HRN = ~torch.isneginf(logits_HRN)
+        row_HRN = softmax(logits_HRN, None if attention.sink_H is None else attention.sink_H[:, None])
+        largest = float(logits_HRN[visible_HRN].abs().max())
+        return cls(row_HRN, visible_HRN, torch.finfo(attention.query_HND.dtype).eps * largest)
 
     def agrees(self, other_HRN: Tensor, compare_values: bool) -> bool:
         """Say whether other rows are the same, or at least have no mass where no key is seen."""

@@ -14,6 +14,7 @@ import torch
 from experiments.measures.compute import Compute
 from experiments.models.attend import attend_by
 from experiments.models.earlier import EarlierQueries
+from experiments.models.probe import watch
 from experiments.models.shape import head_dim
 from experiments.models.windowed import densely, within
 from experiments.selectors import Selector
@@ -52,7 +53,10 @@ class Reading:
 
     def prompt(self, tokens: int, read: Callable[[], T]) -> T:
         """Return what `read` returns; what it reads densely is what methods that look back go by."""
-        return read() if self.earlier is None else self.densely(tokens, read)[1]
+        if self.earlier is not None:
+            return self.densely(tokens, read)[1]
+        with watch(self._model, lambda attention: None):  # a layer's eager attention would make whole matrices
+            return read()
 
     def densely(self, tokens: int, read: Callable[[], T]) -> tuple[dict[str, Any], T, np.ndarray]:
         """Return the columns that name dense attention, what `read` returns, and the keys seen at each position [N]."""

@@ -43,6 +43,8 @@ class ExactRows:
     smallest_RN
         `smallest_RN[:, m - 1]` is the mass of the m least probable entries. Adding up from the small end keeps a
         dropped mass of 1e-6 as exact as one of 0.5.
+    learned_sink_R
+        Probability of a learned sink, which is no key and is kept by every window; None for none.
     """
 
     logits_RN: Tensor
@@ -51,10 +53,16 @@ class ExactRows:
     order_RN: Tensor
     probability_RN: Tensor
     smallest_RN: Tensor
+    learned_sink_R: Tensor | None = None
 
     @classmethod
-    def from_logits(cls, logits_RN: Tensor) -> ExactRows:
+    def from_logits(cls, logits_RN: Tensor, learned_sink_R: Tensor | None = None) -> ExactRows:
         """Rank the rows of `logits_RN`, in which -inf marks an invisible key.
+
+        Parameters
+        ----------
+        learned_sink_R
+            Logit of a learned sink of each row; None for none.
 
         Raises
         ------
@@ -72,6 +80,10 @@ class ExactRows:
         weight_RN, order_RN = torch.sort(weight_RN, dim=-1, descending=True, stable=True)
         smallest_RN = weight_RN.flip(-1).cumsum_(-1)
         normaliser_R1 = smallest_RN[:, -1:].clone()
+        if learned_sink_R is not None:
+            learned_sink_R = sink_weights(learned_sink_R, max_R1.squeeze(-1))
+            normaliser_R1 += learned_sink_R[:, None]
+            learned_sink_R = learned_sink_R / normaliser_R1.squeeze(-1)
         return cls(
             logits_RN=logits_RN,
             n_R=torch.isfinite(logits_RN).sum(-1),
@@ -79,6 +91,7 @@ class ExactRows:
             order_RN=order_RN,
             probability_RN=weight_RN.div_(normaliser_R1),
             smallest_RN=smallest_RN.div_(normaliser_R1),
+            learned_sink_R=learned_sink_R,
         )
 
     def probabilities(self, order_RN: Tensor) -> Tensor:
@@ -105,7 +118,10 @@ class ExactRows:
         logits_RN = self.logits_RN.double()
         mean_R = logits_RN.masked_fill(~visible_RN, 0.0).sum(-1) / self.n_R
         deviation_RN = (logits_RN - mean_R[:, None]).masked_fill_(~visible_RN, 0.0)
-        entropy_R = torch.special.entr(self.probability_RN).sum(-1)
+        entropy_R, square_R = torch.special.entr(self.probability_RN).sum(-1), self.probability_RN.square().sum(-1)
+        if self.learned_sink_R is not None:
+            entropy_R += torch.special.entr(self.learned_sink_R)
+            square_R += self.learned_sink_R.square()
         log_RN = self.probability_RN.clamp(min=torch.finfo(torch.float64).tiny).log_()
         variance_R = (self.probability_RN * (log_RN + entropy_R[:, None]).square_()).sum(-1)
         sink_R = torch.where(visible_RN[:, 0], (logits_RN[:, 0] - self.logsumexp_R).exp(), 0.0)
@@ -118,13 +134,38 @@ class ExactRows:
             "entropy": entropy_R,
             "log_p_variance": variance_R,
             "root_sum": self.probability_RN.sqrt().sum(-1),
-            "participation": 1 / self.probability_RN.square().sum(-1),
+            "participation": 1 / square_R,
             "p_max": self.probability_RN[:, 0],
             "sink_mass": sink_R,
+            **of_learned_sink(self.learned_sink_R, entropy_R),
             **{k_min(eta): self.k_min(eta) for eta in ETAS},
             **{f"count_{eps:g}": self.count_above(eps) for eps in EPSILONS},
         }
 
     def measure_top_k(self, value_NV: Tensor, k_RW: Tensor) -> dict[str, Tensor]:
         """Measure the rows that keep their k most probable keys, for every window at once."""
-        return measure_subset(self.order_RN, self.probability_RN, value_NV, k_RW)
+        return measure_subset(self.order_RN, self.probability_RN, value_NV, k_RW, self.learned_sink_R)
+
+
+def sink_weights(learned_sink_R: Tensor, highest_R: Tensor) -> Tensor:
+    """Return the weights of learned sinks [R] relative to each row's most probable key, float64.
+
+    Parameters
+    ----------
+    learned_sink_R
+        Their logits.
+    highest_R
+        Largest logit of a key.
+    """
+    return (learned_sink_R.double() - highest_R.double()).clamp(max=MAX_GAP).exp_()
+
+
+def of_learned_sink(learned_sink_R: Tensor | None, like_R: Tensor) -> dict[str, Tensor]:
+    """Return the columns of a row's learned sink, whose probability is given; None for none.
+
+    [G8] describes keys that have all of the mass, so that there are no sums for it.
+    """
+    if learned_sink_R is None:
+        return {"learned_sink_mass": torch.zeros_like(like_R)}
+    none_R = torch.full_like(like_R, torch.nan)
+    return {"learned_sink_mass": learned_sink_R, "log_p_variance": none_R, "root_sum": none_R}

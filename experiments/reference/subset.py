@@ -17,7 +17,13 @@ from torch.nn.functional import embedding_bag
 BAG = 4096
 
 
-def measure_subset(order_RN: Tensor, probability_RN: Tensor, value_NV: Tensor, k_RW: Tensor) -> dict[str, Tensor]:
+def measure_subset(
+    order_RN: Tensor,
+    probability_RN: Tensor,
+    value_NV: Tensor,
+    k_RW: Tensor,
+    learned_sink_R: Tensor | None = None,
+) -> dict[str, Tensor]:
     """Measure the rows that keep the first k keys of a ranking, for every window at once.
 
     Parameters
@@ -30,6 +36,8 @@ def measure_subset(order_RN: Tensor, probability_RN: Tensor, value_NV: Tensor, k
         Values in key order.
     k_RW
         Keys kept, 1 <= k <= n; windows in any order, repeats allowed.
+    learned_sink_R
+        Probability of a learned sink, an entry without a value that every window keeps; None for none.
 
     Returns
     -------
@@ -49,8 +57,12 @@ def measure_subset(order_RN: Tensor, probability_RN: Tensor, value_NV: Tensor, k
     output_RSV = segments.weighted_values(order_RN, probability_RN, largest_RS, value_NV)
 
     kept_RW, dropped_RW = _head(mass_RS), _tail(mass_RS)
+    kept_square_RW, kept_largest_RW = _head(square_RS), largest_RS.cummax(-1).values[:, :-1]
+    if learned_sink_R is not None:
+        sink_R1 = learned_sink_R[:, None]
+        kept_RW, kept_square_RW = kept_RW + sink_R1, kept_square_RW + sink_R1.square()
+        kept_largest_RW = kept_largest_RW.maximum(sink_R1)
     odds_RW = dropped_RW / kept_RW
-    kept_largest_RW = largest_RS.cummax(-1).values[:, :-1]
     dropped_largest_RW = largest_RS.flip(-1).cummax(-1).values.flip(-1)[:, 1:]
     dropped_square_RW = _tail(square_RS)
     kept_output_RWV = output_RSV.cumsum(1)[:, :-1]
@@ -63,7 +75,7 @@ def measure_subset(order_RN: Tensor, probability_RN: Tensor, value_NV: Tensor, k
         "linf_truncated": dropped_largest_RW,
         "linf_renormalised": torch.maximum(dropped_largest_RW, kept_largest_RW * odds_RW),
         "l2_truncated": dropped_square_RW.sqrt(),
-        "l2_renormalised": (dropped_square_RW + odds_RW.square() * _head(square_RS)).sqrt(),
+        "l2_renormalised": (dropped_square_RW + odds_RW.square() * kept_square_RW).sqrt(),
         "output_truncated": dropped_output_RWV.square().sum(-1),
         "output_renormalised": (dropped_output_RWV - odds_RW[..., None] * kept_output_RWV).square().sum(-1),
     }

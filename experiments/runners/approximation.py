@@ -95,6 +95,11 @@ class Approximation:
 
         def lines_of(rows: Rows, compute: Compute, side_by_side: int) -> list[tuple[RecordTable, dict[str, Any]]]:
             if self.score_power is not None:
+                if rows.softcap is not None or rows.sink_S is not None:
+                    raise UserError(
+                        f"runner.score_power={self.score_power:g}: attention in proportion to |q.k|^p has no soft cap "
+                        "and no learned sink, which this model has; leave it out"
+                    )
                 rows = replace(rows, power=self.score_power, variant=f"{rows.variant}, |x|^{self.score_power:g}")
             prepared = rows.cache()
             answering = [method.prepare(prepared) for method in methods]

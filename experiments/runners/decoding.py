@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from rich.table import Table
 
 from experiments.answers import Answer, Estimate, Kept, Subset
-from experiments.cache import Block
+from experiments.cache import Block, cap_, softmax
 from experiments.curves import means_of_windows
 from experiments.errors import UserError
 from experiments.lazy import np, pd, torch
@@ -245,6 +245,7 @@ class Prepared:
             layer=attention.layer,
             sample=self._sample,
             scale=attention.scale,
+            softcap=attention.softcap,
         )
         answer = self._of_layer[attention.layer](block)
         if not isinstance(answer, Subset) or self.method.traits.looks_at_query:
@@ -281,17 +282,15 @@ class _Step:
         # The heads that share a KV head ask it together, so that dense attention copies nothing either.
         query_GSD = query_HD.reshape(groups, heads // groups, -1)
         with self.timed("dense_seconds"):
-            torch.nn.functional.scaled_dot_product_attention(
-                query_GSD[None], key_GND[None], value_GNV[None], scale=attention.scale
-            )
+            _softmax_attention(query_GSD, key_GND, value_GNV, attention)
         with self.timed("select_seconds"):
             answer = prepared.answer(attention)
             first = None if isinstance(answer, Estimate) else answer.first(max(kept))
         with self.timed("attend_seconds"):
             if first is None:
-                output_HV = _estimated(answer, kept, query_HD)
+                output_HV = _estimated(answer, kept, query_HD, prepared.method.name)
             else:
-                output_HV = _over_kept(query_HD, key_GND, value_GNV, first, kept, attention.scale)
+                output_HV = _over_kept(query_HD, key_GND, value_GNV, first, kept, attention)
         n_H, k_H = torch.full((heads,), float(keys)), torch.tensor(kept, dtype=torch.float64)
         read = float(prepared.method.keys_read(n_H, k_H, key_GND.shape[2]).mean())
         attended = float(k_H.mean()) if first is not None else read
@@ -323,7 +322,7 @@ def _seen(attention: Any) -> Any:
 
 
 def _over_kept(
-    query_HD: Tensor, key_GND: Tensor, value_GNV: Tensor, first: Kept, kept: list[int], scale: float
+    query_HD: Tensor, key_GND: Tensor, value_GNV: Tensor, first: Kept, kept: list[int], attention: Any
 ) -> Tensor:
     """Return softmax(scale q K^T) V over each head's kept keys, gathered from the cache [H, V].
 
@@ -339,23 +338,47 @@ def _over_kept(
     device = key_GND.device
     start_H1 = (torch.arange(heads, device=device) // (heads // groups) * keys)[:, None]
     flat = (start_H1 + first.key_RK).flatten()
-    key_HKD = key_GND.reshape(groups * keys, -1).index_select(0, flat).view(1, heads, most, -1)
-    value_HKV = value_GNV.reshape(groups * keys, -1).index_select(0, flat).view(1, heads, most, -1)
-    added = None if first.log_weight_RK is None else first.log_weight_RK.to(query_HD.dtype)[None, :, None]
+    key_HKD = key_GND.reshape(groups * keys, -1).index_select(0, flat).view(heads, most, -1)
+    value_HKV = value_GNV.reshape(groups * keys, -1).index_select(0, flat).view(heads, most, -1)
+    added = None if first.log_weight_RK is None else first.log_weight_RK.to(query_HD.dtype)[:, None]
     if min(kept) < most:
         if added is not None:
             raise UserError("a selector that weighs its keys needs windows that are alike for all heads")
         kept_H1 = torch.tensor(kept, device=device)[:, None]
-        added = (torch.arange(most, device=device) < kept_H1)[None, :, None]
-    attend = torch.nn.functional.scaled_dot_product_attention
-    return attend(query_HD[None, :, None], key_HKD, value_HKV, attn_mask=added, scale=scale)[0, :, 0]
+        added = (torch.arange(most, device=device) < kept_H1)[:, None]
+    return _softmax_attention(query_HD[:, None], key_HKD, value_HKV, attention, added)[:, 0]
 
 
-def _estimated(answer: Answer, kept: list[int], query_HD: Tensor) -> Tensor:
+def _softmax_attention(
+    query_XSD: Tensor, key_XND: Tensor, value_XNV: Tensor, attention: Any, added: Tensor | None = None
+) -> Tensor:
+    """Return softmax(scale q K^T) V of the queries of each set of keys [X, S, V], with the layer's cap and sinks.
+
+    No fused kernel at hand has a soft cap or learned sinks: there, dense attention and that over kept keys are both
+    products and a softmax.
+
+    Parameters
+    ----------
+    added
+        Added to the logits, or True where a key counts [X, 1, N]; None for nothing.
+    """
+    sink_H = attention.sink_H
+    if attention.softcap is None and sink_H is None:
+        mask = None if added is None else added[None]
+        return torch.nn.functional.scaled_dot_product_attention(
+            query_XSD[None], key_XND[None], value_XNV[None], attn_mask=mask, scale=attention.scale
+        )[0]
+    logits_XSN = cap_((query_XSD * attention.scale) @ key_XND.mT, attention.softcap)
+    if added is not None:
+        logits_XSN = logits_XSN.masked_fill(~added, -torch.inf) if added.dtype == torch.bool else logits_XSN + added
+    return softmax(logits_XSN, None if sink_H is None else sink_H.view(query_XSD.shape[:2])) @ value_XNV
+
+
+def _estimated(answer: Answer, kept: list[int], query_HD: Tensor, name: str) -> Tensor:
     """Return the output of an estimate [H, V]."""
     assert isinstance(answer, Estimate)
     if answer.output is None:
-        raise UserError("a method without an output of its own is not timed: it would read every value")
+        raise UserError(f"selector={name}: without an output of its own it is not timed: it would read every value")
     return answer.output(torch.tensor(kept, device=query_HD.device)).to(query_HD.dtype)
 
 

@@ -27,6 +27,7 @@ class MeanValue:
 
     def prepare(self, cache: Cache) -> Answering:
         """Add up the values; return the mean of those that a row sees."""
+        cache.check_no_learned_sink(self.name)
         sum_GNV = cache.value_GNV.double().cumsum(1)
 
         def answer(block: Block) -> Estimate:

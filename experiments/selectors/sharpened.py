@@ -33,6 +33,7 @@ class Sharpened:
 
     def prepare(self, cache: Cache) -> Answering:
         """Return the sharper rows; there is nothing to prepare."""
+        cache.check_no_learned_sink(self.name)
 
         def answer(block: Block) -> Estimate:
             def row(k_R: Tensor, logsumexp_R: Tensor) -> Tensor:
@@ -48,7 +49,7 @@ class Sharpened:
                     scale=block.scale * self.factor,
                 )[0].flatten(0, 1)
 
-            return Estimate(row, output if block.power is None else None)
+            return Estimate(row, output if block.power is None and block.softcap is None else None)
 
         return answer
 

@@ -373,6 +373,8 @@ def _rows_of(
         causal=plain and attention.causal,
         earlier=earlier if causal else None,
         kv_head=kv_head,
+        softcap=attention.softcap,
+        sink_S=attention.sinks_of(kv_head),
     )
 
 

@@ -32,11 +32,11 @@ def logits_of(kind, rows, keys, generator):
 MORE_ETAS, MORE_EPSILONS = (0.3, 1e-4), (0.25, 1e-5)
 
 
-def assert_same(logits_RN, value_NV, k_RW=None):
+def assert_same(logits_RN, value_NV, k_RW=None, sink_R=None):
     """Hold the two paths together: facts of the rows, and windows given, of tolerances and of thresholds."""
     etas, epsilons = (*ETAS, *MORE_ETAS), (*EPSILONS, *MORE_EPSILONS)
-    exact = ExactRows.from_logits(logits_RN)
-    facts = QuickRows.from_logits(logits_RN, Scratch(), etas, epsilons)
+    exact = ExactRows.from_logits(logits_RN, sink_R)
+    facts = QuickRows.from_logits(logits_RN, Scratch(), etas, epsilons, sink_R)
     for eta in etas:
         assert torch.equal(facts.k_min(eta), exact.k_min(eta)), eta
     for epsilon in epsilons:
@@ -46,7 +46,7 @@ def assert_same(logits_RN, value_NV, k_RW=None):
     k_RW, given = k_RW.minimum(exact.n_R[:, None]), k_RW.shape[1]
     more = dict(enumerate(MORE_ETAS, given)), dict(enumerate(MORE_EPSILONS, given + len(MORE_ETAS)))
     sizes = Sizes(torch.cat([k_RW, torch.zeros(len(k_RW), 4, dtype=torch.int64)], dim=1), *more)
-    statistics, kept_RW, measures = measure_top_k(logits_RN, value_NV, sizes, Scratch())
+    statistics, kept_RW, measures = measure_top_k(logits_RN, value_NV, sizes, Scratch(), sink_R)
     assert torch.equal(kept_RW, sizes.of(exact))
     for result, expected in ((statistics, exact.statistics()), (measures, exact.measure_top_k(value_NV, kept_RW))):
         assert result.keys() == expected.keys()
@@ -56,6 +56,7 @@ def assert_same(logits_RN, value_NV, k_RW=None):
                 expected[name].double(),
                 rtol=1e-5,
                 atol=1e-8,
+                equal_nan=True,
                 msg=lambda message, name=name: f"{name}: {message}",
             )
 
@@ -65,6 +66,15 @@ def assert_same(logits_RN, value_NV, k_RW=None):
 def test_both_paths_agree(kind, keys):
     generator = torch.manual_seed(keys)
     assert_same(logits_of(kind, 19, keys, generator), torch.randn(keys, 8, generator=generator))
+
+
+@pytest.mark.parametrize("keys", [1, 3, 63, 900])
+@pytest.mark.parametrize("kind", KINDS)
+def test_both_paths_agree_beside_a_learned_sink(kind, keys):
+    generator = torch.manual_seed(keys)
+    logits_RN = logits_of(kind, 19, keys, generator)
+    sink_R = torch.tensor([-1e4, -3.0, 0.0, 2.0, 30.0]).repeat(4)[:19] + logits_RN.amax(-1)
+    assert_same(logits_RN, torch.randn(keys, 8, generator=generator), sink_R=sink_R)
 
 
 @settings(max_examples=50, deadline=None)

@@ -33,9 +33,9 @@ def consecutive_rows(seed=0, scale=1.5):
     )
 
 
-def greedy(p_RN, eta):
-    """Add the key that brings most lacking mass, all gains computed anew each time."""
-    lacking_R, size = np.full(len(p_RN), 1 - eta * (1 + 1e-6)), 0
+def greedy(p_RN, eta, held_R=0.0):
+    """Add the key that brings most lacking mass, all gains computed anew each time; `held_R` costs no key."""
+    lacking_R, size = np.full(len(p_RN), 1 - eta * (1 + 1e-6)) - held_R, 0
     while lacking_R.max() > 0:
         gains = np.minimum(p_RN, lacking_R[:, None]).sum(0)
         best = gains.argmax()

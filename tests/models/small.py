@@ -22,7 +22,7 @@ def config_of(family, **settings):
         "mistral": lambda: transformers.MistralConfig(**grouped, sliding_window=16),
         "gemma3": lambda: transformers.Gemma3TextConfig(**grouped, head_dim=8, sliding_window=16),
         "gemma2": lambda: transformers.Gemma2Config(**grouped, head_dim=8),
-        "gpt_oss": lambda: transformers.GptOssConfig(**grouped, head_dim=8, num_local_experts=2),
+        "gpt_oss": lambda: transformers.GptOssConfig(**grouped, head_dim=8, num_local_experts=2, num_experts_per_tok=2),
         "qwen3": lambda: transformers.Qwen3Config(**grouped, head_dim=8),
         "gpt2": lambda: transformers.GPT2Config(
             vocab_size=VOCABULARY, n_embd=32, n_layer=3, n_head=4, n_positions=256, scale_attn_by_inverse_layer_idx=True

@@ -97,13 +97,23 @@ def measured_rows(source):
 
     def keep(groups):
         for rows in (part for group in groups for part in group.of_each_head()):
-            found.append((rows.layer, *rows.heads, rows.length, rows.position_R, torch.softmax(rows.logits(), -1)))
+            probability_RN = keys_of(rows.logits(), rows.sink_R)
+            found.append((rows.layer, *rows.heads, rows.length, rows.position_R, probability_RN))
 
     source.batches()
     source.resident_bytes()
     source.stream(keep, seed=0, device=CPU, matrices=MatrixRequest([], []), record=lambda rows: None, runs=pytest.fail)
     assert found
     return found, bool((found[0][3] != torch.arange(LENGTHS[0] - 5, LENGTHS[0])).any())
+
+
+def keys_of(logits_RN, sink_R):
+    """Return the probabilities of keys, beside that of a learned sink if there is one."""
+    weight_RN = (logits_RN.double() - logits_RN.amax(-1, keepdim=True)).exp()
+    if sink_R is None:
+        return (weight_RN / weight_RN.sum(-1, keepdim=True)).float()
+    sink_R1 = (sink_R.double()[:, None] - logits_RN.amax(-1, keepdim=True)).exp()
+    return (weight_RN / (weight_RN.sum(-1, keepdim=True) + sink_R1)).float()
 
 
 _eager = {}
@@ -148,11 +158,14 @@ def decoding_gap(name, folder, model):
         keys = attention.key_GND.shape[1]
         for head in range(len(attention.query_HND)):
             logits_RN = attention.query_HND[head] @ attention.key_GND[attention.kv_head(head)].T * attention.scale
+            if attention.softcap is not None:
+                logits_RN = attention.softcap * torch.tanh(logits_RN / attention.softcap)
             visible_RN = attention.visible(head, torch.tensor([keys - 1]), keys)
             if visible_RN is not None:
                 logits_RN = logits_RN.masked_fill(~visible_RN, -torch.inf)
             expected_N = eager(name, folder, max(LENGTHS))[attention.layer][head, -1]
-            gaps.append(float((torch.softmax(logits_RN, -1)[0] - expected_N).abs().max()))
+            sink_R = None if attention.sink_H is None else attention.sink_H[head : head + 1]
+            gaps.append(float((keys_of(logits_RN, sink_R)[0] - expected_N).abs().max()))
 
     with watch(model, compare):
         context.read(TOKENS[-1:])
@@ -232,8 +245,14 @@ as language models too, and the others are refused in the words of the last colu
   Within windows of all keys it is the dense one.
 - **decoding**: largest gap in probability between the rows of a decode step from a cache, and the last eager ones.
 
+Soft-capped logits (Gemma 2) are measured after the cap, and a learned sink (gpt-oss) as a key without a value that
+every window keeps and that costs no key ([theory.md](theory.md), section 1): `learned_sink_mass` of `rows.parquet` is
+what it holds. Methods that estimate whole rows (`mean_value`, `sharpened`) and `runner.score_power` are refused beside
+a sink. No fused kernel of torch knows either, so that such a layer attends in blocks of rows, and a decode step's
+timings are of products and a softmax, dense and over the kept keys alike.
+
 A model is refused if a layer does not go through transformers' attention interface once, or if its row is not the
-softmax of scaled products over visible keys. Checkpoints are refused, too, whose tensors are not exactly those of
+softmax of scaled, possibly capped products over visible keys and a possible sink. Checkpoints are refused, too, whose tensors are not exactly those of
 their configuration, whose weights are quantised, or which bring code of their own (unless
 `source.trust_remote_code=true`).
 

@@ -179,7 +179,7 @@ def test_losses_are_the_models_own_with_its_scale_cap_and_transform(tmp_path, na
             r"type modernbert: its rows see later tokens.* runner=approximation",
         ),
         (X.FalconConfig(**small.SIZES), X.AutoModelForCausalLM, "FalconForCausalLM: 0 attention calls"),
-        (X.Gemma2Config(**SIZES, head_dim=8, num_key_value_heads=2), X.AutoModelForCausalLM, "soft-capped"),
+        (zoo.config_of("inkling_text"), X.AutoModelForCausalLM, "layer 0 has a position bias"),
     ],
     ids=["encoder", "encoder without a causal class", "not through the interface", "not plain"],
 )

@@ -34,6 +34,7 @@ ROW_COLUMNS = {
         "participation",
         "p_max",
         "sink_mass",
+        "learned_sink_mass",
     ),
     *("output_norm", "k_min_0.5", "k_min_0.2", "k_min_0.1", "k_min_0.05", "k_min_0.01"),
     *("count_0.1", "count_0.01", "count_0.001"),

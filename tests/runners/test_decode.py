@@ -1,5 +1,7 @@
 """Decoding from a cache, retrieval and the decode timings: what must be equal, and what is refused."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -165,7 +167,7 @@ def test_gathered_attention_is_masked_attention():
     kept = [3, 5, 5, 1, 2, 4]
     logits = torch.stack([key[head // 3] @ query[head] * 0.3 for head in range(6)])
     best = logits.topk(5).indices
-    found = _over_kept(query, key, value, Kept(best), kept, 0.3)
+    found = _over_kept(query, key, value, Kept(best), kept, SimpleNamespace(scale=0.3, softcap=None, sink_H=None))
     for head, k in enumerate(kept):
         hidden = torch.full((30,), -torch.inf)
         hidden[best[head, :k]] = 0
