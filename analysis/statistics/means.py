@@ -115,9 +115,9 @@ def foreseen(every: list[Mean], settings: Settings, beyond: float) -> pd.DataFra
             continue
         x = np.log(np.geomspace(points.n.min(), beyond * points.n.max(), GRID))[None]
         for law in LAWS:
-            drawn = partial(_drawn, law, points.x, mask, x)
-            k = drawn(points.y)
-            low, high = bootstrap.combined_interval(k, points.sources, drawn, settings.confidence)
+            at = partial(drawn, law, points.x, mask, x)
+            k = at(points.y)
+            low, high = bootstrap.combined_interval(k, points.sources, at, settings.confidence)
             n = np.exp(x[0])
             columns: dict[str, Any] = {
                 "law": law.name,
@@ -131,7 +131,7 @@ def foreseen(every: list[Mean], settings: Settings, beyond: float) -> pd.DataFra
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=names)
 
 
-def _drawn(law: Law, x: Array, mask: NDArray[np.bool_], at: Array, y: Array) -> Array:
+def drawn(law: Law, x: Array, mask: NDArray[np.bool_], at: Array, y: Array) -> Array:
     """Return ln k of a law fitted to y (..., curves, lengths), at other ln n; held within [1, n]."""
     return np.clip(law.log_k(law.fit(y, x, np.broadcast_to(mask, y.shape)), at), 0.0, at)
 

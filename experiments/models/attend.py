@@ -135,7 +135,9 @@ def cache_of(attention: Attention, kv_heads: range, earlier: EarlierQueries | No
         common=common,
         prompt=attention.first,
         earlier=None if earlier is None else [earlier.before(attention, kv_head) for kv_head in kv_heads],
-        sink_GS=None if attention.sink_H is None else attention.sink_H.unflatten(0, (-1, shared))[kv_heads],
+        sink_GS=None
+        if attention.sink_H is None
+        else attention.sink_H.unflatten(0, (-1, shared))[kv_heads.start : kv_heads.stop],
     )
 
 

@@ -254,7 +254,7 @@ def test_methods_that_look_back_see_the_models_own_attention(name):
 
     def look(attention):
         earlier.add(attention)
-        caches.append(cache_of(attention, [0, 1], earlier))
+        caches.append(cache_of(attention, range(2), earlier))
 
     with watch(model, look):
         forward(model, token_N)
