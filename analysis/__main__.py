@@ -3,7 +3,8 @@
 import argparse
 import gc
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -11,8 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis import blas, pipeline, save, settings  # noqa: F401  blas first
+from analysis.figures.page.size import Size
 from analysis.outcome import Outcome
-from analysis.publishing import claims, ledger, report
+from analysis.publishing import claims, latex, ledger, paper, report
 from analysis.records.evidence import Records
 from analysis.records.load import complete_runs
 from analysis.studies import provenance
@@ -25,9 +27,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", metavar="NAME", help=f"figures to draw: {', '.join(settings.figures())}")
     parser.add_argument("--force", action="store_true", help="make everything anew, fresh or not")
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), metavar="DIR", help="where runs/ lies")
+    for_paper = parser.add_argument_group("for a paper: any of these draws the figures once more, into outputs/paper")
+    for_paper.add_argument("--width", metavar="WIDTH", help="of the figures, such as 85mm, 3.3in or 246pt; 7in if not")
+    for_paper.add_argument("--font", type=float, metavar="POINTS", help="size of their text; 7 if not given")
+    for_paper.add_argument("--format", nargs="+", choices=list(save.FORMATS), help="pdf if not given")
     requested = parser.parse_args(arguments)
     try:
-        failed = analyse(requested.outputs, requested.only, requested.force, Console())
+        paper_of = None
+        if any(option is not None for option in (requested.width, requested.font, requested.format)):
+            size = Size.of(requested.width, requested.font)
+            paper_of = partial(paper.draw, size=size, formats=requested.format or ["pdf"])
+        failed = analyse(requested.outputs, requested.only, requested.force, Console(), paper_of)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -41,7 +51,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if failed else 0
 
 
-def analyse(outputs: Path, only: Sequence[str] | None, force: bool, console: Console) -> list[Outcome]:
+def analyse(
+    outputs: Path,
+    only: Sequence[str] | None,
+    force: bool,
+    console: Console,
+    paper_of: Callable[[Path, Sequence[str], Collection[str]], list[str]] | None = None,
+) -> list[Outcome]:
     """Make the stale tables, the stale figures among those requested (all by default), the verdicts and the report.
 
     Parameters
@@ -50,6 +66,7 @@ def analyse(outputs: Path, only: Sequence[str] | None, force: bool, console: Con
     only : names of figures, None for all; then only the tables that they and the report read are made.
     force : make anew what is fresh.
     console : for progress and the summary; the last line printed is the path of the report.
+    paper_of : draws the figures requested for a paper, of the current tables, and says what was left out; or None.
 
     Returns
     -------
@@ -88,9 +105,16 @@ def analyse(outputs: Path, only: Sequence[str] | None, force: bool, console: Con
         current = ledger.current_tables(outputs, records)
         verdicts = claims.judge(outputs / "tables", settings.claims(), current)
         save.write_csv(verdicts, outputs / "tables", "claims")
+        unjudged = claims.unmeasured(verdicts, settings.claims())
+        latex.write(latex.verdicts(verdicts, unjudged), outputs / "tables" / "claims.tex")
         ledger.write(outputs / "tables", current)
         page = report.write(outputs, list(studies.values()), drawn, verdicts, records.runs, settings.analysis())
+        notes = [] if paper_of is None else paper_of(outputs, requested, current)
     console.print(_summary(studies.values(), drawn, len(records.runs)))
+    for note in notes:
+        console.print(note, soft_wrap=True, highlight=False, markup=False)
+    if paper_of is not None:
+        console.print(str(outputs / paper.FOLDER), soft_wrap=True, highlight=False, markup=False)
     if old := [name for name, outcome in studies.items() if outcome.status in ("stale", "damaged")]:
         console.print(
             f"no verdict from the tables of {', '.join(old)}: not of these records, settings and code, or damaged; "

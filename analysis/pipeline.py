@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from analysis import save, settings, stamp
 from analysis.figures import STYLE, NothingToDraw, drawn
 from analysis.outcome import Outcome
+from analysis.publishing import latex
 from analysis.records.evidence import Records, gather
 from analysis.stamp import Stamp
 from analysis.studies import NothingMeasured, provenance
@@ -39,7 +40,7 @@ def run_study(name: str, records: Records, outputs: Path, force: bool) -> Outcom
         _remove([path])
         for table, lines in tables.items():
             save.write_csv(lines, folder, table)
-            save.write_tex(lines, folder, table)
+            latex.write(latex.table(lines, latex.caption_of(table), table), folder / f"{table}.tex")
         made.write(path, results)
 
     return _attempt(Outcome(name, "made", "", config, made), make, NothingMeasured, lost, folder / f"{name}.log")

@@ -1,7 +1,7 @@
 """Writes figures, tables and text so that a reader sees the old file or the new one, never half of one."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,6 @@ from experiments.errors import UserError
 FORMATS = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {"Software": None}}
 
 SETTING_TABLES = ("GDEF", "GPOS", "GSUB", "kern")  # of a font: marks, distances, ligatures
-
-TEX_LINES = 2000
 
 
 @contextmanager
@@ -39,12 +37,12 @@ def write_text(path: Path, text: str) -> None:
         draft.write_text(text, encoding="utf-8")
 
 
-def write_figure(figure: Figure, folder: Path, name: str) -> None:
-    """Write NAME.pdf, NAME.svg and NAME.png, without dates, so that equal records give equal files."""
+def write_figure(figure: Figure, folder: Path, name: str, formats: Iterable[str] = tuple(FORMATS)) -> None:
+    """Write NAME.pdf, NAME.svg and NAME.png, or some, without dates, so that equal records give equal files."""
     with bare_fonts():
-        for suffix, metadata in FORMATS.items():
+        for suffix in formats:
             with replacing(folder / f"{name}.{suffix}") as draft:
-                figure.savefig(draft, metadata=metadata)
+                figure.savefig(draft, metadata=FORMATS[suffix])
 
 
 @contextmanager
@@ -74,40 +72,6 @@ def write_csv(frame: pd.DataFrame, folder: Path, name: str) -> None:
     path, text = folder / f"{name}.csv", frame.to_csv(index=False, lineterminator="\n")
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         write_text(path, text)
-
-
-def write_tex(frame: pd.DataFrame, folder: Path, name: str) -> None:
-    """Write NAME.tex, a tabular of three significant digits with LaTeX's special characters escaped.
-
-    Of a table of more than `TEX_LINES` lines, which no page holds, none is written, and an older one is removed.
-    """
-    if len(frame) > TEX_LINES:
-        (folder / f"{name}.tex").unlink(missing_ok=True)
-        return
-    columns = [_cells(frame[column]) for column in frame]
-    # counts to the right
-    sides = "".join("r" if pd.api.types.is_integer_dtype(kind) else "l" for kind in frame.dtypes)
-    lines = [" & ".join(cells) + r" \\" for cells in zip(*columns, strict=True)]
-    head = " & ".join(map(_escaped, map(str, frame))) + r" \\"
-    table = "\n".join([rf"\begin{{tabular}}{{{sides}}}", head, *lines, r"\end{tabular}", ""])
-    write_text(folder / f"{name}.tex", table)
-
-
-LATEX = str.maketrans(
-    {character: rf"\{character}" for character in "&%$#_{}"}
-    | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
-)
-
-
-def _escaped(text: str) -> str:
-    return text.translate(LATEX)
-
-
-def _cells(column: pd.Series) -> list[str]:
-    def cell(value: object) -> str:
-        return f"{value:.3g}" if isinstance(value, float) else _escaped(str(value))
-
-    return ["--" if missing else cell(value) for value, missing in zip(column, column.isna(), strict=True)]
 
 
 def read_csv(folder: Path, name: str) -> pd.DataFrame:

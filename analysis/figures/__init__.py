@@ -16,8 +16,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
+from analysis.figures.page import style
 from analysis.figures.page.lighter import lighten
+from analysis.figures.page.size import Size
 
+FULL = Size()
 STYLE = Path(__file__).parent / "page" / "paper.mplstyle"
 
 
@@ -25,7 +28,13 @@ class NothingToDraw(Exception):
     """The tables hold nothing of what the figure shows; the message says in one line what is missing."""
 
 
-def drawn(name: str, config: DictConfig, read: Callable[[str], pd.DataFrame], save: Callable[[Figure], None]) -> None:
+def drawn(
+    name: str,
+    config: DictConfig,
+    read: Callable[[str], pd.DataFrame],
+    save: Callable[[Figure], None],
+    size: Size = FULL,
+) -> None:
     """Draw and save a figure of the tables, and of those the lines, that its yaml names.
 
     Parameters
@@ -33,18 +42,22 @@ def drawn(name: str, config: DictConfig, read: Callable[[str], pd.DataFrame], sa
     name, config : of the figure.
     read : returns a table by name.
     save : writes the figure, under the style in which it was drawn.
+    size : its width, and the size of its text.
 
     Raises
     ------
     NothingToDraw : if the tables hold nothing of what the yaml shows.
+    UserError : if the figure does not fit into its width.
     """
     tables = {table: shown_lines(table, read(table), config) for table in config.reads}
     module = import_module(f"analysis.figures.{name}")
-    with mpl.rc_context(), collecting_later():
+    with mpl.rc_context(), collecting_later(), size.laid_out():
         mpl.rcdefaults()
         mpl.style.use(STYLE)
         figure = module.draw(tables, config)
+        style.name_folded(figure)
         lighten(figure)
+        size.enlarge(figure)
         save(figure)
 
 

@@ -23,7 +23,7 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
         raise NothingToDraw("no cells of recorded attention matrices")
     lines = -(-len(shown) // config.across)
     left, gap, right, edge = 0.48, 0.28, 0.1, 0.45
-    side = (style.PAGE - left - edge - gap * (config.across - 1)) / config.across - right
+    _, side = style.side_by_side(config.across, left=left, gap=gap, right=right, edge=edge)
     figure, axes = style.panels(lines, config.across, side, left=left, gap=gap, right=right, edge=edge)
     norm = LogNorm(config.lowest, 1.0)
     # what is below the scale is dark, what the query cannot see is blank

@@ -48,7 +48,7 @@ def _predictions(axes: np.ndarray, table: pd.DataFrame, summary: pd.DataFrame, v
         panel.set_xlabel("C predicted by σ(n) [G6]")
         panel.set_ylabel("C measured" if variant == "plain" else "")
     # a label is the user's: a $ in it is no mathematics
-    axes[0].text(0, 1.15, label, transform=axes[0].transAxes, fontsize=8, weight="bold", parse_math=False)
+    style.heading(axes[0], 1.15, label)
 
 
 def _scatter(axes: Axes, x: pd.Series, y: pd.Series, summary: pd.Series, rank: str) -> None:

@@ -47,7 +47,7 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
         style.title(panel, f"{label}: {mean}" if label in models else label, style.PAGE / columns - 0.3, 6.5)
     for panel in axes.flat[len(wanted) :]:
         panel.remove()
-    for panel in axes[:, 0]:
+    for panel in style.leftmost(axes):
         panel.set_ylabel("keys needed")
     style.footer(figure, style.counts(sources))
     return figure

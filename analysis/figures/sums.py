@@ -42,7 +42,7 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
             axes_of_eta.set_xlabel(f"keys needed, longest n, η = {eta:g}")
         panels[0].set_ylabel("keys foretold")
         # a label is the user's: a $ in it is no mathematics
-        panels[0].text(0, 1.06, label, transform=panels[0].transAxes, fontsize=8, weight="bold", parse_math=False)
+        style.heading(panels[0], 1.06, label)
         if with_exponents[label]:
             panels = next(line)
             for axes_of_eta, eta in zip(panels, etas, strict=True):
@@ -55,7 +55,7 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
             _gaussian(axes_of_eta, table[(table["eta"] == eta) & table["label"].isin(gaussian["label"])], gaussian)
             axes_of_eta.set_xlabel(f"logit scale, η = {eta:g}")
         panels[0].set_ylabel("keys foretold / needed")
-        panels[0].text(0, 1.06, "Gaussian, longest n", transform=panels[0].transAxes, fontsize=8, weight="bold")
+        style.heading(panels[0], 1.06, "Gaussian, longest n")
     style.footer(figure, style.counts(sources[sources["label"].isin([*real, *gaussian["label"]])]))
     return figure
 

@@ -1,9 +1,11 @@
 """What all figures share: page geometry, shades that survive a grey printer, direct labels, the footer."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import zip_longest
 from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 import matplotlib as mpl
 import numpy as np
@@ -14,12 +16,35 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from scipy.optimize import isotonic_regression
 
+from experiments.errors import UserError
+
 T = TypeVar("T")
 Colour = tuple[float, float, float, float]
 
-PAGE = 7.0  # inches, both columns of a journal page
+FULL_PAGE = 7.0  # inches, both columns of a journal page
+PAGE = FULL_PAGE  # of what is being drawn, see `page_of`
 FOOTER = 0.32  # inches kept free below the panels
+FOOTER_LINE = 0.1  # inches
+FOOTER_LETTERS = 165  # of a line across the full page
+LEAST = 1.0  # inches, the least width of a panel that stands beside another
+NARROWEST = 0.55  # and of one that stands alone
 SMALL = 6.0  # points, the least that is legible in print
+
+
+# Of each figure whose panels side by side did not fit: those that begin a further line, with the first of their row.
+_folded: WeakKeyDictionary[Figure, list[tuple[Axes, Axes]]] = WeakKeyDictionary()
+
+
+@contextmanager
+def page_of(inches: float) -> Iterator[None]:
+    """Draw figures of this width, in which panels that do not fit side by side stand below each other."""
+    global PAGE  # what every figure is drawn by, one at a time
+    before = PAGE
+    PAGE = inches
+    try:
+        yield
+    finally:
+        PAGE = before
 
 
 def panels(
@@ -35,6 +60,8 @@ def panels(
 ) -> tuple[Figure, np.ndarray]:
     """Lay out a page-wide grid in inches, with room right of each panel for the names of its curves.
 
+    On a narrower page than the full one, each row goes on below where its panels do not fit side by side.
+
     Fixed geometry, not a solver: labels are placed by the panel's height before anything is rendered.
 
     Parameters
@@ -49,33 +76,80 @@ def panels(
     Returns
     -------
     figure, axes : axes is an object array of shape (rows, columns).
+
+    Raises
+    ------
+    UserError : if not even one panel fits.
     """
     top, bottom, between = 0.33, 0.34, 0.12
-    total = rows * height + (rows // block) * (top + bottom + (block - 1) * between) + FOOTER
-    width = (PAGE - left - edge - columns * right - (columns - 1) * gap) / columns
+
+    across, width = side_by_side(columns, left=left, gap=gap, right=right, edge=edge)
+    folds = -(-columns // across)
+    total = folds * (rows * height + (rows // block) * (top + bottom + (block - 1) * between)) + FOOTER
     figure = Figure(figsize=(PAGE, total))
     axes = np.empty((rows, columns), dtype=object)
+    _folded[figure] = []
     y = total
-    for i in range(rows):
-        first, last = i % block == 0, i % block == block - 1
+    for line in range(rows * folds):
+        group, within = divmod(line, block)
+        i, fold = (group // folds) * block + within, group % folds
+        first, last = within == 0, within == block - 1
         y -= height + (top if first else between)
-        for j in range(columns):
-            x = left + j * (width + right + gap)
+        for j in range(fold * across, min((fold + 1) * across, columns)):
+            x = left + (j - fold * across) * (width + right + gap)
             axes[i, j] = figure.add_axes((x / PAGE, y / total, width / PAGE, height / total))
             axes[i, j].tick_params(labelbottom=last)
+        if fold:
+            _folded[figure].append((axes[i, fold * across], axes[i, 0]))
         y -= bottom if last else 0
     return figure, axes
 
 
+def side_by_side(columns: int, *, left: float, gap: float, right: float, edge: float) -> tuple[int, float]:
+    """Return how many panels of a row stand side by side, and the width of each in inches; see `panels`."""
+
+    def width_of(across: int) -> float:
+        return (PAGE - left - edge - across * right - (across - 1) * gap) / across
+
+    across = columns
+    while PAGE < FULL_PAGE and across > 1 and width_of(across) < LEAST:
+        across -= 1
+    if width_of(across) < NARROWEST:
+        short = 25.4 * (NARROWEST - width_of(across))
+        raise UserError(f"too narrow by {short:.0f} mm at text of 7 pt: give a larger --width or a smaller --font")
+    return across, width_of(across)
+
+
+def name_folded(figure: Figure) -> None:
+    """Name the y axis of each panel that begins a further line of its row as that of the first, if it is the same."""
+    for panel, first in _folded.get(figure, []):
+        if not {panel, first} <= set(figure.axes) or panel.get_ylabel():
+            continue
+        if (panel.get_ylim(), panel.get_yscale()) == (first.get_ylim(), first.get_yscale()):
+            panel.set_ylabel(first.get_ylabel())
+            panel.tick_params(labelleft=first.yaxis.get_tick_params().get("labelleft", True))
+
+
+def leftmost(axes: np.ndarray) -> list[Axes]:
+    """Return the panels of a grid that stand at the page's left margin."""
+    further = [panel for panel, _ in _folded.get(axes.flat[0].get_figure(root=True), [])]
+    return [*axes[:, 0], *further]
+
+
 def bottom_row(axes: np.ndarray, count: int, row: int = -1, right: float = 0.52) -> list[Axes]:
     """Replace one row of panels, the last unless said otherwise, by `count` wide ones with `right` inches free each."""
-    left, bottom, _, height = axes[row, 0].get_position().bounds
     figure = axes[row, 0].figure
+    lines = {panel.get_position().y0: panel.get_position().bounds for panel in reversed(axes[row])}
+    starts = [lines[bottom] for bottom in sorted(lines, reverse=True)]  # the first panel of each line of the row
     for panel in axes[row]:
         panel.remove()
-    between = right / PAGE
-    width = (1 - left) / count - between
-    return [figure.add_axes((left + i * (width + between), bottom, width, height)) for i in range(count)]
+    across, between = -(-count // len(starts)), right / PAGE
+    placed = []
+    for i in range(count):
+        left, bottom, _, height = starts[i // across]
+        width = (1 - left) / across - between
+        placed.append(figure.add_axes((left + i % across * (width + between), bottom, width, height)))
+    return placed
 
 
 def shades(count: int) -> list[Colour]:
@@ -85,11 +159,26 @@ def shades(count: int) -> list[Colour]:
 
 def title(axes: Axes, label: str, width: float, size: float = 7.5) -> None:
     """Title a panel with a record's label, broken into lines of at most `width` inches."""
-    letters = int(width * 72 / (0.64 * size))
+    if PAGE < FULL_PAGE:
+        width = axes.get_position().width * PAGE + 0.3
+        while size > 4 and len(textwrap.wrap(label, _letters(width, size))) > 2:  # there is room for two lines
+            size -= 0.5
+    letters = _letters(width, size)
     if len(label) > letters:
         label = label.removeprefix("Gaussian, ")
     # a label is the user's: a $ in it is no mathematics
     axes.set_title(textwrap.fill(label, letters), parse_math=False, fontsize=size, linespacing=1.1)
+
+
+def _letters(width: float, size: float) -> int:
+    return max(int(width * 72 / (0.64 * size)), 8)
+
+
+def heading(axes: Axes, y: float, label: str) -> None:
+    """Write a record's label above several panels, from the first of them on, broken where the page ends."""
+    lines = textwrap.fill(label, int(PAGE * 72 / (0.62 * 8)))
+    # a label is the user's: a $ in it is no mathematics
+    axes.text(0, y, lines, transform=axes.transAxes, fontsize=8, weight="bold", parse_math=False, linespacing=1.1)
 
 
 def short(label: str, most: int = 10) -> str:
@@ -175,9 +264,21 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, str, Colour]], size: floa
 
 def footer(figure: Figure, text: str) -> None:
     """Print below the panels what a figure rests on, see `counts`."""
+    lines = textwrap.fill(text, width=int(FOOTER_LETTERS * PAGE / FULL_PAGE))
+    _make_room(figure, 0.06 + FOOTER_LINE * (lines.count("\n") + 1) - FOOTER)
     y = 0.06 / figure.get_size_inches()[1]
-    lines = textwrap.fill(text, width=165)
     figure.text(0.008, y, lines, fontsize=5.5, color="0.35", va="bottom", linespacing=1.3, parse_math=False)
+
+
+def _make_room(figure: Figure, inches: float) -> None:
+    """Make a narrow figure higher at its foot, and leave all panels as they are."""
+    if inches <= 0 or PAGE >= FULL_PAGE:
+        return
+    width, before = figure.get_size_inches()
+    figure.set_size_inches(width, before + inches)
+    for axes in figure.axes:
+        x, y, across, height = axes.get_position().bounds
+        axes.set_position((x, (y * before + inches) / (before + inches), across, height * before / (before + inches)))
 
 
 def counts(sources: pd.DataFrame) -> str:

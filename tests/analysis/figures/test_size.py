@@ -1,0 +1,77 @@
+"""Figures at the width of a column: as wide as they are to be, in text of that size, with all panels on the page."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from matplotlib.text import Text
+
+from analysis import save, settings
+from analysis.figures import drawn
+from analysis.figures.page import style
+from analysis.figures.page.size import Size
+from experiments.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("width", "inches"),
+    [("85mm", 85 / 25.4), ("8.5 cm", 85 / 25.4), ("3.3in", 3.3), ("246pt", 246 / 72.27), (None, 7.0)],
+)
+def test_a_width_is_read_in_its_unit(width, inches):
+    assert Size.of(width, None).width == pytest.approx(inches)
+
+
+@pytest.mark.parametrize("width", ["85", "wide", "-85mm", "1mm", "85km", "", "1e9mm", "nanmm"])
+def test_what_is_no_width_is_refused(width):
+    with pytest.raises(UserError, match="give a width from 40mm to 1000mm"):
+        Size.of(width, None)
+
+
+@pytest.mark.parametrize("font", [0.0, -8.0, 3.0, 100.0, float("nan")])
+def test_what_is_no_size_of_text_is_refused(font):
+    with pytest.raises(UserError, match="give a size of text from 4 to 24 points"):
+        Size.of(None, font)
+
+
+def figure_at(analysed, name, size):
+    figures = []
+    drawn(name, settings.figure(name), lambda table: save.read_csv(analysed / "tables", table), figures.append, size)
+    return figures[0]
+
+
+def words(figure):
+    return [text for text in figure.findobj(Text) if text.get_text().strip()]
+
+
+@pytest.mark.parametrize("name", settings.figures())
+def test_a_figure_fits_the_column_of_a_journal(analysed, name):
+    size = Size.of("85mm", 8)
+    figure, usual = figure_at(analysed, name, size), figure_at(analysed, name, Size())
+    assert figure.get_figwidth() == pytest.approx(85 / 25.4)
+    assert usual.get_figwidth() == style.FULL_PAGE == style.PAGE  # nothing is left of the other size
+    boxes = [panel.get_position() for panel in figure.axes]
+    assert len(boxes) == len(usual.axes)
+    assert all(box.x0 >= 0 and box.x1 <= 1 and box.y0 >= 0 and box.y1 <= 1 for box in boxes)
+    apart = [
+        one.x1 <= other.x0 or other.x1 <= one.x0 or one.y1 <= other.y0 or other.y1 <= one.y0
+        for one, other in combinations(boxes, 2)
+    ]
+    assert all(apart)
+    least = [min(text.get_fontsize() for text in words(each)) for each in (figure, usual)]
+    assert least[0] >= min(least[1], 4) * size.scale * 0.99
+    footers = [max(each.texts, key=lambda text: len(text.get_text())) for each in (figure, usual)]
+    assert footers[0].get_text().split() == footers[1].get_text().split()
+
+
+def test_a_larger_text_is_the_same_figure_enlarged(analysed):
+    plain, twice = (figure_at(analysed, "keys", Size(7.0 * factor, 7.0 * factor)) for factor in (1, 2))
+    assert twice.get_size_inches() == pytest.approx(2 * plain.get_size_inches())
+    for one, other in zip(plain.axes, twice.axes, strict=True):
+        assert np.array(one.get_position().bounds) == pytest.approx(np.array(other.get_position().bounds))
+    assert [text.get_fontsize() * 2 for text in words(plain)] == [text.get_fontsize() for text in words(twice)]
+
+
+def test_a_page_too_narrow_for_one_panel_is_refused(analysed):
+    with pytest.raises(UserError, match=r"too narrow by \d+ mm .* larger --width or a smaller --font"):
+        figure_at(analysed, "models", Size.of("40mm", 12))
+    assert style.PAGE == style.FULL_PAGE
