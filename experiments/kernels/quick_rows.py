@@ -65,11 +65,9 @@ class _Block:
         weight_RN = torch.sub(logits_RN, highest_R1, out=scratch.take("weight", rows, keys)).exp_()
         etas, epsilons = sorted(set(etas)), sorted(set(epsilons))
         k_RE, above_RP = (np.empty((rows, len(requested)), np.int64) for requested in (etas, epsilons))
-        highest_R = highest_R1.squeeze(-1)
-        if learned_sink_R is not None:
-            learned_sink_R = sink_weights(learned_sink_R, highest_R)
+        sink_R = None if learned_sink_R is None else sink_weights(learned_sink_R, highest_R1.squeeze(-1))
         moment_RM = np.empty((rows, kernels.MOMENTS))
-        return cls(highest_R, learned_sink_R, weight_RN, moment_RM, etas, epsilons, k_RE, above_RP)
+        return cls(highest_R1.squeeze(-1), sink_R, weight_RN, moment_RM, etas, epsilons, k_RE, above_RP)
 
     def arguments(self, logits_RN: Tensor, threads: int, scratch: Scratch) -> tuple[object, ...]:
         """Return the arguments that the kernels have in common."""
@@ -210,8 +208,7 @@ def measure_top_k(
     """
     (rows, keys), (windows, width) = logits_RN.shape, (sizes.given_RW.shape[1], value_NV.shape[1])
     etas, epsilons = (*ETAS, *sizes.tolerances.values()), (*EPSILONS, *sizes.thresholds.values())
-    block = _Block.of(logits_RN, learned_sink_R, scratch, etas, epsilons)
-    threads = _threads(logits_RN)
+    block, threads = _Block.of(logits_RN, learned_sink_R, scratch, etas, epsilons), _threads(logits_RN)
     source_W = np.full(windows, -1)
     source_W[list(sizes.tolerances)] = [block.etas.index(eta) for eta in sizes.tolerances.values()]
     above_W = [len(block.etas) + block.epsilons.index(epsilon) for epsilon in sizes.thresholds.values()]
