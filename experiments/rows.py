@@ -125,9 +125,11 @@ class Rows:
         dtype = torch.promote_types(self.query_RD.dtype, torch.float32)
         query_RD, key_ND = self.query_RD.to(dtype) * self.scale, self.key_ND.to(dtype)
         check_finite(query_RD, key_ND, f"layer {self.layer}, head {self.heads[0]}")
-        logits_RN = cap_(torch.mm(query_RD, key_ND.T, out=out), self.softcap)
+        logits_RN = torch.mm(query_RD, key_ND.T, out=out)
         if self.power is not None:
             logits_RN = log_of_power(logits_RN, self.power)
+        if self.softcap is not None:
+            cap_(logits_RN, self.softcap)
         if self.visible_RN is not None:
             logits_RN.masked_fill_(~self.visible_RN, -torch.inf)
         elif self.causal:

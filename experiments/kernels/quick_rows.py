@@ -19,7 +19,7 @@ from torch.nn.functional import pad
 from experiments.kernels import windows as kernels
 from experiments.kernels.add_run import AHEAD, LANES
 from experiments.kernels.scratch import Scratch
-from experiments.reference.exact import ETA_SLACK, of_learned_sink, sink_weights
+from experiments.reference.exact import ETA_SLACK, sink_weights
 from experiments.reference.subset import of_subset
 from experiments.rows import check_rows
 from experiments.tables.rows import EPSILONS, ETAS, k_min
@@ -42,7 +42,7 @@ class _Block:
     """Rows as weights relative to their largest one, and what the kernels are to find out about them."""
 
     highest_R: Tensor
-    learned_sink_R: Tensor | None
+    learned_sink_R: Tensor
     weight_RN: Tensor
     moment_RM: np.ndarray
     etas: list[float]
@@ -65,9 +65,9 @@ class _Block:
         weight_RN = torch.sub(logits_RN, highest_R1, out=scratch.take("weight", rows, keys)).exp_()
         etas, epsilons = sorted(set(etas)), sorted(set(epsilons))
         k_RE, above_RP = (np.empty((rows, len(requested)), np.int64) for requested in (etas, epsilons))
-        sink_R = None if learned_sink_R is None else sink_weights(learned_sink_R, highest_R1.squeeze(-1))
-        moment_RM = np.empty((rows, kernels.MOMENTS))
-        return cls(highest_R1.squeeze(-1), sink_R, weight_RN, moment_RM, etas, epsilons, k_RE, above_RP)
+        highest_R, moment_RM = highest_R1.squeeze(-1), np.empty((rows, kernels.MOMENTS))
+        sink_R = highest_R.double() * 0 if learned_sink_R is None else sink_weights(learned_sink_R, highest_R)
+        return cls(highest_R, sink_R, weight_RN, moment_RM, etas, epsilons, k_RE, above_RP)
 
     def arguments(self, logits_RN: Tensor, threads: int, scratch: Scratch) -> tuple[object, ...]:
         """Return the arguments that the kernels have in common."""
@@ -78,7 +78,7 @@ class _Block:
         return (
             logits_RN.numpy(),
             self.highest_R.numpy(),
-            np.zeros(len(weight_RN)) if self.learned_sink_R is None else self.learned_sink_R.numpy(),
+            self.learned_sink_R.numpy(),
             weight_RN,
             weight_RN.view(np.int32),
             23 - mantissa_bits,  # a float32 has 23 bits of mantissa and an exponent of 127 at 1
@@ -100,7 +100,7 @@ class QuickRows:
 
     highest_R: Tensor
     sink_R: Tensor
-    learned_sink_R: Tensor | None
+    learned_sink_R: Tensor
     moment_RM: Tensor
     _k_min: dict[float, Tensor]
     _counts: dict[float, Tensor]
@@ -140,7 +140,7 @@ class QuickRows:
         return cls(
             highest_R=block.highest_R.double(),
             sink_R=block.weight_RN[:, 0].double() / total_R,
-            learned_sink_R=None if block.learned_sink_R is None else block.learned_sink_R / total_R,
+            learned_sink_R=block.learned_sink_R / total_R,
             moment_RM=moment_RM,
             _k_min=dict(zip(block.etas, k_RE.unbind(1), strict=True)),
             _counts=dict(zip(block.epsilons, above_RP.unbind(1), strict=True)),
@@ -176,7 +176,7 @@ class QuickRows:
             "participation": total_R.square() / square_R,
             "p_max": 1 / total_R,
             "sink_mass": self.sink_R,
-            **of_learned_sink(self.learned_sink_R, total_R),
+            "learned_sink_mass": self.learned_sink_R,
             **{k_min(eta): self.k_min(eta) for eta in ETAS},
             **{f"count_{epsilon:g}": self.count_above(epsilon) for epsilon in EPSILONS},
         }

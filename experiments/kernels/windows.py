@@ -43,7 +43,8 @@ _sum = numba.njit(cache=True, error_model="numpy", fastmath={"contract", "reasso
 def _moments(logits_N, weight_N, highest, learned_sink, moment_M):
     """Fill in n, and the sums of t, t^2, w t, w, w^2, w t^2 and sqrt(w) over visible keys, t = logit - max.
 
-    Those of w t, w and w^2 count a learned sink of this weight too; 0 for none.
+    Those of w t, w and w^2 count a learned sink of this weight too, 0 for none; beside one the last two are NaN, for
+    [G8] describes keys that have all of the mass.
     """
     n, first, second, product, total, squares, spread, roots = 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
     for j in range(logits_N.shape[0]):
@@ -62,6 +63,7 @@ def _moments(logits_N, weight_N, highest, learned_sink, moment_M):
         product += learned_sink * np.log(learned_sink)
         total += learned_sink
         squares += learned_sink * learned_sink
+        spread, roots = np.nan, np.nan
     moment_M[0], moment_M[1], moment_M[2], moment_M[3] = n, first, second, product
     moment_M[4], moment_M[5], moment_M[6], moment_M[7] = total, squares, spread, roots
 

@@ -113,15 +113,16 @@ class ExactRows:
         return (self.probability_RN > epsilon).sum(-1)
 
     def statistics(self) -> dict[str, Tensor]:
-        """Return the window-free columns of rows.parquet, each [R]; `logit_std` is the population deviation."""
+        """Return the window-free columns of rows.parquet, each [R]; `logit_std` is the population deviation.
+
+        [G8] describes keys that have all of the mass: beside a learned sink its sums are NaN.
+        """
         visible_RN = torch.isfinite(self.logits_RN)
         logits_RN = self.logits_RN.double()
         mean_R = logits_RN.masked_fill(~visible_RN, 0.0).sum(-1) / self.n_R
         deviation_RN = (logits_RN - mean_R[:, None]).masked_fill_(~visible_RN, 0.0)
         entropy_R, square_R = torch.special.entr(self.probability_RN).sum(-1), self.probability_RN.square().sum(-1)
-        if self.learned_sink_R is not None:
-            entropy_R += torch.special.entr(self.learned_sink_R)
-            square_R += self.learned_sink_R.square()
+        sunk_R = torch.zeros_like(entropy_R) if self.learned_sink_R is None else self.learned_sink_R
         log_RN = self.probability_RN.clamp(min=torch.finfo(torch.float64).tiny).log_()
         variance_R = (self.probability_RN * (log_RN + entropy_R[:, None]).square_()).sum(-1)
         sink_R = torch.where(visible_RN[:, 0], (logits_RN[:, 0] - self.logsumexp_R).exp(), 0.0)
@@ -131,13 +132,13 @@ class ExactRows:
             "logit_std": (deviation_RN.square_().sum(-1) / self.n_R).sqrt(),
             "logit_max": logits_RN.amax(-1),
             "logsumexp": self.logsumexp_R,
-            "entropy": entropy_R,
-            "log_p_variance": variance_R,
-            "root_sum": self.probability_RN.sqrt().sum(-1),
-            "participation": 1 / square_R,
+            "entropy": entropy_R + torch.special.entr(sunk_R),
+            "log_p_variance": variance_R.where(sunk_R == 0, torch.nan),
+            "root_sum": self.probability_RN.sqrt().sum(-1).where(sunk_R == 0, torch.nan),
+            "participation": 1 / (square_R + sunk_R.square()),
             "p_max": self.probability_RN[:, 0],
             "sink_mass": sink_R,
-            **of_learned_sink(self.learned_sink_R, entropy_R),
+            "learned_sink_mass": sunk_R,
             **{k_min(eta): self.k_min(eta) for eta in ETAS},
             **{f"count_{eps:g}": self.count_above(eps) for eps in EPSILONS},
         }
@@ -158,14 +159,3 @@ def sink_weights(learned_sink_R: Tensor, highest_R: Tensor) -> Tensor:
         Largest logit of a key.
     """
     return (learned_sink_R.double() - highest_R.double()).clamp(max=MAX_GAP).exp_()
-
-
-def of_learned_sink(learned_sink_R: Tensor | None, like_R: Tensor) -> dict[str, Tensor]:
-    """Return the columns of a row's learned sink, whose probability is given; None for none.
-
-    [G8] describes keys that have all of the mass, so that there are no sums for it.
-    """
-    if learned_sink_R is None:
-        return {"learned_sink_mass": torch.zeros_like(like_R)}
-    none_R = torch.full_like(like_R, torch.nan)
-    return {"learned_sink_mass": learned_sink_R, "log_p_variance": none_R, "root_sum": none_R}
