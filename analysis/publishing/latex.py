@@ -120,11 +120,15 @@ def _about(rule: Mapping[str, object], words: str) -> tuple[str, ...]:
 
 
 def write(text: str | None, path: Path) -> bool:
-    """Write a table, or remove an older one where there is none; say whether it was written."""
+    """Write a table, or remove an older one where there is none; say whether there is one now.
+
+    A file that says the same already is left alone.
+    """
     if text is None:
         path.unlink(missing_ok=True)
         return False
-    save.write_text(path, text)
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        save.write_text(path, text)
     return True
 
 
