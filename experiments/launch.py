@@ -77,7 +77,7 @@ def main() -> int:
         raised = True
         if wants_traceback:
             raise
-        text = one_line(error)
+        text = _remedy(error) or one_line(error)
         if plugin := PLUGIN.search(text):
             text = f"this launcher is not installed; pip install '.[{EXTRAS[plugin['name']]}]', or hydra/launcher=local"
         elif isinstance(error, OSError) and not isinstance(error, HydraException):
@@ -130,6 +130,13 @@ def _kind(error: Exception) -> str:
     text = str(error).lower()
     out_of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or any(x in text for x in OUT_OF_MEMORY)
     return "out of memory, lower memory_gb or source.lengths" if out_of_memory else type(error).__name__
+
+
+def _remedy(error: Exception) -> str | None:
+    """Return what is said of a misspelt key, group or option."""
+    from experiments.misspelt import remedy  # by then there is time
+
+    return remedy(error)
 
 
 def configure(*overrides: str) -> Job:

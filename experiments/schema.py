@@ -130,14 +130,25 @@ def _refuse_appended_keys(config: DictConfig, prefix: str) -> None:
     if part is not None and dataclasses.is_dataclass(part):
         names = {field.name for field in dataclasses.fields(part)}
         if unknown := sorted(set(map(str, config)) - names):
-            raise UserError(
-                f"{prefix}{unknown[0]} is no key of the configuration: choose from {', '.join(sorted(names))}"
-            )
+            from experiments.misspelt import no_such_key
+
+            raise UserError(no_such_key(f"{prefix}{unknown[0]}", names))
     for key in map(str, config):
         if OmegaConf.is_dict(config) and not OmegaConf.is_missing(config, key):
             value = config._get_node(key)
             if isinstance(value, DictConfig) and not value._is_none():
                 _refuse_appended_keys(value, f"{prefix}{key}.")
+    if part is dict:
+        _refuse_values_among_parts(config, prefix)
+
+
+def _refuse_values_among_parts(config: DictConfig, prefix: str) -> None:
+    """Raise UserError for a value that `+key=value` has put beside the rules of windows, or the methods of a set."""
+    parts = [key for key in config if dataclasses.is_dataclass(OmegaConf.get_type(config, str(key)))]
+    if parts and (others := sorted(set(config) - set(parts), key=str)):
+        from experiments.misspelt import no_such_key
+
+        raise UserError(no_such_key(f"{prefix}{others[0]}", map(str, parts)))
 
 
 def _dataclasses_of(module_name: str) -> list[type]:

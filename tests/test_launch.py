@@ -84,7 +84,10 @@ def test_a_plan_measures_nothing(command, tmp_path):
         (["source.lenghts=[4]"], "lenghts"),
         (["source.rows=many"], "many"),
         (["experiment=none"], "none"),
-        (["selector=snapkv"], "error: In 'config': Could not find 'selector/snapkv'"),
+        (
+            ["selector=snapkv"],
+            "error: selector=snapkv: there is no such option: did you mean selector=snap_kv? choose from ",
+        ),
         (["memory_gb=0.0001"], "memory_gb"),
         (["threads=0"], "threads"),
         (["threads=1000000"], "threads=1000000: this machine has"),
@@ -111,6 +114,51 @@ def test_bad_input_is_one_line_and_a_status(command, tmp_path, arguments, word):
     assert word in err
     assert len(err.strip().splitlines()) == 1, err
     assert not list((tmp_path / "out").glob("runs/*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant", "choices"),
+    [
+        (["source.lenghts=[4]"], "source.lengths", ["lengths", "rows", "sigma"]),
+        (["soure=gaussian"], "source", ["source", "selector", "hydra/launcher"]),
+        (["+sede=1"], "seed", ["seed", "outputs"]),
+        (["~soure"], "source", ["source", "seed"]),
+        (["source=gausian"], "source=gaussian", ["gaussian", "smollm2"]),
+        (["-m", "source=gausian,gaussian"], "source=gaussian", ["gaussian", "smollm2"]),
+        (["-m", "source.lenghts=[4],[8]"], "source.lengths", ["lengths", "rows"]),
+        (["experiment=qick"], "experiment=quick", ["quick", "heads"]),
+        (["experiment=quick", "widnows=paper"], "windows", ["windows"]),
+        (["windows.exponent=[0.3]"], "windows.exponents", ["exponents", "fixed", "top_p"]),
+        (["windows.rules.powr.exponents=[0.3]"], "windows.rules.power", ["power", "log"]),
+        (["+windows.rules.powr.exponents=[0.3]"], "windows.rules.power", ["power", "log"]),
+        (["hydra/launcher=jobib"], "hydra/launcher=joblib", ["joblib", "local"]),
+        (["hydra/lancher=joblib"], "hydra/launcher", ["hydra/launcher", "source"]),
+        (["lengths=[4]"], "source.lengths", ["source"]),
+        (["selector=several", "selector.part.quest.page=8"], "selector.parts", ["parts"]),
+        (["selector=several", "selector.parts.qest.page=8"], "selector.parts.quest", ["quest", "h2o", "oracle"]),
+        (["selector=several", "selector.parts.quest.pge=8"], "selector.parts.quest.page", ["page"]),
+        (["selector=several", "~selector.parts.h20"], "selector.parts.h2o", ["quest", "h2o", "oracle"]),
+        (["selector=several", "+selector.parts.qest=quest"], "selector.parts.quest", ["quest", "h2o"]),
+        (["selector=several", "+selector@selector.parts.x=mean_valu"], "selector=mean_value", ["mean_value", "quest"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) and "=" in "".join(value) else "",
+)
+def test_what_is_misspelt_gets_the_name_that_was_meant_and_all_that_may_stand_there(command, arguments, meant, choices):
+    status, _, err = command(*arguments)
+    assert status == 1
+    assert len(err.strip().splitlines()) == 1, err
+    assert f"did you mean {meant}? choose from " in err
+    assert set(choices) <= set(err.strip().split("choose from ")[1].split(", "))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [(["source.model=x"], "source=checkpoint"), (["selector.page=4"], "selector=quest")],
+)
+def test_a_key_of_another_option_says_of_which(command, arguments, option):
+    status, _, err = command(*arguments)
+    assert status == 1
+    assert f"is no key of the configuration, but of {option}; choose from " in err
 
 
 def test_one_bad_job_does_not_cost_the_others(command, tmp_path):
