@@ -17,6 +17,7 @@ from analysis.records.evidence import Records
 from analysis.records.load import complete_runs
 from analysis.studies import provenance
 from experiments.errors import UserError
+from experiments.terminal import Terminal
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,14 +28,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), metavar="DIR", help="where runs/ lies")
     requested = parser.parse_args(arguments)
     try:
-        failed = analyse(requested.outputs, requested.only, requested.force, Console())
+        failed = analyse(requested.outputs, requested.only, requested.force, Terminal())
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(
-            f"error: {error.filename}: {error.strerror}; make it writable or choose another --outputs", file=sys.stderr
-        )
+        where, reason = error.filename or requested.outputs, error.strerror or error
+        print(f"error: {where}: {reason}; free space, make it writable or choose another --outputs", file=sys.stderr)
         return 1
     for outcome in failed:
         print(f"error: {outcome.name} failed: {outcome.reason}; the others are made", file=sys.stderr)

@@ -96,7 +96,7 @@ def execute(
         groups = job.runner.groups(job.source, job.selector, job.windows)
         if not console.is_terminal:
             console.print(f"Measuring {job.source.label}: {groups} groups")
-        advance = Progress(folder_of_job, job.source.label, groups).advance
+        advance = Progress(folder_of_job, job.source.label, groups, identifier).advance
         job.runner.run(job.source, job.selector, job.windows, machine, job.seed, record, advance)
         if not _unchanged(job, hashes):
             raise UserError(f"{job.source.label}: its model or text changed while it was measured; run it again")

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from hydra.errors import ConfigCompositionException, MissingConfigException
+from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -60,6 +60,8 @@ def remedy(error: BaseException) -> str | None:
     """Return one line for an error of Hydra's that a misspelt name explains, None for any other."""
     if isinstance(error, MissingConfigException):
         return _no_such_option(error)
+    if isinstance(error, OverrideParseException):
+        return _cannot_be_read(error)
     said = _KEY_OF_MESSAGE.search(str(error)) if isinstance(error, ConfigCompositionException) else None
     config = _composed(error)
     if said is None or config is None:
@@ -87,6 +89,15 @@ def _no_such_option(error: MissingConfigException) -> str | None:
     option = file.removeprefix(f"{group}/")
     hint = meant(option, options, f"{group}={{}}")
     return f"{group}={option}: there is no such option{hint or ':'} choose from {', '.join(options)}"
+
+
+def _cannot_be_read(error: OverrideParseException) -> str:
+    override = error.override
+    if not override.isprintable():  # of bytes that are no text, Python makes characters that cannot be printed
+        override = repr(override)
+        return f"{override}: has bytes that are not UTF-8, or control characters; rename the path"
+    key = override.partition("=")[0]
+    return f"{override}: cannot be read; give KEY=VALUE, spaces and brackets in quotes of their own: '{key}=\"a b\"'"
 
 
 def names_in(node: DictConfig) -> set[str]:

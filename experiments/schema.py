@@ -20,7 +20,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from experiments.errors import UserError
-from experiments.ranges import check_range
+from experiments.ranges import check_range, written_out
 
 MOST_MEMORY_GB = 1e6  # a petabyte
 PRESET_SOURCES = Path(__file__).resolve().parents[1] / "conf" / "preset_sources.yaml"
@@ -65,6 +65,7 @@ class Job:
         check_range("seed", self.seed, least=0)
         check_range("memory_gb", self.memory_gb, above=0, most=MOST_MEMORY_GB)
         check_range("threads", self.threads, least=1)
+        self.outputs = written_out("outputs", self.outputs)
 
 
 def register() -> None:
@@ -73,8 +74,6 @@ def register() -> None:
     store.store(name="job_schema", node=Job)
     for group, package in PARTS.items():
         for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
-            if module.ispkg:
-                continue
             for part in _dataclasses_of(f"{package}.{module.name}"):
                 store.store(group=f"schema/{group}", name=module.name, node=part)
     for option, values in yaml.safe_load(PRESET_SOURCES.read_text(encoding="utf-8")).items():
@@ -153,8 +152,5 @@ def _refuse_values_among_parts(config: DictConfig, prefix: str) -> None:
 
 def _dataclasses_of(module_name: str) -> list[type]:
     module = importlib.import_module(module_name)
-    return [
-        value
-        for value in vars(module).values()
-        if isinstance(value, type) and dataclasses.is_dataclass(value) and value.__module__ == module_name
-    ]
+    own = [value for value in vars(module).values() if isinstance(value, type) and value.__module__ == module_name]
+    return list(filter(dataclasses.is_dataclass, own))
