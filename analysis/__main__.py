@@ -14,10 +14,12 @@ from analysis import blas, pipeline, save, settings  # noqa: F401  blas first
 from analysis.outcome import Outcome
 from analysis.publishing import claims, ledger, report
 from analysis.records.evidence import Records
-from analysis.records.load import complete_runs
+from analysis.records.load import complete_runs, fullest_design
 from analysis.studies import provenance
 from experiments.errors import UserError
 from experiments.terminal import Terminal
+
+DESIGN = ("label", "design", "layer", "head", "length", "cluster")  # what one is chosen by
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -97,7 +99,7 @@ def analyse(outputs: Path, only: Sequence[str] | None, force: bool, console: Con
             "python -m analysis makes all of them",
             soft_wrap=True,
         )
-    if left := _runs_left_out(records, outputs):
+    if left := _runs_left_out(records):
         console.print(
             f"laws are fitted without {left} of {len(records.runs)} runs, which repeat a label that another "
             "configuration measured more fully (most heads, then lengths, then samples); figures of another kind may "
@@ -112,10 +114,19 @@ def _reads(figure: str) -> list[str]:
     return list(settings.figure(figure).reads)
 
 
-def _runs_left_out(records: Records, outputs: Path) -> int:
+def _runs_left_out(records: Records) -> int:
+    """Count the runs of designs that stand for no label; runs that differ in windows or samples alone are of one."""
     runs = records.described
     rows = runs[(runs["runner"] == "approximation") & runs["score_power"].isna()]
-    return len(rows) - int(save.read_csv(outputs / "tables", "fits_sources")["runs"].sum())
+    designs = rows.groupby("label")["design"].nunique()
+    several = list(designs[designs > 1].index)
+    if not several:
+        return 0
+    lines = records.lines["rows"]
+    frame = lines.frame(["variant", *DESIGN], lines.where({"label": several, "score_power": [None]}))
+    by_variant = frame.groupby("variant", observed=True, sort=False)
+    used = {design for _, part in by_variant for design in fullest_design(part)["design"].unique()}
+    return int((rows["label"].isin(several) & ~rows["design"].isin(used)).sum())
 
 
 def _summary(studies: Iterable[Outcome], figures: Iterable[Outcome], runs: int) -> Table:

@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from experiments import compose_once, summary
+from experiments.plan import START_SECONDS
 from experiments.progress import OUTCOME, Watch, read_json
 from experiments.records.folder import lives
 from experiments.terminal import terminal
@@ -156,6 +157,7 @@ def _say_plans(outcomes: list[dict[str, Any]]) -> None:
     planned = {outcome["run_id"]: outcome for outcome in outcomes if outcome.get("status") == "planned"}
     if len(planned) > 1:
         seconds, disk = (sum(plan[key] for plan in planned.values()) for key in ("seconds", "disk_bytes"))
+        seconds += START_SECONDS if seconds else 0.0
         memory = max(plan["memory_bytes"] for plan in planned.values())
         terminal().print(
             f"{len(planned)} jobs: about {seconds:.0f} s one after the other, memory {memory / 1e9:.1f} GB, "

@@ -29,7 +29,7 @@ ROOMS = [
     ["plan"],
     ["runners"],
     ["tracking"],
-    ["job", "compose_once", "status"],
+    ["job", "compose_once", "status", "completion"],
     ["launches"],
     ["launch"],
 ]
