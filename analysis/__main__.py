@@ -16,9 +16,12 @@ from analysis.figures.page.size import Size
 from analysis.outcome import Outcome
 from analysis.publishing import claims, latex, ledger, paper, report
 from analysis.records.evidence import Records
-from analysis.records.load import complete_runs
+from analysis.records.load import complete_runs, fullest_design
 from analysis.studies import provenance
 from experiments.errors import UserError
+from experiments.terminal import Terminal
+
+DESIGN = ("label", "design", "layer", "head", "length", "cluster")  # what one is chosen by
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,14 +40,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if any(option is not None for option in (requested.width, requested.font, requested.format)):
             size = Size.of(requested.width, requested.font)
             paper_of = partial(paper.draw, size=size, formats=requested.format or ["pdf"])
-        failed = analyse(requested.outputs, requested.only, requested.force, Console(), paper_of)
+        failed = analyse(requested.outputs, requested.only, requested.force, Terminal(), paper_of)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(
-            f"error: {error.filename}: {error.strerror}; make it writable or choose another --outputs", file=sys.stderr
-        )
+        where, reason = error.filename or requested.outputs, error.strerror or error
+        print(f"error: {where}: {reason}; free space, make it writable or choose another --outputs", file=sys.stderr)
         return 1
     for outcome in failed:
         print(f"error: {outcome.name} failed: {outcome.reason}; the others are made", file=sys.stderr)
@@ -121,7 +123,7 @@ def analyse(
             "python -m analysis makes all of them",
             soft_wrap=True,
         )
-    if left := _runs_left_out(records, outputs):
+    if left := _runs_left_out(records):
         console.print(
             f"laws are fitted without {left} of {len(records.runs)} runs, which repeat a label that another "
             "configuration measured more fully (most heads, then lengths, then samples); figures of another kind may "
@@ -136,10 +138,19 @@ def _reads(figure: str) -> list[str]:
     return list(settings.figure(figure).reads)
 
 
-def _runs_left_out(records: Records, outputs: Path) -> int:
+def _runs_left_out(records: Records) -> int:
+    """Count the runs of designs that stand for no label; runs that differ in windows or samples alone are of one."""
     runs = records.described
     rows = runs[(runs["runner"] == "approximation") & runs["score_power"].isna()]
-    return len(rows) - int(save.read_csv(outputs / "tables", "fits_sources")["runs"].sum())
+    designs = rows.groupby("label")["design"].nunique()
+    several = list(designs[designs > 1].index)
+    if not several:
+        return 0
+    lines = records.lines["rows"]
+    frame = lines.frame(["variant", *DESIGN], lines.where({"label": several, "score_power": [None]}))
+    by_variant = frame.groupby("variant", observed=True, sort=False)
+    used = {design for _, part in by_variant for design in fullest_design(part)["design"].unique()}
+    return int((rows["label"].isin(several) & ~rows["design"].isin(used)).sum())
 
 
 def _summary(studies: Iterable[Outcome], figures: Iterable[Outcome], runs: int) -> Table:

@@ -27,7 +27,6 @@ import numpy as np
 import pandas as pd
 import yaml
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -40,6 +39,7 @@ from analysis.statistics.intervals import student
 from analysis.statistics.line import fit_line
 from experiments.errors import UserError
 from experiments.tables.unions import EVERY_HEAD, UNIONS
+from experiments.terminal import terminal
 from experiments.windows.head_laws import FORMAT, read_budget
 
 Array = NDArray[np.float64]
@@ -176,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"error: {error.filename}: {error.strerror}; choose another --outputs or --name", file=sys.stderr)
         return 1
-    console = Console(soft_wrap=True, highlight=False, markup=False)
+    console = terminal()
     console.print(_promise_table(content))
     if requested.lengths:
         console.print(_keys_table(content, sorted(set(requested.lengths))))

@@ -41,6 +41,12 @@ class ComposeOnce:
         """Different jobs composed so far: all of the sweep once the first is launched."""
         return len(self._seen)
 
+    @property
+    def swept(self) -> set[str]:
+        """The overrides that some of these jobs have, and not all."""
+        every = set().union(*self._seen)
+        return {override for override in every if any(override not in job for job in self._seen)}
+
     def __call__(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         """Return the configuration of one job, composed now or when the sweep was checked."""
         key = tuple(sweep_overrides)

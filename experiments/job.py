@@ -17,12 +17,13 @@ from rich.console import Console
 
 from experiments.errors import UserError
 from experiments.machine import Machine
-from experiments.plan import check_fits
+from experiments.plan import MODEL_SECONDS, START_SECONDS, check_fits
 from experiments.progress import Progress
 from experiments.records.folder import finished, new_record, run_folder, tidy
 from experiments.records.identity import SCHEMA_VERSION, identity, run_id
 from experiments.records.provenance import git_revision, peak_rss_mb, versions
 from experiments.schema import Job
+from experiments.sources import ReadsText
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +97,7 @@ def execute(
         groups = job.runner.groups(job.source, job.selector, job.windows)
         if not console.is_terminal:
             console.print(f"Measuring {job.source.label}: {groups} groups")
-        advance = Progress(folder_of_job, job.source.label, groups).advance
+        advance = Progress(folder_of_job, job.source.label, groups, identifier).advance
         job.runner.run(job.source, job.selector, job.windows, machine, job.seed, record, advance)
         if not _unchanged(job, hashes):
             raise UserError(f"{job.source.label}: its model or text changed while it was measured; run it again")
@@ -124,10 +125,10 @@ def _say_plan(
     job: Job, machine: Machine, identifier: str, before: dict[str, Any] | None, console: Console
 ) -> dict[str, Any]:
     what = job.runner.plan(job.source, job.selector, job.windows, machine)
-    seconds = 0.0 if before else what.seconds
+    seconds = 0.0 if before else what.seconds + (MODEL_SECONDS if isinstance(job.source, ReadsText) else 0.0)
     console.print(
         f"{job.source.label}, {job.runner.name}, {job.selector.name} ({identifier}): "
-        + (f"already measured in {before['seconds']:.0f} s" if before else f"about {seconds:.0f} s")
+        + (f"already measured in {before['seconds']:.0f} s" if before else f"about {seconds + START_SECONDS:.0f} s")
         + f"; {what.rows} rows at lengths {job.source.lengths}, {what.windows} windows, "
         f"memory {what.memory_bytes / 1e9:.1f} GB, disk {what.disk_bytes / 1e6:.1f} MB"
     )

@@ -14,6 +14,7 @@ import shlex
 import sys
 import traceback
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +23,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
 
 from experiments import options
 from experiments.errors import UserError
@@ -31,7 +33,7 @@ from experiments.launches import Launches, WatchLaunch
 from experiments.lazy import torch
 from experiments.progress import OUTCOME, interruptible, write_json
 from experiments.schema import Job, register, to_job
-from experiments.terminal import terminal
+from experiments.terminal import drop_output, terminal
 from experiments.workers import end_with_parent
 
 CONF = str(options.CONF)
@@ -68,16 +70,24 @@ def main() -> int:
     errors = terminal(stderr=True)
     stopped = raised = False
     try:
-        with interruptible():
-            _hydra_job()
+        try:
+            with interruptible():
+                _hydra_job()
+        finally:
+            launches.stop_watching()  # before anything is said of how it ended
+        if launches.unwritten:
+            raise launches.unwritten
         if launches.has_empty():
             errors.print("error: the sweep has no jobs: a range or a choice in it is empty, as range(5,0) is")
             return 1
     except Exception as error:  # Hydra refuses some overrides with a bare ValueError
+        if isinstance(error, BrokenPipeError):  # `--help | head`; what a job prints is another matter
+            drop_output()
+            return 0
         raised = True
         if wants_traceback:
             raise
-        text = one_line(error)
+        text = _remedy(error) or one_line(error)
         if plugin := PLUGIN.search(text):
             text = f"this launcher is not installed; pip install '.[{EXTRAS[plugin['name']]}]', or hydra/launcher=local"
         elif isinstance(error, OSError) and not isinstance(error, HydraException):
@@ -91,7 +101,6 @@ def main() -> int:
     finally:
         if not wants_traceback:
             del os.environ["HYDRA_FULL_ERROR"]
-        launches.stop_watching()
         failed = launches.report(errors, stopped, raised)
         WatchLaunch.launches = None
     return 1 if failed else 0
@@ -99,14 +108,27 @@ def main() -> int:
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="config")
 def _hydra_job(config: DictConfig) -> None:
-    if WatchLaunch.launches is None or WatchLaunch.launches.driver != os.getpid():
+    launches = WatchLaunch.launches
+    if launches is None or launches.driver != os.getpid():
         end_with_parent()
-    console = terminal()
+        _job(config, terminal(quiet=sys.stdout.isatty()))  # at a terminal the process that launched it has the word
+        return
+    try:
+        _job(config, launches.console, launches.swept())
+    except OSError as error:  # of its outcome; Hydra would print the overrides with it
+        launches.unwritten = error
+
+
+def _job(config: DictConfig, console: Console, swept: Collection[str] = ()) -> None:
+    """Run one job of a sweep or alone; those of its overrides that are `swept` tell it from the others."""
     context = HydraConfig.get()
     folder = Path(context.runtime.output_dir)
     overrides = cast(list[str], OmegaConf.to_container(context.overrides.task, resolve=False))
+    if apart := [override for override in overrides if override in swept]:
+        console.print(f"{', '.join(apart)}:")
     command = shlex.join(["python", "run.py", *overrides])
     outcome: dict[str, Any] = {"command": command, "status": "started", "pid": os.getpid(), "node": platform.node()}
+    outcome["plan"] = bool(OmegaConf.select(config, "plan", throw_on_resolution_failure=False))
     write_json(folder / OUTCOME, outcome)  # a job that is killed leaves this behind
 
     def kept(result: dict[str, Any]) -> None:
@@ -130,6 +152,13 @@ def _kind(error: Exception) -> str:
     text = str(error).lower()
     out_of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or any(x in text for x in OUT_OF_MEMORY)
     return "out of memory, lower memory_gb or source.lengths" if out_of_memory else type(error).__name__
+
+
+def _remedy(error: Exception) -> str | None:
+    """Return what is said of a misspelt key, group or option."""
+    from experiments.misspelt import remedy  # by then there is time
+
+    return remedy(error)
 
 
 def configure(*overrides: str) -> Job:

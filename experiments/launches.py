@@ -5,6 +5,7 @@ Hydra launches a single job or a sweep, and calls a callback that it makes itsel
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from experiments import compose_once, summary
+from experiments.plan import START_SECONDS
 from experiments.progress import OUTCOME, Watch, read_json
 from experiments.records.folder import lives
 from experiments.terminal import terminal
@@ -25,7 +27,7 @@ from experiments.workers import bind_joblib
 
 @dataclass
 class Launch:
-    """One call of Hydra: where its jobs write their outcomes, and how many jobs there are.
+    """One call of Hydra: where its jobs write their outcomes, how many there are, and the overrides that some lack.
 
     Outcomes that lay there before are those of earlier launches into the same folder.
     """
@@ -33,15 +35,21 @@ class Launch:
     folder: Path
     pattern: str
     jobs: Callable[[], int]
+    swept: Callable[[], set[str]] = set
     earlier: dict[Path, tuple[int, int]] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.earlier = {path: _version(path) for path in self.folder.glob(self.pattern)}
+        self.earlier = {path: _version(path) for path in self._there()}
 
     def outcomes(self) -> list[Path]:
         """Return the outcomes that this launch's jobs have written, in the order of the jobs."""
-        paths = [path for path in self.folder.glob(self.pattern) if self.earlier.get(path) != _version(path)]
+        paths = [path for path in self._there() if self.earlier.get(path) != _version(path)]
         return sorted(paths, key=_job_number)
+
+    def _there(self) -> list[Path]:
+        with contextlib.suppress(OSError):  # of a name that is too long, say, which the first job to write will tell
+            return list(self.folder.glob(self.pattern))
+        return []
 
 
 def _version(path: Path) -> tuple[int, int]:
@@ -49,19 +57,28 @@ def _version(path: Path) -> tuple[int, int]:
     return state.st_ino, state.st_mtime_ns  # an outcome is replaced, never changed
 
 
+@dataclass
 class Launches:
-    """All launches of a command, in the process that runs it."""
+    """All launches of a command, in the process that runs it and has the terminal.
 
-    def __init__(self) -> None:
-        self.driver = os.getpid()
-        self._launches: list[Launch] = []
-        self._watches: list[Watch] = []
+    `console` is the only one to print there while lines are live; `unwritten` is why an outcome could not be written.
+    """
+
+    driver: int = field(default_factory=os.getpid)
+    console: Console = field(default_factory=terminal)
+    unwritten: OSError | None = None
+    _launches: list[Launch] = field(default_factory=list)
+    _watches: list[Watch] = field(default_factory=list)
 
     def add(self, launch: Launch) -> None:
         """Show how far a launch is, and report it at the end."""
         self._launches.append(launch)
-        self._watches.append(Watch(launch.outcomes, launch.jobs, terminal()))
+        self._watches.append(Watch(launch.outcomes, launch.jobs, self.console, launch.swept))
         self._watches[-1].start()
+
+    def swept(self) -> set[str]:
+        """Return the overrides that only some jobs of a launch have."""
+        return {override for launch in self._launches for override in launch.swept()}
 
     def stop_watching(self) -> None:
         """Leave the terminal as it was."""
@@ -82,7 +99,8 @@ class Launches:
         outcomes = [read_json(path) | {"folder": str(path.parent)} for path in paths]
         _say_plans(outcomes)
         _say_done(outcomes)
-        failed = [outcome for outcome in outcomes if outcome.get("status", "started") in ("started", "failed")]
+        bad = ("failed",) if self.unwritten else ("started", "failed")
+        failed = [outcome for outcome in outcomes if outcome.get("status", "started") in bad]
         for outcome in failed:
             runs = stopped and _runs(outcome)
             ended = "is still running" if runs else "ended without a word: killed, or out of memory"
@@ -120,7 +138,9 @@ class WatchLaunch(Callback):
         composed = compose_once.install(keep=config.hydra.launcher._target_.endswith(".BasicLauncher"))
         if "joblib" in config.hydra.launcher._target_:
             bind_joblib()
-        self._watch(Launch(Path(config.hydra.sweep.dir), f"**/{OUTCOME}", lambda: composed.jobs))
+        self._watch(
+            Launch(Path(config.hydra.sweep.dir), f"**/{OUTCOME}", lambda: composed.jobs, lambda: composed.swept)
+        )
 
     def _watch(self, launch: Launch) -> None:
         if self.launches is not None:
@@ -137,6 +157,7 @@ def _say_plans(outcomes: list[dict[str, Any]]) -> None:
     planned = {outcome["run_id"]: outcome for outcome in outcomes if outcome.get("status") == "planned"}
     if len(planned) > 1:
         seconds, disk = (sum(plan[key] for plan in planned.values()) for key in ("seconds", "disk_bytes"))
+        seconds += START_SECONDS if seconds else 0.0
         memory = max(plan["memory_bytes"] for plan in planned.values())
         terminal().print(
             f"{len(planned)} jobs: about {seconds:.0f} s one after the other, memory {memory / 1e9:.1f} GB, "

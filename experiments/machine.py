@@ -32,7 +32,7 @@ class Machine:
         """
         try:
             available = torch.device(device)
-            torch.empty(1, device=available)
+            torch.ones(1, device=available).item()  # of `meta`, which holds no numbers, there is none
         except (RuntimeError, AssertionError) as error:
             raise UserError(f"device={device}: not available on this machine; use device=cpu") from error
         thread_count, cores = threads or _allowed_threads(), os.cpu_count() or 1

@@ -40,6 +40,17 @@ class _OnDemand:
         return self._make()
 
 
+def folder(outputs: str) -> str:
+    """Return where jobs are told of: `outputs` with ~ written out, or its default if it is no path, and refused."""
+    try:
+        return str(Path(outputs.strip() or "outputs").expanduser())
+    except RuntimeError:
+        return "outputs"
+
+
+OmegaConf.register_new_resolver("folder", folder, replace=True)  # here, for the processes of launchers too
+
+
 def register_options() -> None:
     """Let a configuration say `${options:}` where the text of `options` is to stand.
 

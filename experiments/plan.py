@@ -8,15 +8,21 @@ from dataclasses import dataclass
 
 from experiments.lazy import torch
 from experiments.machine import Machine
-from experiments.measures.memory import rows_per_block
+from experiments.measures.memory import BYTES_PER_KEY, rows_per_block
 from experiments.rows import Rows
 from experiments.selectors import Selector
-from experiments.sources import Batch, Source
+from experiments.sources import Batch, ReadsText, Source
 from experiments.windows import WindowSet
 
 # Parquet bytes per row of rows.parquet and of windows.parquet, measured on finished records.
 ROW_BYTES, WINDOW_BYTES = 40, 30
 PROCESS_BYTES = 600e6  # Python, torch and pandas themselves
+START_SECONDS = 1.5  # for loading them, once per process
+MODEL_SECONDS = 1.3  # for loading a small model, its tokens and its trial, once per job
+# What one key of one row takes while rows are measured: the kernels keep a few float32 of it, plain torch much more.
+KERNEL_BYTES = 16
+# Seconds of one core for one key of one consecutive row, whose unions are wanted.
+UNION_SECONDS = 4e-7
 CALIBRATION_ROWS, CALIBRATION_KEYS = 32, 4096
 
 
@@ -44,13 +50,19 @@ def check_fits(source: Source, windows: WindowSet, machine: Machine) -> None:
     rows_per_block(1, longest.num_keys, count, longest.head_dim, machine.memory_bytes, resident)
 
 
+def memory_of(source: Source) -> float:
+    """Return the bytes that a process takes with its source, before rows are measured."""
+    return PROCESS_BYTES + source.resident_bytes() + (source.mask_bytes() if isinstance(source, ReadsText) else 0)
+
+
 def plan_of_rows(
     source: Source, selectors: Sequence[Selector], windows: WindowSet, machine: Machine, windowed: Sequence[Batch]
 ) -> Plan:
     """Return the plan of a job that measures rows, and within windows those of some batches.
 
     Seconds come from a short calibration of the measures on this machine, and from the source's own estimate of its
-    drawing or forward passes.
+    drawing or forward passes. They are those of processors, shared out to the threads, so that other programs do not
+    count.
 
     Raises
     ------
@@ -66,14 +78,17 @@ def plan_of_rows(
         )
     per_entry = _seconds_per_entry(selectors, windows, machine, batches[0].head_dim)
     entries = sum(batch.count * batch.rows * batch.num_keys for batch in batches)
+    unions = sum(batch.count * batch.run * batch.num_keys for batch in batches)
+    kernels = machine.device.type == "cpu" and source.dtype != "float64"
+    per_key = KERNEL_BYTES if kernels else BYTES_PER_KEY
     rows = sum(batch.count * batch.rows for batch in batches)
     lines = sum(batch.count * counts[batch.num_keys] for batch in windowed) * len(selectors)
     return Plan(
         rows=rows,
         windows=max(counts.values()),
-        seconds=source.seconds() + entries * per_entry,
-        memory_bytes=PROCESS_BYTES
-        + min(machine.memory_bytes, resident + max(b.rows * b.num_keys for b in batches) * 120),
+        seconds=source.seconds() + (entries * per_entry + unions * UNION_SECONDS) / torch.get_num_threads(),
+        memory_bytes=memory_of(source)
+        + min(machine.memory_bytes - resident, max(b.rows * b.num_keys for b in batches) * per_key),
         disk_bytes=rows * ROW_BYTES + lines * WINDOW_BYTES,
     )
 
@@ -100,10 +115,10 @@ def _seconds_per_entry(selectors: Sequence[Selector], windows: WindowSet, machin
     sizes, compute = windows.at(CALIBRATION_KEYS).of_heads(0, [0], rows.n_R), Compute()
 
     def once() -> float:
-        start = time.perf_counter()
+        start = time.process_time()
         methods = [selector.prepare(rows.cache()) for selector in selectors]
         measure_rows(rows, methods, sizes, len(rows), compute)
-        return time.perf_counter() - start
+        return time.process_time() - start
 
     once()
     return once() / (CALIBRATION_ROWS * CALIBRATION_KEYS)

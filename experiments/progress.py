@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from experiments.durable import put_in_place
 
 OUTCOME, PROGRESS = "outcome.json", "progress.json"
 PAUSE = 0.5  # seconds between two writes, and between two looks
+WIDTH = 62  # columns of a bar and of what stands behind it
 
 _interrupted = False
 
@@ -68,10 +70,12 @@ def read_json(path: Path) -> dict[str, Any]:
 class Progress:
     """One job's account of how far it is."""
 
-    def __init__(self, folder: Path, label: str, groups: int) -> None:
+    def __init__(self, folder: Path, label: str, groups: int, run_id: str = "") -> None:
+        """Take the folder of the job, what it measures, how many groups of rows that is, and its record's name."""
         self._path = folder / PROGRESS
-        self._state = {"label": label, "done": 0, "groups": groups}
-        self._written = 0.0
+        self._state = {"run_id": run_id, "label": label, "done": 0, "groups": groups}
+        self._written = time.monotonic()
+        write_json(self._path, self._state)
 
     def advance(self) -> None:
         """Count one more group of rows; raises KeyboardInterrupt after a Ctrl-C that got lost."""
@@ -87,35 +91,49 @@ class Progress:
 class Watch:
     """Live lines at the terminal: one per running job, and the total with the time that is left."""
 
-    def __init__(self, outcomes: Callable[[], list[Path]], jobs: Callable[[], int], console: Console) -> None:
-        self._outcomes = outcomes
-        self._jobs = jobs
-        self._started = time.monotonic()
+    def __init__(
+        self,
+        outcomes: Callable[[], list[Path]],
+        jobs: Callable[[], int],
+        console: Console,
+        swept: Callable[[], set[str]] = set,
+    ) -> None:
+        """Take where jobs tell how they end, how many there are, and the overrides that tell them apart."""
+        self._outcomes, self._jobs, self._swept = outcomes, jobs, swept
+        self._started, self._console = time.monotonic(), console
         self._ended: set[Path] = set()
-        self._live = Live(
-            get_renderable=self._lines, console=console, refresh_per_second=1 / PAUSE, transient=True, screen=False
-        )
+        self._live: Live | None = None
 
     def start(self) -> None:
         """Begin to show the lines, at a terminal."""
-        if self._live.console.is_terminal:
+        if self._console.is_terminal:
+            self._live = Live(
+                get_renderable=self._lines, console=self._console, refresh_per_second=1 / PAUSE, transient=True
+            )
             self._live.start()
 
     def stop(self) -> None:
         """Stop and leave the terminal as it was."""
-        self._live.stop()
+        if self._live is not None:
+            self._live.stop()
 
     def _lines(self) -> RenderableType:
         running = self._running()
         total = max(self._jobs(), len(self._ended) + len(running), 1)
         part = len(self._ended) + sum(job["done"] / max(job["groups"], 1) for job in running)
-        lines = Table.grid(padding=(0, 1))
+        lines, swept = Table.grid(padding=(0, 1)), self._swept()
+        lines.add_column(no_wrap=True, overflow="ellipsis", max_width=max(self._console.width - WIDTH, 20))
         for job in running:
             count = f"{job['done']}/{job['groups']}"
-            lines.add_row(job["label"], ProgressBar(total=job["groups"], completed=job["done"], width=30), count)
+            apart = [part for part in shlex.split(job["command"]) if part in swept]
+            lines.add_row(
+                Text(" ".join([job["label"], *apart])),
+                ProgressBar(total=job["groups"], completed=job["done"], width=30),
+                count,
+            )
         left = ""
         if part > 0:
-            left = f", about {_clock((time.monotonic() - self._started) * (total - part) / part)} left"
+            left = f", about {clock((time.monotonic() - self._started) * (total - part) / part)} left"
         bar = ProgressBar(total=total, completed=part, width=30)
         lines.add_row(Text("all jobs", style="bold"), bar, f"{len(self._ended)}/{total}{left}")
         return lines
@@ -125,14 +143,16 @@ class Watch:
         for path in self._outcomes():
             if path in self._ended:
                 continue
-            if read_json(path).get("status", "started") != "started":
+            outcome = read_json(path)
+            if outcome.get("status", "started") != "started":
                 self._ended.add(path)
             elif job := read_json(path.with_name(PROGRESS)):
-                running.append(job)
+                running.append({"command": outcome.get("command", ""), **job})
         return running
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Return a time in hours and minutes, or in minutes and seconds."""
     minutes, seconds = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"

@@ -1,9 +1,10 @@
-"""Numbers of a configuration: within their range, or refused by the name of their key."""
+"""Numbers and paths of a configuration: within their range, or refused by the name of their key."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 from experiments.errors import UserError
 
@@ -48,3 +49,13 @@ def check_range(
             wanted = " and ".join(f"{sign} {bound:.10g}" for sign, bound in bounds.items() if bound is not None)
             given = f"{key}={number}" if one else f"{key} has {symbol + ' = ' if symbol else ''}{number}"
             raise UserError(f"{given}: give {'a number' if one else 'numbers'} {wanted or 'that is finite'}")
+
+
+def written_out(key: str, path: str) -> str:
+    """Return a path with ~ written out; raise UserError, naming the key, if it is empty or of a user unknown here."""
+    if not path.strip():
+        raise UserError(f"{key} is empty: give a path")
+    try:
+        return str(Path(path).expanduser())
+    except RuntimeError as error:
+        raise UserError(f"{key}={path}: no user of that name has a home here; write the path out") from error

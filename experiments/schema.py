@@ -20,7 +20,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from experiments.errors import UserError
-from experiments.ranges import check_range
+from experiments.ranges import check_range, written_out
 
 MOST_MEMORY_GB = 1e6  # a petabyte
 PRESET_SOURCES = Path(__file__).resolve().parents[1] / "conf" / "preset_sources.yaml"
@@ -65,6 +65,7 @@ class Job:
         check_range("seed", self.seed, least=0)
         check_range("memory_gb", self.memory_gb, above=0, most=MOST_MEMORY_GB)
         check_range("threads", self.threads, least=1)
+        self.outputs = written_out("outputs", self.outputs)
 
 
 def register() -> None:
@@ -73,8 +74,6 @@ def register() -> None:
     store.store(name="job_schema", node=Job)
     for group, package in PARTS.items():
         for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
-            if module.ispkg:
-                continue
             for part in _dataclasses_of(f"{package}.{module.name}"):
                 store.store(group=f"schema/{group}", name=module.name, node=part)
     for option, values in yaml.safe_load(PRESET_SOURCES.read_text(encoding="utf-8")).items():
@@ -130,20 +129,28 @@ def _refuse_appended_keys(config: DictConfig, prefix: str) -> None:
     if part is not None and dataclasses.is_dataclass(part):
         names = {field.name for field in dataclasses.fields(part)}
         if unknown := sorted(set(map(str, config)) - names):
-            raise UserError(
-                f"{prefix}{unknown[0]} is no key of the configuration: choose from {', '.join(sorted(names))}"
-            )
+            from experiments.misspelt import no_such_key
+
+            raise UserError(no_such_key(f"{prefix}{unknown[0]}", names))
     for key in map(str, config):
         if OmegaConf.is_dict(config) and not OmegaConf.is_missing(config, key):
             value = config._get_node(key)
             if isinstance(value, DictConfig) and not value._is_none():
                 _refuse_appended_keys(value, f"{prefix}{key}.")
+    if part is dict:
+        _refuse_values_among_parts(config, prefix)
+
+
+def _refuse_values_among_parts(config: DictConfig, prefix: str) -> None:
+    """Raise UserError for a value that `+key=value` has put beside the rules of windows, or the methods of a set."""
+    parts = [key for key in config if dataclasses.is_dataclass(OmegaConf.get_type(config, str(key)))]
+    if parts and (others := sorted(set(config) - set(parts), key=str)):
+        from experiments.misspelt import no_such_key
+
+        raise UserError(no_such_key(f"{prefix}{others[0]}", map(str, parts)))
 
 
 def _dataclasses_of(module_name: str) -> list[type]:
     module = importlib.import_module(module_name)
-    return [
-        value
-        for value in vars(module).values()
-        if isinstance(value, type) and dataclasses.is_dataclass(value) and value.__module__ == module_name
-    ]
+    own = [value for value in vars(module).values() if isinstance(value, type) and value.__module__ == module_name]
+    return list(filter(dataclasses.is_dataclass, own))

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
 import shutil
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from experiments.interrupts import end_on_ctrl_c
 
@@ -16,7 +20,7 @@ if __name__ == "__main__":
 from rich.table import Table
 from rich.text import Text
 
-from experiments.progress import OUTCOME, read_json
+from experiments.progress import OUTCOME, PROGRESS, clock, read_json
 from experiments.records.folder import PARTIAL, abandoned, inspect
 from experiments.records.identity import SCHEMA_VERSION
 from experiments.terminal import terminal
@@ -32,8 +36,12 @@ class Entry:
     Attributes
     ----------
     state
-        `finished`; `running`; `failed`, a job that ended without a record; `stale`, a record that is damaged, of a
-        schema that is not read, or was left half written.
+        `finished`; `running`; `failed`, a job that ended without a record (a plan is none); `stale`, a record that is
+        damaged, of a schema that is not read, or was left half written.
+    size, seconds
+        Bytes, and the time that it took or has taken so far.
+    done, groups
+        Of a job that runs: how many groups of rows are measured, and of how many; None before the first.
     """
 
     state: str
@@ -42,6 +50,8 @@ class Entry:
     size: int
     seconds: float | None
     note: str
+    done: int | None = None
+    groups: int | None = None
 
 
 def entries(outputs: Path) -> list[Entry]:
@@ -49,12 +59,39 @@ def entries(outputs: Path) -> list[Entry]:
     runs = outputs / "runs"
     result = [_run(folder) for folder in sorted(runs.glob("[!.]*")) if folder.is_dir()]
     finished = {entry.folder.name for entry in result if entry.state == "finished"}
-    left = abandoned(runs)
+    left, started = abandoned(runs), _started(outputs / "jobs")
     for folder in sorted(runs.glob(f"{PARTIAL}*")):
-        state, note = ("stale", "left half written by a job that was killed") if folder in left else ("running", "")
-        result.append(Entry(state, folder, "", _size(folder), None, note))
+        if folder in left:
+            note = "left half written by a job that was killed"
+            result.append(Entry("stale", folder, "", _size(folder), None, note))
+        else:
+            result.append(_running(folder, started))
     result += failed_jobs(outputs / "jobs", finished)
     return sorted(result, key=lambda entry: (STATES.index(entry.state), entry.label, str(entry.folder)))
+
+
+def _started(jobs: Path) -> dict[str, tuple[Path, dict[str, Any]]]:
+    """Return the jobs that have not ended, the last one of each run id, by that."""
+    started = {}
+    for path in sorted(jobs.rglob(PROGRESS)):
+        outcome = read_json(path.with_name(OUTCOME))
+        if outcome.get("status") == "started":
+            started[str(read_json(path).get("run_id"))] = (path.parent, outcome)
+    return started
+
+
+def _running(partial: Path, started: dict[str, tuple[Path, dict[str, Any]]]) -> Entry:
+    """Return the entry of a record that is being written: how far its job is."""
+    run_id = partial.name.removeprefix(PARTIAL).partition("-")[0]
+    if run_id not in started:
+        return Entry("running", partial, "", _size(partial), None, "")
+    job, outcome = started[run_id]
+    progress = read_json(job / PROGRESS)
+    done, groups = (int(progress.get(name, 0)) for name in ("done", "groups"))
+    seconds = max(time.time() - (job / OUTCOME).stat().st_mtime, 0.0)  # written as the job began
+    left = f", about {clock(seconds * (groups - done) / done)} left" if done else ""
+    note = f"{done}/{groups} groups{left}: {outcome.get('command', '')}"
+    return Entry("running", partial, str(progress.get("label", "")), _size(partial), seconds, note, done, groups)
 
 
 def _run(folder: Path) -> Entry:
@@ -71,15 +108,21 @@ def _run(folder: Path) -> Entry:
 
 def failed_jobs(jobs: Path, finished: set[str]) -> list[Entry]:
     """Return the last outcome of each command that failed, unless a later launch has finished it."""
-    last: dict[str, tuple[Path, dict[str, object]]] = {}
+    last: dict[str, tuple[Path, dict[str, Any]]] = {}
     for path in sorted(jobs.rglob(OUTCOME)):  # folders are named by their time
         outcome = read_json(path)
         last[str(outcome.get("command", path))] = (path.parent, outcome)
     failed = []
     for command, (folder, outcome) in last.items():
-        if outcome.get("status") in ("failed", None) and outcome.get("run_id") not in finished:
+        mended = outcome.get("run_id") in finished
+        if outcome.get("status") in ("failed", None) and not mended and not _is_plan(outcome):
             failed.append(Entry("failed", folder, command, _size(folder), None, str(outcome.get("error", ""))))
     return failed
+
+
+def _is_plan(outcome: dict[str, Any]) -> bool:
+    """Say whether a job would only have said what it would cost; before it was noted, its command says so."""
+    return bool(outcome.get("plan") or "plan=true" in str(outcome.get("command")).lower().split())
 
 
 def _size(folder: Path) -> int:
@@ -95,6 +138,12 @@ def _table(listed: list[Entry]) -> Table:
     return table
 
 
+def _has(entry: Entry, text: str | None) -> bool:
+    """Say whether a line of the list has a text in it, in whatever case."""
+    line = f"{entry.folder.name} {entry.label} {entry.note}".lower()
+    return text is None or text.lower() in line
+
+
 def main(arguments: list[str] | None = None) -> int:
     """List the runs; remove failed or stale ones on request."""
     parser = argparse.ArgumentParser(
@@ -103,7 +152,9 @@ def main(arguments: list[str] | None = None) -> int:
         "schema that is not read, or left by a killed job), with size and seconds.",
     )
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="where results lie (default: outputs)")
-    parser.add_argument("--only", choices=STATES, help="list only these")
+    parser.add_argument("--only", choices=STATES, nargs="+", default=STATES, help="list only these states")
+    parser.add_argument("--match", metavar="TEXT", help="list only what has this in its run, label, command or note")
+    parser.add_argument("--json", action="store_true", help="print the list as JSON: bytes, seconds, groups done")
     parser.add_argument(
         "--remove", choices=("failed", "stale"), help="delete these: records of stale runs, job folders of failed jobs"
     )
@@ -119,7 +170,10 @@ def main(arguments: list[str] | None = None) -> int:
             shutil.rmtree(entry.folder, ignore_errors=True)
         console.print(f"{len(removed)} {options.remove} removed, {sum(entry.size for entry in removed) / 1e6:.1f} MB")
         listed = [entry for entry in listed if entry not in removed]
-    shown = [entry for entry in listed if options.only in (None, entry.state)]
+    shown = [entry for entry in listed if entry.state in options.only and _has(entry, options.match)]
+    if options.json:
+        console.print(json.dumps([dataclasses.asdict(entry) for entry in shown], indent=2, default=str))
+        return 0
     console.print(_table(shown))
     counts = {state: sum(entry.state == state for entry in listed) for state in STATES}
     total = sum(entry.size for entry in listed) / 1e6

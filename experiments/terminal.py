@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Any
 
 from rich.console import Console
 
 
-def terminal(**options: Any) -> Console:
+class Terminal(Console):
+    """A console whose reader may leave, as `head` does: what is measured goes on, and the rest is printed nowhere."""
+
+    def on_broken_pipe(self) -> None:
+        """Print nothing more."""
+        self.quiet = True
+        drop_output()
+
+
+def drop_output() -> None:
+    """Send what is still printed nowhere, what Python flushes as it ends included."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def terminal(**options: Any) -> Terminal:
     """Return a console that prints text as it is and leaves the folding of long lines to the terminal."""
-    return Console(markup=False, emoji=False, highlight=False, soft_wrap=True, **options)
+    return Terminal(markup=False, emoji=False, highlight=False, soft_wrap=True, **options)

@@ -84,11 +84,29 @@ def test_a_plan_measures_nothing(command, tmp_path):
         (["source.lenghts=[4]"], "lenghts"),
         (["source.rows=many"], "many"),
         (["experiment=none"], "none"),
-        (["selector=snapkv"], "error: In 'config': Could not find 'selector/snapkv'"),
+        (
+            ["selector=snapkv"],
+            "error: selector=snapkv: there is no such option: did you mean selector=snap_kv? choose from ",
+        ),
         (["memory_gb=0.0001"], "memory_gb"),
         (["threads=0"], "threads"),
         (["threads=1000000"], "threads=1000000: this machine has"),
         (["memory_gb=nan"], "memory_gb"),
+        (["device=meta"], "device=meta: not available on this machine; use device=cpu"),
+        (["device=cuda:-1"], "error: device=cuda:-1: not available"),
+        (["device="], "device=: not available"),
+        (["source=checkpoint", "source.model="], "source.model is empty"),
+        (["source=checkpoint", "source.model='~of_nobody/x'"], "source.model=~of_nobody/x: no user of that name"),
+        (["source=checkpoint", "source.model='~/no_such_model'"], "source.model=~/no_such_model: no such directory"),
+        (["source=checkpoint", f"source.model={'x' * 300}"], "no such directory"),
+        (["source=checkpoint", f"source.model={'x' * 300}.gguf"], "no such directory or .gguf file"),
+        (["source=checkpoint", "source.model=/caf\udce9"], "not UTF-8"),
+        (["source=smollm2", "source.text="], "source.text is empty"),
+        (["source=smollm2", "source.text='~of_nobody/x'"], "source.text=~of_nobody/x: no user of that name"),
+        (["source=smollm2", f"source.text={'x' * 300}"], "File name too long; give a readable text file"),
+        (["source=smollm2", "source.text=/caf\udce9"], "not UTF-8"),
+        (["windows=budget", f"windows.file={'x' * 300}"], "File name too long; write it with"),
+        (["source.s='~ (a"], "cannot be read; give KEY=VALUE"),
         (["source.lengths=[8000000]", "memory_gb=1"], "memory_gb=1 is too little"),
         (["windows.grid_per_octave=1000000000"], "windows.grid_per_octave=1000000000"),
         (MANY_WINDOWS, "at most 65535"),
@@ -111,6 +129,51 @@ def test_bad_input_is_one_line_and_a_status(command, tmp_path, arguments, word):
     assert word in err
     assert len(err.strip().splitlines()) == 1, err
     assert not list((tmp_path / "out").glob("runs/*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant", "choices"),
+    [
+        (["source.lenghts=[4]"], "source.lengths", ["lengths", "rows", "sigma"]),
+        (["soure=gaussian"], "source", ["source", "selector", "hydra/launcher"]),
+        (["+sede=1"], "seed", ["seed", "outputs"]),
+        (["~soure"], "source", ["source", "seed"]),
+        (["source=gausian"], "source=gaussian", ["gaussian", "smollm2"]),
+        (["-m", "source=gausian,gaussian"], "source=gaussian", ["gaussian", "smollm2"]),
+        (["-m", "source.lenghts=[4],[8]"], "source.lengths", ["lengths", "rows"]),
+        (["experiment=qick"], "experiment=quick", ["quick", "heads"]),
+        (["experiment=quick", "widnows=paper"], "windows", ["windows"]),
+        (["windows.exponent=[0.3]"], "windows.exponents", ["exponents", "fixed", "top_p"]),
+        (["windows.rules.powr.exponents=[0.3]"], "windows.rules.power", ["power", "log"]),
+        (["+windows.rules.powr.exponents=[0.3]"], "windows.rules.power", ["power", "log"]),
+        (["hydra/launcher=jobib"], "hydra/launcher=joblib", ["joblib", "local"]),
+        (["hydra/lancher=joblib"], "hydra/launcher", ["hydra/launcher", "source"]),
+        (["lengths=[4]"], "source.lengths", ["source"]),
+        (["selector=several", "selector.part.quest.page=8"], "selector.parts", ["parts"]),
+        (["selector=several", "selector.parts.qest.page=8"], "selector.parts.quest", ["quest", "h2o", "oracle"]),
+        (["selector=several", "selector.parts.quest.pge=8"], "selector.parts.quest.page", ["page"]),
+        (["selector=several", "~selector.parts.h20"], "selector.parts.h2o", ["quest", "h2o", "oracle"]),
+        (["selector=several", "+selector.parts.qest=quest"], "selector.parts.quest", ["quest", "h2o"]),
+        (["selector=several", "+selector@selector.parts.x=mean_valu"], "selector=mean_value", ["mean_value", "quest"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) and "=" in "".join(value) else "",
+)
+def test_what_is_misspelt_gets_the_name_that_was_meant_and_all_that_may_stand_there(command, arguments, meant, choices):
+    status, _, err = command(*arguments)
+    assert status == 1
+    assert len(err.strip().splitlines()) == 1, err
+    assert f"did you mean {meant}? choose from " in err
+    assert set(choices) <= set(err.strip().split("choose from ")[1].split(", "))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [(["source.model=x"], "source=checkpoint"), (["selector.page=4"], "selector=quest")],
+)
+def test_a_key_of_another_option_says_of_which(command, arguments, option):
+    status, _, err = command(*arguments)
+    assert status == 1
+    assert f"is no key of the configuration, but of {option}; choose from " in err
 
 
 def test_one_bad_job_does_not_cost_the_others(command, tmp_path):
@@ -169,11 +232,50 @@ def test_what_a_killed_job_left_is_removed(command, tmp_path):
     assert not leftover.exists()
 
 
-def test_outputs_that_cannot_be_written_are_one_line(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("sweep", [[], ["-m", "seed=0,1"]])
+@pytest.mark.parametrize(
+    ("outputs", "message"),
+    [
+        ("file", "choose another outputs="),
+        ("file/below", "choose another outputs="),
+        ("x" * 300, "File name too long"),
+        ("/caf\udce9", "not UTF-8"),
+        ("", "outputs is empty: give a path"),
+        ("'  '", "outputs is empty: give a path"),
+        ("'~of_nobody/x'", "outputs=~of_nobody/x: no user of that name has a home here"),
+    ],
+)
+def test_outputs_that_cannot_be_written_are_one_line(tmp_path, monkeypatch, capsys, outputs, message, sweep):
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr("sys.argv", ["run.py", *TINY, f"outputs={tmp_path / 'file'}"])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["run.py", *TINY, f"outputs={outputs}", *sweep])
     assert main() == 1
-    assert "outputs=" in capsys.readouterr().err
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert all(message in line for line in said)
+    assert len(said) == 1 or (sweep and len(said) == 2)
+    assert {path.name for path in tmp_path.iterdir()} <= {"file", "outputs"}  # where it is told that it was refused
+
+
+def test_a_home_in_quotes_is_written_out(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("sys.argv", ["run.py", *TINY, "outputs='~/out'"])
+    assert main() == 0
+    assert len(list((tmp_path / "out" / "runs").iterdir())) == 1
+    assert (tmp_path / "out" / "jobs").is_dir()
+
+
+@pytest.mark.parametrize(
+    "arguments", [TINY, [*TINY, "-m", "seed=0,1,2"], ["--help"], ["source=gaussian", "--cfg", "job"]]
+)
+def test_a_reader_that_leaves_costs_nothing(tmp_path, arguments):
+    """As `run.py ... | head` does."""
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "run.py", f"outputs={tmp_path}", *arguments]
+    ended = subprocess.run(command, cwd=ROOT, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert len(list(tmp_path.glob("runs/*"))) == {len(TINY): 1, len(TINY) + 2: 3}.get(len(arguments), 0)
 
 
 def test_a_plan_of_what_is_measured_costs_nothing(command):

@@ -11,7 +11,7 @@ ROOT = Path(experiments.__file__).parent
 # In the order of the flow; rooms of one line do not import each other.
 ROOMS = [
     ["errors", "durable", "terminal", "interrupts", "numba_cache", "lazy", "threads", "workers", "options"],
-    ["ranges"],
+    ["ranges", "misspelt"],
     ["tables", "part"],
     ["cache", "answers"],
     ["rows"],
@@ -29,7 +29,7 @@ ROOMS = [
     ["plan"],
     ["runners"],
     ["tracking"],
-    ["job", "compose_once", "status"],
+    ["job", "compose_once", "status", "completion"],
     ["launches"],
     ["launch"],
 ]

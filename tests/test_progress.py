@@ -1,18 +1,21 @@
 """What a watcher sees of running jobs."""
 
+import io
 import os
+import re
 import signal
 import sys
 
 import pytest
 from rich.console import Console
 
+from experiments.launches import Launch, Launches
 from experiments.progress import OUTCOME, Progress, Watch, interruptible, read_json, write_json
 from experiments.terminal import terminal
 
 
-def shown(watch):
-    console = Console(width=100)
+def shown(watch, width=100):
+    console = Console(width=width)
     with console.capture() as capture:
         console.print(watch._lines())
     return capture.get()
@@ -32,6 +35,57 @@ def test_one_line_per_running_job_and_a_total(tmp_path):
     assert out.count("4/8") == 2
     assert "1/5" in out
     assert "left" in out
+
+
+def test_lines_say_what_tells_their_jobs_apart(tmp_path):
+    for seed in (1, 2):
+        (tmp_path / str(seed)).mkdir()
+        command = f"python run.py source.rows=4 seed={seed} 'windows.exponents=[0.{seed}]'"
+        write_json(tmp_path / str(seed) / OUTCOME, {"status": "started", "command": command})
+        Progress(tmp_path / str(seed), "a model", 8)
+    swept = {f"seed={seed}" for seed in (1, 2)} | {f"windows.exponents=[0.{seed}]" for seed in (1, 2)}
+    watch = Watch(lambda: sorted(tmp_path.rglob(OUTCOME)), lambda: 2, Console(width=120), lambda: swept)
+    first, second, _ = shown(watch, width=120).splitlines()
+    assert first.startswith("a model seed=1 windows.exponents=[0.1] ")
+    assert second.startswith("a model seed=2 windows.exponents=[0.2] ")
+    narrow = shown(Watch(lambda: sorted(tmp_path.rglob(OUTCOME)), lambda: 2, Console(width=80), lambda: swept), 80)
+    assert len(narrow.splitlines()) == 3
+    assert "0/8" in narrow
+
+
+def test_results_are_printed_above_the_live_lines_which_are_gone_at_the_end(tmp_path):
+    """Read as a terminal shows it: carriage returns, lines up and erased lines are carried out."""
+    write_json(tmp_path / OUTCOME, {"status": "started", "command": "python run.py"})
+    Progress(tmp_path, "a model", 8)
+    file = io.StringIO()
+    launches = Launches(console=terminal(file=file, force_terminal=True, width=80))
+    launches.add(Launch(tmp_path, OUTCOME, lambda: 1))
+    (tmp_path / OUTCOME).touch()
+    launches._watches[-1]._live.refresh()
+    launches.console.print("a result")
+    launches._watches[-1]._live.refresh()
+    launches.stop_watching()
+    launches.console.print("the end")
+    assert "all jobs" in file.getvalue()
+    assert [line for line in seen(file.getvalue()) if line.strip()] == ["a result", "the end"]
+
+
+def seen(written):
+    """Return the lines of a terminal after what was written to it."""
+    lines, at = [""], 0
+    for up, erase, other, text in re.findall(
+        r"\x1b\[(\d*)A|(\x1b\[2K)|\x1b\[[?\d;]*[a-zA-Z]|(\r|\n)|([^\x1b\r\n]+)", written
+    ):
+        if erase:
+            lines[at] = ""
+        elif other == "\n":
+            at += 1
+            lines += [""] * (at + 1 - len(lines))
+        elif text:
+            lines[at] += text
+        elif up:
+            at -= int(up)
+    return lines
 
 
 def test_a_torn_file_is_no_progress(tmp_path):

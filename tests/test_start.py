@@ -65,6 +65,11 @@ def test_a_refusal_needs_no_heavy_package(command, message, tmp_path):
     assert not packages & set(HEAVY)
 
 
+def test_names_are_compared_only_where_one_is_misspelt(tmp_path):
+    assert "difflib" not in imported("run.py", "--cfg", "job")[1]
+    assert "difflib" in imported("run.py", "source.lenghts=[4]", f"outputs={tmp_path}")[1]
+
+
 def test_the_list_of_runs_needs_no_heavy_package():
     done, packages = imported("-m", "experiments.status", "--outputs", str(OLD))
     assert done.returncode == 0

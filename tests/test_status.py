@@ -1,10 +1,15 @@
 """`python -m experiments.status` tells finished from failed and stale, and removes what it is told to."""
 
+import contextlib
+import json
 import platform
 
 import pytest
 
+from experiments.errors import UserError
 from experiments.launch import main
+from experiments.progress import OUTCOME, Progress, write_json
+from experiments.records.folder import new_record
 from experiments.status import entries
 from experiments.status import main as status
 
@@ -35,6 +40,47 @@ def test_every_state_is_listed(outputs, capsys):
     assert "2 finished, 0 running, 1 failed, 2 stale" in out
     assert "source.rows=0" in out
     assert "rows.parquet is not the file that was written" in out
+
+
+def test_a_plan_that_failed_is_no_failed_job(outputs, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["run.py", *TINY, "source.rows=-7", "plan=1", f"outputs={outputs}"])
+    assert main() == 1
+    (outputs / "jobs" / "old").mkdir()
+    write_json(outputs / "jobs" / "old" / OUTCOME, {"status": "failed", "command": "python run.py plan=true"})
+    assert states(outputs).count("failed") == 1
+
+
+def test_a_running_job_says_how_far_it_is(outputs, tmp_path, capsys):
+    job = outputs / "jobs" / "now"
+    job.mkdir()
+    command = "python run.py seed=7 'windows.exponents=[0.3]'"
+    write_json(job / OUTCOME, {"status": "started", "command": command})
+    with contextlib.suppress(UserError), new_record(outputs / "runs" / "feed", []) as record:
+        progress = Progress(job, "a model", 8, "feed")
+        assert entry_of(outputs, "running").done == 0
+        for _ in range(3):
+            progress._written = 0.0  # as if time had passed
+            progress.advance()
+        entry = entry_of(outputs, "running")
+        assert (entry.label, entry.done, entry.groups) == ("a model", 3, 8)
+        assert status(["--outputs", str(outputs), "--json", "--match", "SEED=7"]) == 0
+        (listed,) = json.loads(capsys.readouterr().out)
+        assert (listed["state"], listed["done"], listed["groups"]) == ("running", 3, 8)
+        assert "3/8 groups, about " in listed["note"]
+        assert command in listed["note"]
+        record.close("", dict)  # nothing was measured, and nothing is left
+
+
+def entry_of(outputs, state):
+    (entry,) = [entry for entry in entries(outputs) if entry.state == state]
+    return entry
+
+
+def test_several_states_and_a_text(outputs, capsys):
+    assert status(["--outputs", str(outputs), "--only", "failed", "stale", "--json"]) == 0
+    assert sorted(entry["state"] for entry in json.loads(capsys.readouterr().out)) == ["failed", "stale", "stale"]
+    assert status(["--outputs", str(outputs), "--match", "rows=0", "--json"]) == 0
+    assert [entry["state"] for entry in json.loads(capsys.readouterr().out)] == ["failed"]
 
 
 def test_one_state_alone(outputs, capsys):

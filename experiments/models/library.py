@@ -12,6 +12,9 @@ import torch
 from experiments.errors import UserError
 from experiments.models.locate import Checkpoint
 
+# How tensors end that GPTQ, AWQ, bitsandbytes and compressed-tensors keep beside, or in the place of, a weight.
+QUANTISED = (".qweight", ".qzeros", ".g_idx", ".SCB", ".absmax", ".quant_map", ".weight_packed", ".weight_scale")
+
 
 def transformers_quietly() -> ModuleType:
     """Return transformers without its own progress bars, which would interleave with ours."""
@@ -39,7 +42,10 @@ def reading(checkpoint: Checkpoint, what: str) -> Iterator[None]:
             ) from error
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         reason = f"{type(error).__name__}: {' '.join(lines)[:300]}" if lines else type(error).__name__
-        raise UserError(f"{checkpoint.label}: transformers cannot read {what} ({reason})") from error
+        raise UserError(
+            f"{checkpoint.label}: transformers cannot read {what} ({reason}); download the checkpoint again, or give "
+            "another"
+        ) from error
 
 
 def check_loaded(checkpoint: Checkpoint, model: Any, report: dict[str, Collection[Any]]) -> None:
@@ -52,6 +58,12 @@ def check_loaded(checkpoint: Checkpoint, model: Any, report: dict[str, Collectio
     report
         What `from_pretrained(..., output_loading_info=True)` says.
     """
+    names = [name for key in ("missing_keys", "unexpected_keys") for name in report.get(key, ())]
+    if any(str(name).endswith(QUANTISED) for name in names):
+        raise UserError(
+            f"{checkpoint.label}: its weights are quantised, which is not measured; give the original checkpoint or a "
+            "GGUF file"
+        )
     for key, fault in (
         ("mismatched_keys", "has another shape than its config.json says"),
         ("missing_keys", "is missing"),

@@ -22,6 +22,9 @@ HEADS = (AUTO, CAUSAL, "AutoModelForPreTraining", "AutoModelForMaskedLM")
 # Constants of a mask that transformers used to save beside the weights, and does not ignore everywhere by itself.
 OLD_BUFFER = re.compile(r"\.(attn|attention)\.masked_bias$")
 
+TOKENS = "input_ids"  # as transformers names what a model of text reads
+TOKENIZER_FILES = ("*token*", "*vocab*", "*.model")
+
 
 @lru_cache(maxsize=8)
 def load_config(checkpoint: Checkpoint) -> Any:
@@ -44,7 +47,8 @@ def _whole_config(checkpoint: Checkpoint) -> Any:
             vars(config).pop("auto_map", None)  # of a model that transformers knows itself
         _check_architecture(checkpoint, config)
     if quantised := getattr(config, "quantization_config", None):
-        method = quantised.get("quant_method") if isinstance(quantised, dict) else type(quantised).__name__
+        named = quantised if isinstance(quantised, dict) else {"quant_method": type(quantised).__name__}
+        method = named.get("quant_method") or ", ".join(sorted(named))
         raise UserError(
             f"{checkpoint.label}: its weights are quantised ({method}), which is not measured; give the original "
             "checkpoint or a GGUF file"
@@ -55,6 +59,8 @@ def _whole_config(checkpoint: Checkpoint) -> Any:
 @lru_cache(maxsize=4)
 def load_tokenizer(checkpoint: Checkpoint) -> Any:
     """Return the checkpoint's tokenizer."""
+    if not any(path for pattern in TOKENIZER_FILES for path in _readable_folder(checkpoint).glob(pattern)):
+        raise UserError(f"{checkpoint.label}: has no tokenizer; put its tokenizer.json beside its weights")
     with reading(checkpoint, "its tokenizer"):
         return transformers_quietly().AutoTokenizer.from_pretrained(
             _readable_folder(checkpoint), trust_remote_code=checkpoint.trusted
@@ -126,7 +132,7 @@ def check_causal(checkpoint: Checkpoint, runner: str) -> None:
 
 
 def _check_architecture(checkpoint: Checkpoint, config: Any) -> None:
-    """Raise UserError if the class that config.json says the checkpoint was saved by is of another type of model."""
+    """Raise UserError if the class that config.json names is of another type of model, or of one that reads no text."""
     transformers = transformers_quietly()
     saved_by = _class_of(config, AUTO)
     expected = [type(config), type(config.get_text_config())]
@@ -134,6 +140,8 @@ def _check_architecture(checkpoint: Checkpoint, config: Any) -> None:
     expected += [
         transformers.MODEL_MAPPING[kind].config_class for kind in expected if kind in transformers.MODEL_MAPPING
     ]
+    if (reads := getattr(saved_by, "main_input_name", TOKENS)) != TOKENS:
+        raise UserError(f"{checkpoint.label}: {saved_by.__name__} reads {reads}, no text; give a model of text alone")
     of_class = getattr(saved_by, "config_class", None)
     if of_class and not any(issubclass(kind, of_class) for kind in expected):
         raise UserError(

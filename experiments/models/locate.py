@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import os
 import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from experiments.errors import UserError
+from experiments.ranges import written_out
 
 PACKAGE = "package:"
 HUB_ID = re.compile(r"(?P<name>[\w.-]+(/[\w.-]+)?)(@(?P<revision>[\w./-]+))?")
@@ -82,10 +84,10 @@ def locate(model: str, *, trusted: bool = False) -> Checkpoint:
     """
     if model.startswith(PACKAGE):
         return _in_package(model.removeprefix(PACKAGE), trusted)
-    path = Path(model).expanduser()
-    if path.is_file() and path.suffix == ".gguf":
+    path = Path(written_out("source.model", model))
+    if os.path.isfile(path) and path.suffix == ".gguf":  # unlike Path's own, it takes names of any length
         return Checkpoint(path.stem, path.parent, path.name)
-    if path.is_dir():
+    if os.path.isdir(path):
         return Checkpoint(path.resolve().name, _checked_folder(path, model), trusted=trusted)
     named = HUB_ID.fullmatch(model)
     if path.suffix == ".gguf" or path.is_absolute() or model.startswith((".", "~")) or not named:

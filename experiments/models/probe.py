@@ -397,7 +397,9 @@ def run(model: Any, token_N: Tensor, *, use_cache: bool = False, **options: Any)
         if "memory" in str(error):
             raise
         reason = f"{type(error).__name__}: {error}".strip().splitlines()[0][:200]
-        raise UserError(f"{_name(model)}: does not run on {len(token_N)} tokens ({reason})") from error
+        raise UserError(
+            f"{_name(model)}: does not run on {len(token_N)} tokens ({reason}); models of text alone are measured"
+        ) from error
 
 
 def _check_finite(model: Any, layer: int, query: Tensor, key: Tensor, value: Tensor) -> None:

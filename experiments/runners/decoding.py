@@ -25,7 +25,7 @@ from experiments.curves import means_of_windows
 from experiments.errors import UserError
 from experiments.lazy import np, pd, torch
 from experiments.machine import Machine
-from experiments.plan import PROCESS_BYTES, Plan
+from experiments.plan import Plan, memory_of
 from experiments.ranges import check_range
 from experiments.records.folder import Record
 from experiments.runners import ROW_FIELDS, Findings, without
@@ -86,7 +86,7 @@ class Decoding:
             rows=timed,
             windows=len(checked_windows(source, windows, self.name)),
             seconds=source.seconds() + timed * self.repeats * STEP_SECONDS,
-            memory_bytes=PROCESS_BYTES + source.resident_bytes(),
+            memory_bytes=memory_of(source),
             disk_bytes=timed * LINE_BYTES,
         )
 

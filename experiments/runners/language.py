@@ -15,7 +15,7 @@ from experiments.curves import loss_over_length
 from experiments.errors import UserError
 from experiments.lazy import np, pd
 from experiments.machine import Machine
-from experiments.plan import PROCESS_BYTES, Plan
+from experiments.plan import Plan, memory_of
 from experiments.ranges import MOST_KEYS, check_range
 from experiments.records.folder import Record
 from experiments.runners import ROW_FIELDS, Findings, without
@@ -100,7 +100,7 @@ class Language:
             rows=samples * tokens,
             windows=len(requested),
             seconds=source.seconds() * (1 + within),
-            memory_bytes=PROCESS_BYTES + source.resident_bytes(),
+            memory_bytes=memory_of(source),
             disk_bytes=samples * tokens * (1 + passes) * LOSS_BYTES,
         )
 

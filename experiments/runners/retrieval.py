@@ -18,7 +18,7 @@ from experiments.curves import means_of_windows
 from experiments.errors import UserError
 from experiments.lazy import np, pd, torch
 from experiments.machine import Machine
-from experiments.plan import PROCESS_BYTES, Plan
+from experiments.plan import Plan, memory_of
 from experiments.ranges import MOST_KEYS, MOST_LOGIT, check_range
 from experiments.records.folder import Record
 from experiments.runners import ROW_FIELDS, Findings, without
@@ -100,7 +100,7 @@ class Retrieval:
             rows=lines,
             windows=len(requested),
             seconds=source.seconds() * passes * (1 + SPARSE_OVER_DENSE * within),
-            memory_bytes=PROCESS_BYTES + source.resident_bytes(),
+            memory_bytes=memory_of(source),
             disk_bytes=lines * (1 + len(self.sharpen) + ways) * LINE_BYTES,
         )
 

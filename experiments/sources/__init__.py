@@ -19,13 +19,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Batch:
-    """What a source will push, as far as a plan needs it: `count` times `rows` queries against `num_keys` keys."""
+    """What a source will push, as far as a plan needs it: `count` times `rows` queries against `num_keys` keys.
+
+    `run` is the number of consecutive rows, beside these, whose unions are measured.
+    """
 
     count: int
     rows: int
     num_keys: int
     head_dim: int
     variant: str = "plain"
+    run: int = 0
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,10 @@ class ReadsText(Protocol):
 
     def documents(self, seed: int) -> dict[int, Tensor]:
         """Return the tokens of each sample [N] by its number in the text, whose pieces the seed chooses."""
+        ...
+
+    def mask_bytes(self) -> int:
+        """Return the size of the masks of the longest pass, in bytes."""
         ...
 
     def seen_keys(self, n_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

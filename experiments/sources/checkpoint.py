@@ -36,7 +36,8 @@ DTYPES = ("float32", "float64", "bfloat16", "float16")
 TRIAL_TOKENS = 12
 CHARACTERS_PER_TOKEN = 8  # read at first; twice as many until they are enough
 CUT = 64  # tokens at the end of a text that is cut off there, whose tokens change if the text goes on
-FLOPS_PER_SECOND = 8e10  # of a forward pass on two cores; only an estimate's scale
+MASK_BYTES = 5  # of one query and one key: a bool, and the float32 that it becomes
+FLOPS_PER_SECOND = 7.5e10  # of a forward pass, on each core; only an estimate's scale
 
 
 @dataclass
@@ -121,7 +122,12 @@ class Checkpoint:
         config = self._checked_config()
         by_regime(config, self.lengths)  # refuses lengths at which no row is defined
         count = sum(map(len, self._heads_of_layers(config).values())) * self.samples
-        return [Batch(count, self.rows, n, head_dim(config), v) for v in self.variants for n in self.lengths]
+        run, width = max(self.runs, default=0), head_dim(config)
+        return [
+            Batch(count, self.rows, n, width, variant, run if variant == PLAIN else 0)
+            for variant in self.variants
+            for n in self.lengths
+        ]
 
     def resident_bytes(self) -> int:
         """Return the size of the weights and of a few layers' activations at the longest length."""
@@ -131,6 +137,12 @@ class Checkpoint:
         width = config.hidden_size * 4 + 3 * (inner if isinstance(inner, int) else 4 * config.hidden_size)
         return size * (_parameters(config) + max(self.lengths) * width)
 
+    def mask_bytes(self) -> int:
+        """Return the size of the masks of a pass over the longest length, which only layers that hide keys have."""
+        longest = max(self.lengths)
+        seen, _ = self.seen_keys(np.array([longest]))
+        return MASK_BYTES * longest**2 if seen.min() < longest else 0
+
     def seconds(self) -> float:
         """Estimate the time of the forward passes."""
         config, longest = self._checked_config(), max(self.lengths)
@@ -138,7 +150,7 @@ class Checkpoint:
         operations = sum(
             n * (2 * _parameters(config) + 4 * n * config.num_hidden_layers * config.hidden_size / 2) for n in passes
         )
-        return self.samples * operations / FLOPS_PER_SECOND
+        return self.samples * operations / (FLOPS_PER_SECOND * torch.get_num_threads())
 
     def stream(
         self,

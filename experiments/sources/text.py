@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from experiments.errors import UserError
+from experiments.ranges import written_out
 from experiments.sources.corpora import CORPORA, PREFIX, corpus, corpus_text, is_corpus
 
 PROSE, CODE = "python:prose", "python:code"
@@ -114,9 +115,9 @@ def _bad_byte(name: str) -> int:
 def _regular_file(name: str) -> Path:
     """Return the path of a text file; a pipe or a device would be waited for, or never end."""
     try:
-        path = Path(name).expanduser()
+        path = Path(written_out("source.text", name))
         path.stat()
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"source.text={name}: {reason}; give a readable text file") from error
     if not path.is_file():

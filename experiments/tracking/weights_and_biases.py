@@ -59,7 +59,7 @@ class WeightsAndBiases:
             shutil.rmtree(earlier, ignore_errors=True)
         manifest = json.loads((record / "manifest.json").read_text())
         config = yaml.load((record / "config.yaml").read_text(), Loader=YAML_LOADER)
-        with start(
+        run = start(
             outputs,
             mode=self.mode,
             project=self.project,
@@ -69,7 +69,9 @@ class WeightsAndBiases:
             job_type=config["runner"]["name"],
             name=f"{manifest['label']}{_told_apart(config)} {manifest['run_id'][:8]}",
             config=config | {"manifest": manifest},
-        ) as run:
+        )
+        failed = 1
+        try:  # its own `with` would print the traceback of what fails within it
             import wandb
 
             run.define_metric("length")
@@ -103,6 +105,9 @@ class WeightsAndBiases:
                 artifact = wandb.Artifact(f"record-{manifest['run_id']}", type="record", metadata=manifest["hashes"])
                 artifact.add_dir(str(record))
                 run.log_artifact(artifact)
+            failed = 0
+        finally:
+            run.finish(failed)
         mark.parent.mkdir(exist_ok=True)
         mark.touch()
 

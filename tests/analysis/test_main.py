@@ -293,6 +293,21 @@ def test_few_lengths_and_samples_fail_no_figure(tmp_path, lengths):
     assert run(tmp_path, "--only", "adaptive") == 0
 
 
+@pytest.mark.parametrize("shorter", [False, True])
+def test_only_runs_of_another_design_are_said_to_be_left_out(tmp_path, capsys, shorter):
+    """Runs that differ in windows alone have the same rows: each is kept once, and none of the runs is left out."""
+    rows, windows = gaussian((64, 128, 256, 512), 4, 4, s=0.5)
+    write_run(tmp_path, "a", "G", rows, windows, s=0.5)
+    other = windows[windows["rule"] == "power"].assign(parameter=0.77)
+    write_run(tmp_path, "b", "G", rows, other, s=0.5)
+    if shorter:
+        write_run(tmp_path, "c", "G", rows[rows["length"] < 200], windows[windows["length"] < 200], s=0.5, head_dim=8)
+    assert run(tmp_path, "--only", "exponents") == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert ("laws are fitted without 1 of 3 runs" in out) == shorter
+    assert ("laws are fitted without" in out) == shorter
+
+
 def test_two_models_of_one_name_are_both_in_every_table(tmp_path):
     for name in ("runA", "runB"):
         rows, windows = gaussian((64, 128, 256, 512), 4, 4, s=0.5 if name == "runA" else 0.9)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -91,7 +92,103 @@ def test_weights_that_half_precision_does_not_hold_are_refused(folder):
         load(folder, torch.float16)
 
 
-@pytest.mark.parametrize("method", ["gptq", "bitsandbytes", "fp8", "unheard-of"])
+def cut(folder, share):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+
+
+def without_tokenizer(folder):
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+
+
+SMALL = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4)
+PICTURE = SMALL | {"image_size": 32, "patch_size": 16}
+SPEECH = dict(encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2, d_model=16)
+SPEECH |= {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
+X = transformers
+OTHERS = {
+    "CLIP": (
+        X.CLIPConfig(text_config=SMALL | {"vocab_size": small.VOCABULARY}, vision_config=PICTURE),
+        r"CLIPModel: does not run on 12 tokens .*; models of text alone are measured",
+    ),
+    "ViT": (
+        X.ViTConfig(**PICTURE),
+        "ViTModel reads pixel_values, no text; give a model of text alone",
+    ),
+    "Whisper": (X.WhisperConfig(vocab_size=small.VOCABULARY, **SPEECH), "WhisperModel reads input_features"),
+    "Wav2Vec2": (X.Wav2Vec2Config(**SMALL), "Wav2Vec2Model reads input_values"),
+    "Mamba": (
+        X.MambaConfig(vocab_size=small.VOCABULARY, hidden_size=32, num_hidden_layers=2, state_size=4),
+        "gives no num_attention_heads; only transformers with softmax attention over tokens",
+    ),
+    "XLNet": (
+        X.XLNetConfig(vocab_size=small.VOCABULARY, d_model=32, n_layer=2, n_head=4, d_inner=64),
+        "XLNetModel: 0 attention calls .* does not go through transformers' attention interface",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_what_is_no_model_of_text_is_one_line(tmp_path, kind):
+    config, message = OTHERS[kind]
+    transformers.AutoModel.from_config(config).save_pretrained(tmp_path / "m")
+    small.write_tokenizer(tmp_path / "m")
+    said = refusal(tmp_path / "m", tmp_path)
+    assert re.search(message, said), said
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda folder: cut(folder, 0.5), "cannot read its weights .*; download the checkpoint again"),
+        (lambda folder: cut(folder, 0.001), "cannot read its weights .*; download the checkpoint again"),
+        (lambda folder: cut(folder, 0), "cannot read its weights .*; download the checkpoint again"),
+        (without_tokenizer, "has no tokenizer; put its tokenizer.json beside its weights"),
+        (lambda folder: (folder / "tokenizer.json").write_text("{"), "cannot read its tokenizer .*; download"),
+        (lambda folder: configure(folder, vocab_size=9), r"tokenizer gives token \d+, but .* names 9 tokens; give"),
+        (lambda folder: configure(folder, vocab_size=200), "lm_head.weight .*has another shape"),
+        (lambda folder: configure(folder, quantization_config={"load_in_8bit": True}), r"quantised \(load_in_8bit\)"),
+        (lambda folder: edit(folder, as_gptq), "its weights are quantised, .*; give the original checkpoint"),
+    ],
+)
+def test_a_spoilt_checkpoint_is_one_line_with_a_remedy(folder, tmp_path, spoil, message):
+    spoil(folder)
+    said = refusal(folder, tmp_path)
+    assert re.search(message, said), said
+
+
+def as_gptq(tensors):
+    """Name a weight as GPTQ does, whose settings may stand in a file that transformers does not read."""
+    name = "model.layers.0.mlp.down_proj"
+    tensors |= {f"{name}.qweight": torch.zeros(4, dtype=torch.int32), f"{name}.g_idx": torch.zeros(4)}
+    del tensors[f"{name}.weight"]
+
+
+@pytest.mark.parametrize(
+    ("length", "message"), [(18, ""), (19, "source.lengths has 19, but m reads at most 18 tokens")]
+)
+def test_roberta_reads_to_the_end_of_its_table(tmp_path, length, message):
+    """Its positions begin after the padding's."""
+    config = X.RobertaConfig(**SMALL, vocab_size=small.VOCABULARY, max_position_embeddings=20, pad_token_id=1)
+    transformers.AutoModelForMaskedLM.from_config(config).save_pretrained(tmp_path / "m")
+    small.write_tokenizer(tmp_path / "m")
+    if message:
+        assert message in refusal(tmp_path / "m", tmp_path, length)
+    else:
+        (tmp_path / "text.txt").write_text(small.text())
+        assert rows_of(tmp_path / "m", tmp_path / "text.txt", [length])
+
+
+def refusal(folder, tmp_path, length=16):
+    (tmp_path / "text.txt").write_text(small.text())
+    with pytest.raises(UserError) as refused:
+        rows_of(folder, tmp_path / "text.txt", [length])
+    assert len(str(refused.value).splitlines()) == 1
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq", "bitsandbytes", "fp8", "unheard-of"])
 def test_quantised_weights_are_refused(folder, method):
     configure(folder, quantization_config={"quant_method": method})
     with pytest.raises(UserError, match=f"quantised .*{method}|cannot read"):
@@ -505,5 +602,15 @@ def test_a_copy_that_is_not_the_one_written_is_made_anew_and_drafts_go(tmp_path,
 def test_a_spoilt_gguf_file_is_refused(tmp_path, cache, how):
     path = write_gguf(tmp_path / "m.gguf", random_llama(ROPES["plain"]))
     path.write_bytes(damages(path)[how])
-    with pytest.raises(UserError, match="m: transformers cannot read the GGUF file"):
+    with pytest.raises(UserError, match=r"m: transformers cannot read the GGUF file .*; download the checkpoint again"):
+        load(path)
+
+
+@pytest.mark.parametrize("below", ["", "models"])
+def test_a_cache_that_cannot_be_written_is_one_line_with_a_remedy(tmp_path, monkeypatch, below):
+    """A file stands where a folder would be made: that fails for root too."""
+    path = write_gguf(tmp_path / "m.gguf", random_llama(ROPES["plain"]))
+    (tmp_path / "cache").write_text("")
+    monkeypatch.setenv("NC_SPARSE_CACHE", str(tmp_path / "cache" / below))
+    with pytest.raises(UserError, match=r"cannot be written .*; free space, or set NC_SPARSE_CACHE"):
         load(path)

@@ -169,6 +169,23 @@ def test_a_failing_tracker_costs_no_record(tmp_path, monkeypatch):
     assert len(list((tmp_path / "runs").glob("*/manifest.json"))) == 1
 
 
+def test_a_disk_that_is_full_by_then_is_one_line_and_keeps_the_record(tmp_path, monkeypatch, capfd, caplog):
+    for variable in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
+        monkeypatch.setenv(variable, str(tmp_path / "wandb"))
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(wandb, "Table", full)
+    monkeypatch.setattr("sys.argv", ["run.py", *TINY, f"outputs={tmp_path}"])
+    assert main() == 0
+    wandb.teardown()
+    assert capfd.readouterr().err == ""
+    told = [record.getMessage() for record in caplog.records if record.name == "experiments.job"]
+    assert told == ["tracking failed, the record is kept: [Errno 28] No space left on device"]
+    assert len(list((tmp_path / "runs").glob("*/manifest.json"))) == 1
+
+
 def test_disabled_tracking_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["run.py", *TINY, f"outputs={tmp_path}", "tracking=disabled"])
     assert main() == 0

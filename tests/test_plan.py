@@ -1,0 +1,51 @@
+"""A plan counts all that a job does; its seconds are only an estimate, so that tests compare plans."""
+
+import pytest
+import torch
+
+from experiments.launch import configure
+from experiments.machine import Machine
+from experiments.plan import PROCESS_BYTES, UNION_SECONDS, memory_of
+from tests.models import small
+
+MACHINE = Machine(torch.device("cpu"), 4_000_000_000)
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    def job(family, *overrides, **settings):
+        folder = small.save(family, tmp_path, **settings)
+        (tmp_path / "text.txt").write_text(small.text())
+        few = ["source.lengths=[64,128]", "source.rows=4", "source.samples=2", "source.stride=1"]
+        return configure(
+            "source=checkpoint", f"source.model={folder}", f"source.text={tmp_path / 'text.txt'}", *few, *overrides
+        )
+
+    return job
+
+
+def planned(job):
+    return job.runner.plan(job.source, job.selector, job.windows, MACHINE)
+
+
+def test_consecutive_rows_are_counted(checkpoint, monkeypatch):
+    monkeypatch.setattr("experiments.plan._seconds_per_entry", lambda *_: 0.0)
+    plain, runs = planned(checkpoint("llama")), planned(checkpoint("llama", "source.runs=[8,32]"))
+    entries = 3 * 4 * 2 * 32 * (64 + 128)  # layers, heads, samples, rows of the longest run, keys
+    assert runs.seconds - plain.seconds == pytest.approx(entries * UNION_SECONDS / torch.get_num_threads())
+
+
+@pytest.mark.parametrize(("family", "hides"), [("llama", False), ("mistral", True)])
+def test_masks_are_counted_where_layers_hide_keys(checkpoint, family, hides):
+    source = checkpoint(family).source
+    assert (source.mask_bytes() > 0) == hides
+    assert memory_of(source) == PROCESS_BYTES + source.resident_bytes() + source.mask_bytes()
+    assert not hides or source.mask_bytes() >= 128**2 * torch.float32.itemsize
+
+
+def test_a_checkpoint_has_enough_lengths_by_default_to_rank_laws():
+    """Six: laws of two and three parameters are compared by AICc, which needs more points than four."""
+    for source in ("checkpoint", "gaussian", "smollm2"):
+        model = ["source.model=x"] if source == "checkpoint" else []
+        lengths = configure(f"source={source}", *model).source.lengths
+        assert len(lengths) >= 6
