@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import wandb
 
 from analysis import save, settings
@@ -22,8 +23,17 @@ from experiments.tracking.weights_and_biases import start
 VIEW = "How many keys does attention need?"
 TABLES = ("keys_laws", "fits_pooled", "laws", "claims")
 MEANS = ("mean_window", "typical_head")
-ETAS = ("0.5", "0.2", "0.1", "0.05", "0.01")
-EXPONENTS = [f"power_{c / 10:g}" for c in range(1, 10)]
+ERRORS = {"dropped_mass": "dropped mass", "output_error_renormalised": "output error"}
+HEADS = ["label", "layer", "head", "k_longest", "n_longest", "C", "C_low", "C_high"]
+# The figures of each claim; others stand with the analysis.
+FIGURES = {
+    "1": ("sufficiency", "decay_rates", "phase"),
+    "2": ("log_window",),
+    "3": ("collapse",),
+    "4": ("adaptive", "language", "retrieval"),
+    "5": ("heads", "extrapolation", "models"),
+    "methods": ("selectors", "leverage", "cost"),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,7 +84,7 @@ def publish(entity: str, project: str, outputs: Path) -> list[str]:
 
 
 def workspace(entity: str, project: str) -> Any:
-    """Return the workspace: windows needed and errors over context length, losses, matrices, the analysis' figures.
+    """Return the workspace: keys needed, a section per claim, methods and cost, matrices, the analysis' tables.
 
     Raises
     ------
@@ -88,37 +98,100 @@ def workspace(entity: str, project: str) -> Any:
         except ImportError as error:
             raise UserError("the workspace needs wandb-workspaces: pip install '.[dashboard]'") from error
 
-    def over_length(title: str, metrics: list[str], log_y: bool = True) -> Any:
-        return panels.LinePlot(title=title, x="length", y=metrics, log_x=True, log_y=log_y, title_x="context length")
+    def over_length(title: str, regex: str, log_y: bool = True) -> Any:
+        """Overlay every metric that a pattern names, of every run, against context length."""
+        return panels.LinePlot(
+            title=title, x="length", metric_regex=regex, log_x=True, log_y=log_y, title_x="context length"
+        )
 
-    errors = {"dropped_mass": "dropped mass", "output_error_renormalised": "output error"}
+    def figures(*names: str) -> list[Any]:
+        return [panels.MediaBrowser(title=name, media_keys=[f"figures/{name}"]) for name in names]
+
+    def table(name: str) -> Any:
+        return panels.WeavePanelSummaryTable(table_name=f"tables/{name}")
+
+    of_rule = {"fixed": "fixed_", "a (ln n)^b": "log_", "share of n": "linear_"}
+    shown = {name for names in FIGURES.values() for name in names}
+    axes = {"s": config("source.s"), "sigma": config("source.sigma")}
+    axes |= {f"C of the {name.replace('_', ' ')}": summary(f"exponent/{name}/0.1") for name in MEANS}
+    axes |= {"n": summary("length"), "dropped mass of sqrt n": summary("dropped_mass/power_0.5")}
+    columns = [panels.ParallelCoordinatesPlotColumn(metric=metric, display_name=name) for name, metric in axes.items()]
     sections = [
         ws.Section(
-            name="Windows needed",
-            panels=[over_length(f"keys for dropped mass {eta}", [f"{mean}/{eta}" for mean in MEANS]) for eta in ETAS],
+            name="Keys needed, and by which law",
+            panels=[
+                *(over_length(f"keys, {name.replace('_', ' ')}", f"{name}/.*") for name in MEANS),
+                *figures("keys", "exponents"),
+                table("keys_laws"),
+            ],
             is_open=True,
         ),
         ws.Section(
-            name="Errors of k = n^C",
-            panels=[over_length(f"{errors[m]}, {c}", [f"{m}/{c}"]) for m in errors for c in EXPONENTS],
-            is_open=True,
+            name="Claim 1: are n^C keys enough?",
+            panels=[
+                *(over_length(f"{words} of n^C keys", f"{name}/(.*/)?power_.*") for name, words in ERRORS.items()),
+                *figures(*FIGURES["1"]),
+            ],
         ),
         ws.Section(
-            name="Loss within windows",
-            panels=[panels.LinePlot(title="loss", x="length", metric_regex="loss/.*", title_x="context length")],
+            name="Claim 2: are o(log n) keys too few?",
+            panels=[
+                *(over_length(f"dropped mass, {rule}", f"dropped_mass/(.*/)?{of}.*") for rule, of in of_rule.items()),
+                *figures(*FIGURES["2"]),
+            ],
+        ),
+        ws.Section(name="Claim 3: do rows collapse onto few entries?", panels=figures(*FIGURES["3"])),
+        ws.Section(
+            name="Claim 4: does a growing window beat a fixed one?",
+            panels=[
+                *figures(*FIGURES["4"]),
+                over_length("loss within windows", "loss/.*", log_y=False),
+                over_length("ln p of a recalled answer", "log_prob/.*", log_y=False),
+                over_length("answers recalled exactly", "exact/.*", log_y=False),
+            ],
+        ),
+        ws.Section(
+            name="Claim 5: does it hold head by head?",
+            panels=[
+                panels.ScatterPlot(
+                    title="exponent against logit scale", x=config("source.s"), y=summary("exponent/mean_window/0.1")
+                ),
+                panels.ParallelCoordinatesPlot(title="scale, exponents, length, error", columns=columns),
+                *figures(*FIGURES["5"]),
+                table("heads"),
+            ],
+        ),
+        ws.Section(
+            name="Methods and cost",
+            panels=[over_length("seconds of a decode step", ".*_seconds/.*"), *figures(*FIGURES["methods"])],
         ),
         ws.Section(name="Attention", panels=[panels.MediaBrowser(media_keys=["attention/*"], num_columns=4)]),
         ws.Section(
             name="Analysis",
             panels=[
-                *(panels.MediaBrowser(title=name, media_keys=[f"figures/{name}"]) for name in settings.figures()),
-                *(panels.WeavePanelSummaryTable(table_name=f"tables/{name}") for name in TABLES),
+                *(table(name) for name in ("claims", "fits_pooled", "laws")),
+                *figures(*(name for name in settings.figures() if name not in shown | {"keys", "exponents"})),
                 panels.RunComparer(diff_only="split"),
             ],
             is_open=True,
         ),
     ]
-    return ws.Workspace(entity=entity, project=project, name=VIEW, sections=sections)
+    grouped = ws.RunsetSettings(groupby=[ws.Config("source.name"), ws.Config("manifest.label")])
+    return ws.Workspace(entity=entity, project=project, name=VIEW, sections=sections, runset_settings=grouped)
+
+
+def config(key: str) -> Any:
+    """Name an entry of a run's configuration for a chart over runs."""
+    from wandb_workspaces.reports.v2 import Config
+
+    return Config(key)
+
+
+def summary(key: str) -> Any:
+    """Name the last value of a run's metric for a chart over runs."""
+    from wandb_workspaces.reports.v2 import SummaryMetric
+
+    return SummaryMetric(key)
 
 
 def updated(view: Any, url: str) -> Any:
@@ -147,6 +220,12 @@ def logged_in() -> bool:
         return False
 
 
+def of_heads(fits: pd.DataFrame, eta: float) -> pd.DataFrame:
+    """Return what each head of each model needs: the lines of the power law at one dropped mass."""
+    real = (fits["kind"] == "real") & (fits["variant"] == "plain")
+    return fits.loc[real & (fits["law"] == "power") & (fits["eta"] == eta), HEADS]
+
+
 def log_analysis(outputs: Path, entity: str, project: str, online: bool) -> str:
     """Log every figure that is drawn and the tables as one run of job type `analysis`; return where it lies.
 
@@ -156,6 +235,9 @@ def log_analysis(outputs: Path, entity: str, project: str, online: bool) -> str:
     """
     table_of = ledger.reader(outputs)
     tables = {name: table_of(name) for name in TABLES}
+    heads = table_of("fits")
+    if len(heads):
+        tables["heads"] = of_heads(heads, settings.analysis().headline_eta)
     with start(
         outputs,
         mode="online" if online else "offline",

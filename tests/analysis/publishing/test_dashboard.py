@@ -1,6 +1,7 @@
 """The workspace as code: without a login a specification and a run to sync; with one, saved and later updated."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -139,3 +140,27 @@ def test_without_the_extra_it_says_how_to_install_it(outputs, monkeypatch, capsy
     monkeypatch.setitem(__import__("sys").modules, "wandb_workspaces.workspaces", None)
     assert main([*ASK, "--outputs", str(outputs)]) == 1
     assert "pip install '.[dashboard]'" in capsys.readouterr().err
+
+
+def test_each_claim_has_a_section_and_each_chart_finds_what_runs_log():
+    view = dashboard.workspace("someone", "keys")
+    names = [section.name for section in view.sections]
+    assert all(any(name.startswith(f"Claim {i}") for name in names) for i in range(1, 6))
+    window, two = ("power_0.5", "fixed_64", "log_1_x4", "linear_0.1"), ("oracle/power_0.5", "sinks/power_0.5")
+    logged = [f"{mean}/0.1" for mean in dashboard.MEANS]
+    logged += [f"{measure}/{name}" for measure in dashboard.ERRORS for name in (*window, *two)]
+    logged += ["loss/fixed_64", "log_prob/dense", "exact/dense", "dense_seconds/fixed_64"]
+    patterns = [p.metric_regex for s in view.sections for p in s.panels if getattr(p, "metric_regex", None)]
+    assert len(patterns) == len(set(patterns)) == 11  # one chart per question
+    for pattern in patterns:
+        assert any(re.fullmatch(pattern, name) for name in logged), pattern
+    shown = {key for s in view.sections for p in s.panels for key in getattr(p, "media_keys", [])}
+    assert {f"figures/{name}" for name in settings.figures()} <= shown
+
+
+def test_heads_of_models_are_a_table_of_their_own(outputs):
+    head = {"label": "TinyLM", "kind": "real", "variant": "plain", "eta": 0.1, "law": "power", "layer": 1, "head": 2}
+    numbers = {"k_longest": 9.0, "n_longest": 99.0, "C": 0.5, "C_low": 0.4, "C_high": 0.6}
+    lines = [head | numbers, head | numbers | {"law": "log"}, head | numbers | {"kind": "gaussian"}]
+    found = dashboard.of_heads(pd.DataFrame(lines), 0.1)
+    assert found.to_dict("records") == [{name: (head | numbers)[name] for name in dashboard.HEADS}]
