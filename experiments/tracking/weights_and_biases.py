@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +68,7 @@ class WeightsAndBiases:
             group=group,
             id=None if SWEEP in os.environ else record.name,
             job_type=config["runner"]["name"],
-            name=f"{manifest['label']}{_told_apart(config)} {manifest['run_id'][:8]}",
+            name=f"{manifest['label']}{_told_apart(config, manifest)} {manifest['run_id'][:8]}",
             config=config | {"manifest": manifest},
         )
         failed = 1
@@ -138,10 +139,11 @@ def _no_job_inputs(run: Any) -> None:
     """Stage nothing: a job's inputs come from its configuration, and to look for others takes half a second to load."""
 
 
-def _told_apart(config: dict[str, Any]) -> str:
-    """Return the selector's name, where it is another than the oracle."""
+def _told_apart(config: dict[str, Any], manifest: dict[str, Any]) -> str:
+    """Return the method, where it is another than the oracle, and the seed and windows that were asked for."""
     selector = config["selector"]["name"]
-    return "" if selector == "oracle" else f", {selector}"
+    asked = [word for word in shlex.split(manifest["command"]) if word.startswith(("seed=", "windows"))]
+    return "".join(f", {words}" for words in ("" if selector == "oracle" else selector, " ".join(asked)) if words)
 
 
 def _matrices(path: Path) -> dict[str, np.ndarray]:

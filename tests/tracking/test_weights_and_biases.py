@@ -257,3 +257,13 @@ def test_the_command_line_that_an_agent_makes_of_the_example_is_understood(tmp_p
     name, eta = sweep["metric"]["name"].split("/")
     assert name in curves
     assert float(eta) in curves["dropped_mass"].tolist()
+
+
+def test_a_run_is_named_by_its_source_seed_and_windows(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["run.py", *TINY, "seed=3", "windows.exponents=[0.3]", f"outputs={tmp_path}"])
+    assert main() == 0
+    wandb.teardown()
+    (run,) = (tmp_path / "wandb").glob("offline-run-*")
+    info = next(record.run for record in read_back(next(run.glob("*.wandb"))) if record.HasField("run"))
+    assert info.display_name.startswith("Gaussian, s = 0.5, windows.grid_per_octave=1 seed=3 windows.exponents=[0.3] ")
+    assert info.run_id == next((tmp_path / "runs").iterdir()).name
