@@ -32,7 +32,7 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
             panel.remove()
             continue
         _panel(panel, table[table["measure"] == measure], labels, real, config)
-        panel.set_title(name)
+        style.title(panel, str(name), style.PAGE)
         panel.set_ylabel("d ln error / d ln n" if i % columns == 0 else "")
         panel.tick_params(labelleft=i % columns == 0)
         panel.set_xlabel("exponent C of the window")

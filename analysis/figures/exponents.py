@@ -56,6 +56,7 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
 
 
 JUDGES = ("truths_summary", "local_exponents")
+SPEAKS = ("rejects", "misfits")  # of the heads, for the power law and for a + b ln n
 TRUTHS = {"power": ("$a\\,n^C$", "s", -0.17), "log": (r"$a + b\,\ln n$", "D", 0.17)}
 
 
@@ -79,11 +80,8 @@ def _shares(axes: Axes, table: pd.DataFrame) -> None:
     axes.set_xlabel("share of heads won by AICc")
     axes.legend(loc="lower right", fontsize=style.SMALL, handlelength=1.4, labelspacing=0.2, borderaxespad=0.2)
     first = table.iloc[0]
-    axes.set_title(
-        f"rejected for the other: {first['rejects_power']:.0%} / {first['rejects_log']:.0%} of heads; "
-        f"misfits: {first['misfits_power']:.0%} / {first['misfits_log']:.0%}",
-        fontsize=style.SMALL,
-    )
+    rejected, misfits = (" / ".join(f"{first[f'{name}_{truth}']:.0%}" for truth in TRUTHS) for name in SPEAKS)
+    style.title(axes, f"rejected {rejected}, misfits {misfits}", style.PAGE, style.SMALL)
 
 
 def _local(axes: Axes, table: pd.DataFrame) -> None:

@@ -25,7 +25,7 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
     labels = [label for label in sources["label"] if table.loc[table["label"] == label, "C"].notna().any()]
     if not labels:
         raise NothingToDraw("no head was measured at enough lengths to fit an exponent")
-    figure, axes = style.panels(2 * len(labels), COLUMNS, config.height, left=0.45, gap=0.3, right=0.2)
+    figure, axes = style.panels(2 * len(labels), COLUMNS, config.height, left=0.45, gap=0.37, right=0.2)
     for i, label in enumerate(labels):
         of_label, summary = (part[part["label"] == label].set_index("variant") for part in (table, every))
         variants = [variant for variant in NAMES if variant in of_label.index]
@@ -104,7 +104,9 @@ def _map(figure: Figure, axes: Axes, plain: pd.DataFrame) -> None:
     figure.colorbar(ScalarMappable(scale, "cividis"), cax=bar)
     bar.yaxis.set_major_locator(FixedLocator([1, 10, 100, 1000, 10000]))
     bar.yaxis.set_minor_locator(NullLocator())
-    bar.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("000", "k")))
+    bar.yaxis.set_major_formatter(
+        FuncFormatter(lambda value, _: f"{value:g}".removesuffix("000") + "k" * int(value >= 1000))
+    )
     bar.tick_params(labelsize=5, pad=1)
 
 
@@ -130,7 +132,7 @@ def _disagreement(axes: Axes, plain: pd.DataFrame, other: pd.DataFrame) -> None:
     axes.imshow(counts, cmap="Greys", vmax=2 * max(counts.max(), 1), aspect="auto")
     for (i, j), count in np.ndenumerate(counts):
         axes.text(j, i, str(count), ha="center", va="center", fontsize=style.SMALL, weight="bold" if i == j else None)
-    axes.set_xticks(range(len(names)), list(LAWS.values()), fontsize=5.5)
+    axes.set_xticks(range(len(names)), list(LAWS.values()), fontsize=5.5, rotation=40)
     axes.set_yticks(range(len(names)), list(LAWS.values()), fontsize=5.5)
     axes.set_title("heads per law")
     axes.set_xlabel("truncated context")

@@ -50,15 +50,15 @@ def _page(labels: Sequence[str], share: float, config: DictConfig) -> tuple[Figu
         for y in range(1, len(labels)):
             panel.axhline(y - 0.5, color="0.85", lw=0.5)
     exponents.set_ylabel("model and text", labelpad=108)
-    exponents.set_title("exponent C over heads")
+    style.title(exponents, "exponent C over heads", style.PAGE)
     exponents.set_xlabel(r"C of $k_{\min} = a\,n^{C}$")
     exponents.set_xlim(-0.3, 1.3)
     for limit in (0, 1):
         exponents.axvline(limit, color="0.6", lw=0.5)
-    shares.set_title("heads won by each law")
+    style.title(shares, "heads won by each law", style.PAGE)
     shares.set_xlabel("share of heads, by AICc")
     shares.set_xlim(0, 1)
-    misses.set_title(f"miss at N, fitted up to {share:g} N")
+    style.title(misses, f"miss at N, fitted up to {share:g} N", style.PAGE)
     misses.set_xlabel("ln k predicted − ln k measured")
     misses.set_xlim(-1.04 * config.reach, 1.04 * config.reach)
     misses.axvline(0, color="0.6", lw=0.5)

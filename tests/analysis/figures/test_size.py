@@ -4,6 +4,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
 from analysis import save, settings
@@ -39,6 +40,38 @@ def figure_at(analysed, name, size):
     return figures[0]
 
 
+def boxes_of_words(figure):
+    """Every upright text that is drawn, with its box in pixels: ticks out of view keep labels that are not."""
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw(renderer)
+    axes = [axis for panel in figure.axes for axis in (panel.xaxis, panel.yaxis)]
+    drawn_ticks = {id(tick) for axis in axes if axis.axes.axison for tick in axis._update_ticks()}
+    ticks = [tick for axis in axes for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks())]
+    hidden = {id(label) for tick in ticks if id(tick) not in drawn_ticks for label in (tick.label1, tick.label2)}
+    shown = [text for text in words(figure) if text.get_visible() and id(text) not in hidden]
+    boxes = [(text.get_text(), text.get_window_extent(renderer)) for text in shown if text.get_rotation() % 90 == 0]
+    return [(text, box) for text, box in boxes if box.width > 0 and box.height > 0]
+
+
+def clipped(figure):
+    """Texts that do not lie within the page, but for a pixel."""
+    page = figure.bbox.padded(1)
+    return [
+        text
+        for text, box in boxes_of_words(figure)
+        if not (page.x0 <= box.x0 and box.x1 <= page.x1 and page.y0 <= box.y0 and box.y1 <= page.y1)
+    ]
+
+
+def overlapping(figure):
+    """Pairs of texts that cover each other by more than two pixels both ways."""
+    return [
+        (one, other)
+        for (one, a), (other, b) in combinations(boxes_of_words(figure), 2)
+        if min(a.x1, b.x1) - max(a.x0, b.x0) > 2 and min(a.y1, b.y1) - max(a.y0, b.y0) > 2
+    ]
+
+
 def words(figure):
     return [text for text in figure.findobj(Text) if text.get_text().strip()]
 
@@ -57,6 +90,8 @@ def test_a_figure_fits_the_column_of_a_journal(analysed, name):
         for one, other in combinations(boxes, 2)
     ]
     assert all(apart)
+    assert [clipped(each) for each in (figure, usual)] == [[], []]
+    assert [overlapping(each) for each in (figure, usual)] == [[], []]
     least = [min(text.get_fontsize() for text in words(each)) for each in (figure, usual)]
     assert least[0] >= min(least[1], 4) * size.scale * 0.99
     footers = [max(each.texts, key=lambda text: len(text.get_text())) for each in (figure, usual)]
