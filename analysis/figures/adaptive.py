@@ -40,7 +40,7 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
     labels, mixes = sources["label"].tolist(), table["mix"].unique().tolist()
     table = table[table["label"].isin(labels)]
     figure, axes = style.panels(
-        len(MEASURES) + 2, len(labels), config.height, left=0.66, right=0.04, gap=0.08, edge=0.8
+        len(MEASURES) + 2, len(labels), config.height, left=0.78, right=0.04, gap=0.08, edge=0.8
     )
     shown, names = table[table["mix"] == config.mix], style.short_names(labels, 16)
     for line, (measure, name) in zip(axes, MEASURES.items(), strict=False):

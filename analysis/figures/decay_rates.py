@@ -58,9 +58,8 @@ def _smallest(axes: Axes, table: pd.DataFrame, labels: list[str], real: set[str]
     axes.set_ylim(0, 1.06)
     axes.set_ylabel("smallest C")
     axes.set_xlim(-0.5, len(measures) - 0.5)
-    axes.set_xticks(
-        range(len(measures)), [name.replace(", ", ",\n") for name in measures.values()], fontsize=style.SMALL
-    )
+    words = [name.replace(", ", ",\n") for name in measures.values()]
+    axes.set_xticks(range(len(measures)), words, fontsize=style.SMALL, rotation=0 if style.PAGE > 5 else 40)
     axes.set_title("from this C on the error falls")
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=style.SMALL, handlelength=1, borderpad=0.2)
 

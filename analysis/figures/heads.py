@@ -25,7 +25,7 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
     labels = [label for label in sources["label"] if table.loc[table["label"] == label, "C"].notna().any()]
     if not labels:
         raise NothingToDraw("no head was measured at enough lengths to fit an exponent")
-    figure, axes = style.panels(2 * len(labels), COLUMNS, config.height, left=0.45, gap=0.37, right=0.2)
+    figure, axes = style.panels(2 * len(labels), COLUMNS, config.height, left=0.45, gap=0.31, right=0.3)
     for i, label in enumerate(labels):
         of_label, summary = (part[part["label"] == label].set_index("variant") for part in (table, every))
         variants = [variant for variant in NAMES if variant in of_label.index]
