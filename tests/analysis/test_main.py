@@ -141,7 +141,7 @@ def test_only_leaves_the_other_figures_alone(outputs, capsys):
 
 def test_the_stamps_name_records_tables_and_commands(analysed):
     stamp = json.loads((analysed / "figures" / "exponents.json").read_text())
-    assert list(stamp["inputs"]) == ["fits", "fits_pooled", "fits_sources"]
+    assert list(stamp["inputs"]) == ["fits", "fits_pooled", "fits_sources", "local_exponents", "truths_summary"]
     assert stamp["command"] == "python -m analysis --only exponents --force"
     assert stamp["config"]["eta"] == 0.1
     stamp = json.loads((analysed / "tables" / "heads.json").read_text())
