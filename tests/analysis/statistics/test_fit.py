@@ -125,7 +125,7 @@ def test_too_few_lengths_give_a_reason_and_no_fit(loaded):
 
 
 def test_a_head_whose_rows_need_one_key_at_every_length_is_constant(loaded):
-    rows = law(np.sqrt, clusters=3, heads=2)
+    rows = law(np.sqrt, clusters=12, heads=2, noise=0.02)
     single = (rows["head"] == 0) & (rows["sample"] > 0)
     rows["k_min_0.1"] = rows["k_min_0.1"].where(rows["head"] != 0, 2.0).where(~single, 1.0)
     heads = fit.fit_heads(loaded(rows), SETTINGS)
