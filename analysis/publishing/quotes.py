@@ -16,6 +16,7 @@ verdict table, a line per claim, reading, question and norm.
 import argparse
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ TEMPLATES = ROOT / "docs" / "templates"
 NUMBER = re.compile(r"\{\{ (?P<table>\w+) \| (?P<line>[^{}]+?) \| (?P<column>\S+) \| (?P<form>\S+) \}\}")
 LINES = re.compile(r"\{\{ lines (?P<table>\w+) \| (?P<line>.+?) \| by (?P<order>\w+) \| (?P<cells>.+?) \}\}\n")
 VERDICTS = "{{ claims }}\n"
+PARAGRAPH = re.compile(r"\w[^.]|\*\w|\*\*\w")  # and no list, table, heading or code
+WIDTH = 120
 MADE = "<!-- made from docs/templates/{} by make quotes: edit that one -->\n"
 
 
@@ -87,12 +90,20 @@ def filled(text: str, tables: Path) -> str:
     UserError : if a quote names no line of its table, or more than one.
     """
     text = LINES.sub(lambda match: _lines(match, tables), text)
-    text = NUMBER.sub(lambda match: _number(match, tables), text)
+    blocks = [_wrapped(NUMBER.sub(lambda match: _number(match, tables), block), block) for block in text.split("\n\n")]
+    text = "\n\n".join(blocks)
     if VERDICTS in text:
         text = text.replace(VERDICTS, _verdicts(save.read_csv(tables, "claims")))
     if "{{" in text:
         raise UserError(f"not a quote: {text[text.index('{{') :].splitlines()[0]}")
     return text
+
+
+def _wrapped(block: str, template: str) -> str:
+    """Break the lines of a paragraph anew where numbers have taken the place of quotes; lists and tables stay."""
+    if block == template or not PARAGRAPH.match(block):
+        return block
+    return textwrap.fill(" ".join(block.split()), WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def _number(match: re.Match[str], tables: Path) -> str:

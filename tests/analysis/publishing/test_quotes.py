@@ -84,3 +84,11 @@ def test_what_is_no_quote_is_refused(tables):
 def test_the_pages_say_what_templates_and_tables_say(template):
     page = quotes.page_of(template).read_text(encoding="utf-8")
     assert quotes.made(template, quotes.QUOTES) == page, "make quotes"
+
+
+def test_a_paragraph_with_numbers_is_broken_into_lines_anew_and_a_list_is_not(tables):
+    quote = "{{ fits | label == 'A' | C | .2f }}"
+    words = f"A head grows like\nn^{quote}\nand no more."
+    told = quotes.filled(f"{words}\n\n1. one\n   {quote}\n\nno\nnumber", tables)
+    assert told == "A head grows like n^0.31 and no more.\n\n1. one\n   0.31\n\nno\nnumber"
+    assert max(map(len, quotes.filled(" ".join([words] * 30), tables).splitlines())) <= quotes.WIDTH
