@@ -76,11 +76,22 @@ def test_filters_leave_what_was_asked_for(analysed, open_report):
 def test_a_norm_leaves_its_claims_and_no_empty_headings(analysed, open_report):
     page = open_report(analysed)
     chosen = page.get_by_label("norm", exact=True).locator("option").nth(1).inner_text()
+    page.get_by_text("The evidence of every verdict").click()
     page.get_by_label("norm", exact=True).select_option(chosen)
+    assert {row.get_attribute("data-norm") for row in lines(page, "table.matrix tr[data-norm]").all()} == {chosen}
     assert {row.get_attribute("data-norm") for row in lines(page, "table.claims tr[data-norm]").all()} == {chosen}
     groups = lines(page, "table.claims tbody")
     assert groups.count() > 0
     assert all(chosen in groups.nth(i).inner_text() for i in range(groups.count()))
+
+
+def test_a_source_leaves_its_column_of_the_matrix(analysed, open_report):
+    page = open_report(analysed)
+    assert lines(page, "table.matrix thead th[data-model]").count() > 1
+    page.get_by_label("model or distribution").select_option("TinyLM-Instruct")
+    heads = lines(page, "table.matrix thead th[data-model]")
+    assert heads.all_inner_texts() == ["TinyLM-Instruct"]
+    assert lines(page, "table.matrix td").count() == lines(page, "table.matrix tbody tr").count()
 
 
 def test_a_heading_sorts_its_column_by_keyboard_too(analysed, open_report):
