@@ -59,7 +59,9 @@ def _smallest(axes: Axes, table: pd.DataFrame, labels: list[str], real: set[str]
     axes.set_ylabel("smallest C")
     axes.set_xlim(-0.5, len(measures) - 0.5)
     words = [name.replace(", ", ",\n") for name in measures.values()]
-    axes.set_xticks(range(len(measures)), words, fontsize=style.SMALL, rotation=0 if style.PAGE > 5 else 40)
+    axes.set_xticks(
+        range(len(measures)), words, fontsize=style.SMALL, rotation=40 if style.PAGE < style.FULL_PAGE else 0
+    )
     axes.set_title("from this C on the error falls")
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=style.SMALL, handlelength=1, borderpad=0.2)
 

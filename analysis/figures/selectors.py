@@ -114,7 +114,7 @@ def _times(axes: Axes, table: pd.DataFrame, looks: dict[str, Look]) -> None:
         families.curve(axes, table[table["selector"] == name], "ms", "output_error", look)
     axes.axvline(table["dense_ms"].mean(), color="0.6", lw=2.4, zorder=0)
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if style.PAGE > 5 else (1,)))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1,) if style.PAGE < style.FULL_PAGE else (1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_yscale("log")

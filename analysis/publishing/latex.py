@@ -35,7 +35,6 @@ PARTS = {
     "laws": "Every law fitted",
     "held": "Error held at equal cost",
 }
-VERDICTS = ("confirmed", "qualified", "contradicted", "undecided")
 
 
 def escaped(text: str) -> str:
@@ -95,7 +94,7 @@ def verdicts(frame: pd.DataFrame, missing: Sequence[Mapping[str, object]]) -> st
     for rule, judged in frame.groupby(list(claims.RULE), sort=False, dropna=False):
         of_rule = dict(zip(claims.RULE, rule, strict=True))
         words = []
-        for verdict in VERDICTS:
+        for verdict in claims.VERDICTS:
             same = judged[judged["verdict"] == verdict].to_dict("records")
             if same:
                 each = "; ".join(f"{line['source']}: {claims.effect_words(line)}".rstrip(": ") for line in same)
