@@ -31,12 +31,12 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
             own = table[(table["label"] == label) & (table["rule"] == "grid") & (table["score"] == score)]
             own = own[(own["length"] == own["length"].max()) & (own["k"] < own["length"])]
             for name, look in SELECTORS.items():
-                families.curve(panel, own[own["selector"] == name], "k", "dropped_mass", look)
+                families.curve(panel, own[own["selector"] == name], "k", "tv", look)
             if len(own):  # a record may have other windows than the grid
                 style.length_axis(panel, [2**i for i in range(0, int(own["k"].max()).bit_length())], most=5)
             panel.set_ylim(0, 1.02)
             panel.set_xlabel("keys kept")
-        line[0].set_ylabel(f"dropped mass,\n{score}")
+        line[0].set_ylabel(f"total variation,\n{score}")
     families.legend(axes[0, -1], {name.replace("_", " "): look for name, look in SELECTORS.items()})
     style.footer(figure, style.counts(sources))
     return figure

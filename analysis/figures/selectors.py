@@ -37,7 +37,7 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
         fixed = own[(own["rule"] == "fixed") & (own["parameter"] == config.budget) & (own["k"] < own["length"])]
         style.title(column[0], label, column[0].get_position().width * style.PAGE)
         for panel, lines, x, y in (
-            (column[0], longest, "k", "dropped_mass"),
+            (column[0], longest, "k", "tv"),
             (column[1], longest, "k", "output_error"),
             (column[2], fixed, "length", "output_error"),
             (column[3], longest, "keys_read", "output_error"),
@@ -54,12 +54,12 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
             panel.set_ylim(max(low, config.least), high)
     n = {label: style.count_text(table.loc[table["label"] == label, "length"].max()) for label in labels}
     words = [
-        ("keys kept", "dropped mass"),
+        ("keys kept", "total variation"),
         ("keys kept", "output error"),
         ("context length (keys)", f"output error,\n{config.budget} keys"),
         ("keys read", "output error"),
         *([("ms per token, search and attention", "output error")] if timed else []),
-        (f"dropped mass, {config.budget} keys", ""),
+        (f"total variation, {config.budget} keys", ""),
         ("exponent C", ""),
     ]
     for line, (x, y) in zip(axes, words, strict=True):
@@ -126,11 +126,10 @@ def _bars(axes: Axes, table: pd.DataFrame, looks: dict[str, Look]) -> None:
     order = [name for name in looks if name in set(table["selector"])]
     lines = table.set_index("selector").loc[order]
     y = np.arange(len(lines))[::-1]
-    budget = lines["budget"].where(lines["choice"].notna())  # an estimate keeps no keys, and so drops no mass
-    axes.barh(y, budget, color="0.35", height=0.7)
-    axes.barh(y, lines["choice"], left=budget, color=[looks[name][0] for name in order], height=0.7, alpha=0.6)
+    axes.barh(y, lines["budget"], color="0.35", height=0.7)
+    axes.barh(y, lines["choice"], left=lines["budget"], color=[looks[name][0] for name in order], height=0.7, alpha=0.6)
     reach = (lines["choice_high"] - lines["choice"]).fillna(0)
-    axes.errorbar(lines["dropped_mass"], y, xerr=reach, fmt="none", ecolor="black", elinewidth=0.6)
+    axes.errorbar(lines["tv"], y, xerr=reach, fmt="none", ecolor="black", elinewidth=0.6)
     _names(axes, y, order)
     axes.set_xlim(0, 1)
 

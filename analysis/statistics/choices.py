@@ -27,7 +27,10 @@ def by_cluster(windows: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
 
 
 def split(windows: pd.DataFrame, confidence: float) -> pd.DataFrame:
-    """Part each selector's dropped mass into what its budget of k keys costs and what its choice of them does.
+    """Part each method's total variation into what its budget of k keys costs and what its choice of them does.
+
+    The total variation is the dropped mass of a choice of keys [T1]. A sample that is weighed, and an estimated row, may
+    lie below the oracle: its choice is then negative.
 
     Parameters
     ----------
@@ -36,18 +39,18 @@ def split(windows: pd.DataFrame, confidence: float) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame : per label, selector, length and window: `k`, `keys_read`, `dropped_mass` = `budget` (the oracle's) +
+    DataFrame : per label, selector, length and window: `k`, `keys_read`, `tv` = `budget` (the oracle's) +
         `choice` with `choice_low`, `choice_high`; `output_error` and the `oracle_output_error`; `clusters`.
     """
-    names = ["dropped_mass", "output_error_renormalised", "keys_read"]
+    names = ["tv", "output_error_renormalised", "keys_read"]
     means = by_cluster(windows, names).rename(columns={"output_error_renormalised": "output_error"})
     keys = [name for name in (*POINT, "cluster") if name != "selector"]
-    best = means[means["selector"] == ORACLE].set_index(keys)[["dropped_mass", "output_error"]]
-    best = best.rename(columns={"dropped_mass": "budget", "output_error": "oracle_output_error"})
+    best = means[means["selector"] == ORACLE].set_index(keys)[["tv", "output_error"]]
+    best = best.rename(columns={"tv": "budget", "output_error": "oracle_output_error"})
     paired = means.join(best, on=keys)
-    paired["choice"] = paired["dropped_mass"] - paired["budget"]
+    paired["choice"] = paired["tv"] - paired["budget"]
     groups = paired.groupby(POINT, sort=False)
-    columns = ["k", "keys_read", "dropped_mass", "budget", "choice", "output_error", "oracle_output_error"]
+    columns = ["k", "keys_read", "tv", "budget", "choice", "output_error", "oracle_output_error"]
     table = groups[columns].mean()
     table["clusters"] = groups.size()
     half = student_reach(groups["choice"].sem(), table["clusters"], confidence)
@@ -81,9 +84,9 @@ def with_times(table: pd.DataFrame, steps: pd.DataFrame) -> pd.DataFrame:
 
 
 def growth(windows: pd.DataFrame, eta: float, settings: Settings) -> pd.DataFrame:
-    """Fit k = alpha n^C to the keys at which each selector's mean dropped mass is `eta`.
+    """Fit k = alpha n^C to the keys at which each method's mean total variation is `eta`.
 
-    Every head keeps the same k; the curve of dropped mass against k is read off between the windows of the dense grid,
+    Every head keeps the same k; the curve of total variation against k is read off between the windows of the dense grid,
     linear in ln k. n is the most keys that a head's rows see; heads that see no more where the others do are left out.
     Intervals resample clusters.
 
@@ -93,13 +96,12 @@ def growth(windows: pd.DataFrame, eta: float, settings: Settings) -> pd.DataFram
         numbers of `lengths`, heads `left_out` and `clusters`; NaN where eta is not reached at every length, and where n
         does not grow, which is the `reason`.
     """
-    # an estimate of the row drops no keys, and so no mass
-    grid = windows[(windows["rule"] == "grid") & windows["dropped_mass"].notna()]
+    grid = windows[(windows["rule"] == "grid") & windows["tv"].notna()]
     lines = []
     for (label, selector), every in grid.groupby(["label", "selector"], observed=True, sort=False):
         alike, left_out = of_alike(every)
         seen = alike.groupby("length")["n"].max()
-        frame, lengths = by_cluster(alike, ["dropped_mass"]), seen.index.to_numpy()
+        frame, lengths = by_cluster(alike, ["tv"]), seen.index.to_numpy()
         few = len(lengths) < min(settings.min_lengths, every["length"].nunique())
         clusters = np.sort(frame["cluster"].astype(str).unique())
         drawn = np.vstack(
@@ -132,8 +134,8 @@ def growth(windows: pd.DataFrame, eta: float, settings: Settings) -> pd.DataFram
 
 
 def _needed(frame: pd.DataFrame, drawn: Array, eta: float) -> Array:
-    """Return ln k at which the resampled mean dropped mass falls to eta, NaN if it does not (resamples,)."""
-    wide = frame.pivot_table("dropped_mass", "k", "cluster", observed=True).sort_index()
+    """Return ln k at which the resampled mean total variation falls to eta, NaN if it does not (resamples,)."""
+    wide = frame.pivot_table("tv", "k", "cluster", observed=True).sort_index()
     mass = wide.to_numpy() @ drawn.T / drawn.sum(1)
     x = np.log(wide.index.to_numpy(dtype=float))
     needed = np.full(len(drawn), np.nan)
@@ -141,7 +143,7 @@ def _needed(frame: pd.DataFrame, drawn: Array, eta: float) -> Array:
         below = np.flatnonzero(curve <= eta)
         if below.size:
             j = below[0]
-            needed[i] = x[0] if j == 0 else np.interp(eta, [curve[j], curve[j - 1]], [x[j], x[j - 1]])
+            needed[i] = x[j] if j == 0 or np.isnan(curve[j - 1]) else np.interp(eta, [curve[j], curve[j - 1]], [x[j], x[j - 1]])
     return needed
 
 

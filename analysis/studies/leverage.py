@@ -12,7 +12,7 @@ SCORES = {"plain": "softmax", "plain, |x|^2": "attention as |q.k|^2"}
 
 
 def study(evidence: Evidence, config: DictConfig, how: Settings) -> dict[str, pd.DataFrame]:
-    """Part every method's dropped mass into budget and choice under both scores, where a source has both."""
+    """Part every method's total variation into budget and choice under both scores, where a source has both."""
     windows = evidence.windows
     if len(windows):
         scores = windows.groupby("label", observed=True)["variant"].nunique()

@@ -8,11 +8,11 @@ from analysis.settings import Settings
 from analysis.statistics import choices
 from analysis.studies import NothingMeasured
 
-MEASURES = ["dropped_mass", "output_error_renormalised"]
+MEASURES = ["tv", "output_error_renormalised"]
 
 
 def study(evidence: Evidence, config: DictConfig, how: Settings) -> dict[str, pd.DataFrame]:
-    """Part every method's dropped mass into budget and choice; the summary has exponents and decay rates."""
+    """Part every method's total variation into budget and choice; the summary has exponents and decay rates."""
     windows = evidence.windows
     if len(windows):
         compared = windows.loc[windows["selector"] != choices.ORACLE, "label"].unique()

@@ -20,7 +20,7 @@ from experiments.records.folder import Record
 from experiments.records.table_file import read
 from experiments.rows import Rows
 from experiments.runners import Findings, without
-from experiments.selectors import Selector
+from experiments.selectors import Selector, flops
 from experiments.selectors.several import each
 from experiments.sources import MatrixRequest, ReadsText
 from experiments.tables import Table as RecordTable
@@ -238,18 +238,22 @@ def _window_columns(
     """
     heads, lines = len(rows.heads), len(rows.heads) * len(windows)
     k_RW, n_R1 = measured["k"].double(), statistics["n"].double()[:, None]
-    read_RW = selector.keys_read(n_R1, k_RW, rows.key_ND.shape[1])
+    head_dim, value_dim = rows.key_ND.shape[1], rows.value_NV.shape[1]
+    costs = selector.keys_read(n_R1, k_RW, head_dim), flops(selector, n_R1, k_RW, head_dim, value_dim)
+    none_RW = measured["failed"].isnan()  # where a budget is too small nothing is read
     outputs = ("output_truncated", "output_renormalised")
     names = [*(column.name for column in MEANS), *outputs]
     # one mean of all is quicker than each
-    every = torch.stack([k_RW, read_RW, *(measured[name] for name in names)]).unflatten(1, (heads, -1))
+    read = [cost.expand_as(k_RW).masked_fill(none_RW, torch.nan) for cost in costs]
+    every = torch.stack([k_RW, *read, *(measured[name] for name in names)]).unflatten(1, (heads, -1))
     means = every.mean(2)
     if means.isnan().any():
         means = every.nanmean(2)
-    columns = dict(zip(("k", "keys_read", *names), means.flatten(1).numpy(), strict=True))
-    output_H1 = measured["output"].unflatten(0, (heads, -1)).mean(1, keepdim=True).numpy()
+    columns = dict(zip(("k", "keys_read", "flops", *names), means.flatten(1).numpy(), strict=True))
     for name in outputs:
-        error_HW = columns.pop(name).reshape(heads, -1) / output_H1
+        # of the same rows: where an estimate fails, its row counts in neither
+        output_RW = measured["output"][:, None].expand_as(k_RW).masked_fill(measured[name].isnan(), torch.nan)
+        error_HW = columns.pop(name).reshape(heads, -1) / output_RW.unflatten(0, (heads, -1)).nanmean(1).numpy()
         columns[name.replace("output", "output_error")] = np.sqrt(error_HW).ravel()
     named = {name: np.tile(np.array(values), heads) for name, values in windows.columns().items()}
     columns |= {"selector": np.repeat(selector.name, lines), "rows": np.repeat(len(rows) // heads, lines)}

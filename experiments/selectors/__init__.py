@@ -38,12 +38,19 @@ class Traits:
         True if its answer depends on the row's own query; else it is known before the query comes.
     has_budget
         False if its answer is the same at every window.
+    sees_ahead
+        True if it is a floor that is made from all rows to come, as no method can be: measured on rows alone.
+    flops
+        Maps n, k, the head dimension and that of values to the multiply-adds of a row; preparation that serves all
+        later rows is divided by n. None if every number that is read is multiplied once.
     """
 
     frozen: bool = False
     looks_back: bool = False
     looks_at_query: bool = False
     has_budget: bool = True
+    sees_ahead: bool = False
+    flops: Callable[[Tensor, Tensor, int, int], Tensor] | None = None
 
 
 class Selector(Protocol):
@@ -80,3 +87,10 @@ def check_prefill(selector: Selector, runner: str) -> None:
             f"runner={runner} there is none yet; give runner.phase=decode, or leave it out of a set with "
             f"~selector.parts.{selector.name}"
         )
+
+
+def flops(selector: Selector, n: Tensor, k: Tensor, head_dim: int, value_dim: int) -> Tensor:
+    """Return the multiply-adds of a row of `n` keys within a window of `k`."""
+    if selector.traits.flops is not None:
+        return selector.traits.flops(n, k, head_dim, value_dim)
+    return selector.keys_read(n, k, head_dim) * (head_dim + value_dim)

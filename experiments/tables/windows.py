@@ -38,6 +38,12 @@ WINDOWS = Table(
         Column("rows", "int32", "rows averaged"),
         Column("k", "float64", "mean number of keys kept, or budget of a method that keeps none", "keys"),
         Column("keys_read", "float32", "what a row reads at best; a key without its value counts one half", "keys"),
+        Column(
+            "flops",
+            "float32",
+            "multiply-adds of a row; preparation that serves all later rows is divided by n",
+            older=float("nan"),
+        ),
         *MEANS,
         Column("output_error_truncated", "float32", "RMS error of the output over its RMS, truncated row [T6]"),
         Column("output_error_renormalised", "float32", "the same, renormalised row [T6]"),

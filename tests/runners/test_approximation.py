@@ -42,6 +42,7 @@ ROW_COLUMNS = {
 WINDOW_COLUMNS = {
     *("layer", "head", "sample", "variant", "length", "rows", "selector", "rule", "parameter", "scale", "k"),
     "keys_read",
+    "flops",
     *("dropped_mass", "tv", "kl", "linf_truncated", "linf_renormalised", "l2_truncated", "l2_renormalised"),
     *("output_error_truncated", "output_error_renormalised"),
     *("negative_mass", "normaliser_error", "failed"),
