@@ -21,8 +21,26 @@ NO_EARLIER_ROWS = (
     "source, or leave the selector out of a set with ~selector.parts.NAME"
 )
 
-Earlier = Callable[[int, int], "Tensor"]
-"""Maps positions start, stop to the scaled, masked dot products [S, stop - start, stop] of the queries there."""
+
+@dataclass(frozen=True)
+class Earlier:
+    """What was asked of a KV head, by the S query heads that share it.
+
+    Attributes
+    ----------
+    logits
+        Maps positions start, stop to the scaled, masked logits [S, stop - start, stop] of the queries there.
+    queries
+        Maps positions start, stop to the queries there, times the scale [S, stop - start, D].
+    """
+
+    logits: Callable[[int, int], Tensor]
+    queries: Callable[[int, int], Tensor]
+
+
+Below = Callable[[int, "Tensor", "Tensor"], "Tensor | None"]
+"""Maps a layer, query heads [R] that share a KV head and positions [R] to their attention [R, N] there; None if it
+is not kept."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +62,10 @@ class Cache:
         None for softmax; p for attention in proportion to |scale q.k|^p.
     sink_GS
         Logits of the learned sinks of the query heads that share each KV head; None for none.
+    to_come
+        Returns all rows to come, for floors that no method can have; None where they are not known.
+    below
+        Returns rows of the layers below; None where none are kept.
     """
 
     key_GND: Tensor
@@ -53,6 +75,8 @@ class Cache:
     earlier: Sequence[Earlier] | None = None
     power: float | None = None
     sink_GS: Tensor | None = None
+    to_come: Callable[[], Block] | None = None
+    below: Below | None = None
 
     @property
     def num_keys(self) -> int:
@@ -74,11 +98,23 @@ class Cache:
         """
         if self.earlier is None:
             raise UserError(NO_EARLIER_ROWS)
-        logits_STN = self.earlier[kv_head](start, stop)
+        logits_STN = self.earlier[kv_head].logits(start, stop)
         if self.power is not None:
             hidden_STN = torch.isneginf(logits_STN)
             logits_STN = log_of_power(logits_STN, self.power).masked_fill_(hidden_STN, -torch.inf)
         return softmax(logits_STN, None if self.sink_GS is None else self.sink_GS[kv_head, :, None])
+
+    def earlier_queries(self, kv_head: int, start: int, stop: int) -> Tensor:
+        """Return the scaled queries [S, stop - start, D] at positions start..stop-1 of one KV head.
+
+        Raises
+        ------
+        UserError
+            If no row comes before another, as in an encoder.
+        """
+        if self.earlier is None:
+            raise UserError(NO_EARLIER_ROWS)
+        return self.earlier[kv_head].queries(start, stop)
 
     def check_no_learned_sink(self, selector: str) -> None:
         """Raise UserError, naming the selector, if rows have a learned sink."""
@@ -144,6 +180,15 @@ class Block:
     def own_R1(self) -> Tensor:
         """Each row's own key; a row that stands beyond the keys owns the last."""
         return self.position_R.clamp(max=self.num_keys - 1)[:, None]
+
+    def check_dot_products(self, selector: str) -> None:
+        """Raise UserError, naming the selector, if logits are not the scaled dot products themselves."""
+        if self.power is not None or self.softcap is not None:
+            what = "this model caps them softly" if self.power is None else f"runner.score_power={self.power:g}"
+            raise UserError(
+                f"selector={selector}: its state is made for logits that are dot products, and {what}; leave it out of "
+                f"a set with ~selector.parts.{selector}"
+            )
 
     def logits(self, cache: Cache) -> Tensor:
         """Return the scaled, masked logits [R, N] in float32 or better; -inf where a key is not visible."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from experiments.cache import Block, Cache, Earlier, cap_, log_of_power
+from experiments.cache import Below, Block, Cache, Earlier, cap_, log_of_power
 from experiments.errors import UserError
 from experiments.lazy import torch
 
@@ -50,6 +50,8 @@ class Rows:
     sink_S
         Logits of the learned sinks of all query heads that share these keys (gpt-oss): an entry of the row without a
         value, which is no key and which every window keeps. None for none.
+    below
+        What returns rows of the layers below; None where none are kept.
     """
 
     layer: int
@@ -69,6 +71,7 @@ class Rows:
     kv_head: int = 0
     softcap: float | None = None
     sink_S: Tensor | None = None
+    below: Below | None = None
 
     def __len__(self) -> int:
         """Return the number of rows R."""
@@ -149,6 +152,8 @@ class Rows:
             earlier=None if self.earlier is None else [self.earlier],
             power=self.power,
             sink_GS=None if self.sink_S is None else self.sink_S[None],
+            to_come=self.questions,
+            below=self.below,
         )
 
     def questions(self) -> Block:

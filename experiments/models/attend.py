@@ -17,6 +17,7 @@ from experiments.answers import TopK
 from experiments.cache import Block, Cache, cap_
 from experiments.measures.compute import Compute
 from experiments.measures.output import output_of
+from experiments.models.below import LayersBelow
 from experiments.models.earlier import EarlierQueries
 from experiments.models.probe import Attention, intercept
 from experiments.rows import check_finite
@@ -83,10 +84,13 @@ def attend_by(
     The method prepares once per KV head and pass. Rows are worked off in blocks against the keys they can see; nothing
     n x n is held.
     """
+    below = LayersBelow(selector.traits.layers_below) if selector.traits.layers_below else None
 
     def attend(attention: Attention) -> Tensor | None:
         if earlier is not None:
             earlier.add(attention)
+        if below is not None:
+            below.add(attention)
         if layers is not None and attention.layer not in layers:
             return None
         heads, tokens, _ = attention.query_HND.shape
@@ -96,7 +100,7 @@ def attend_by(
             shared = slice(kv_head * heads // groups, (kv_head + 1) * heads // groups)
             query_HND = attention.query_HND[shared].float() * attention.scale
             check_finite(query_HND, attention.key_GND[kv_head].float(), f"layer {attention.layer}, KV head {kv_head}")
-            answering = selector.prepare(cache_of(attention, range(kv_head, kv_head + 1), earlier))
+            answering = selector.prepare(cache_of(attention, range(kv_head, kv_head + 1), earlier, below))
             for start in range(0, tokens, BLOCK):
                 stop = min(start + BLOCK, tokens)
                 for head in range(shared.start, shared.stop):
@@ -115,7 +119,9 @@ def attend_by(
     return intercept(model, attend)
 
 
-def cache_of(attention: Attention, kv_heads: range, earlier: EarlierQueries | None) -> Cache:
+def cache_of(
+    attention: Attention, kv_heads: range, earlier: EarlierQueries | None, below: LayersBelow | None = None
+) -> Cache:
     """Return what a method may prepare from: neighbouring KV heads of a layer, before the queries of its pass."""
     keys, tokens = attention.key_GND.shape[1], attention.query_HND.shape[1]
     shared = len(attention.query_HND) // len(attention.key_GND)
@@ -138,6 +144,7 @@ def cache_of(attention: Attention, kv_heads: range, earlier: EarlierQueries | No
         sink_GS=None
         if attention.sink_H is None
         else attention.sink_H.unflatten(0, (-1, shared))[kv_heads.start : kv_heads.stop],
+        below=None if below is None else below.rows,
     )
 
 

@@ -67,6 +67,13 @@ class Approximation:
         """Raise UserError if no measured variant has windows, or matrices are asked for and of no measured head."""
         self._check_matrices(source)
         self._check_variants(source)
+        kept = source.keep_layers if isinstance(source, ReadsText) else 0
+        for method in each(selector):
+            if method.traits.layers_below > kept:
+                raise UserError(
+                    f"selector={method.name}: it needs the layers below, and the source keeps {kept}: give a model "
+                    f"and source.keep_layers={method.traits.layers_below}"
+                )
         if isinstance(source, ReadsText) and source.is_encoder():
             for method in each(selector):
                 if method.traits.looks_back:

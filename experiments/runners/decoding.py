@@ -29,7 +29,7 @@ from experiments.plan import Plan, memory_of
 from experiments.ranges import check_range
 from experiments.records.folder import Record
 from experiments.runners import ROW_FIELDS, Findings, without
-from experiments.runners.phases import DECODE, checked_windows
+from experiments.runners.phases import DECODE, check_methods, checked_windows
 from experiments.selectors import Answering, Selector
 from experiments.selectors.several import each
 from experiments.tables import Table as RecordTable
@@ -67,6 +67,13 @@ class Decoding:
     def check(self, source: Any, selector: Any, windows: Any) -> None:
         """Raise UserError if the source is no language model, or a window is not one of the context length alone."""
         requested = checked_windows(source, windows, self.name)
+        check_methods(selector, DECODE, self.name)
+        for method in each(selector):
+            if method.traits.layers_below:
+                raise UserError(
+                    f"selector={method.name}: it makes no attention of its own, so runner={self.name} has nothing to "
+                    f"time; leave it out of a set with ~selector.parts.{method.name}"
+                )
         for kind, name in ((OfTolerance, "top_p"), (OfThreshold, "thresholds")):
             of_kind = zip(requested.rules, requested.coordinates, strict=True)
             if any(part for rule, part in of_kind if isinstance(rule, kind)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from experiments.errors import UserError
-from experiments.selectors import check_prefill
+from experiments.selectors import check_in_model, check_prefill
 from experiments.selectors.several import each
 from experiments.sources import ReadsText
 from experiments.windows import Windows
@@ -32,7 +32,10 @@ def readings(selector: Any, windows: Windows) -> int:
 def check_methods(selector: Any, phase: str, runner: str, always_kept: int = 0) -> None:
     """Raise UserError if a method has no meaning in a phase, or keeps no keys where some are always kept."""
     for method in each(selector):
+        check_in_model(method, runner)
         if phase == PREFILL:
             check_prefill(method, runner)
-        if always_kept and not method.traits.has_budget:
-            raise UserError(f"selector={method.name} keeps no keys: leave out runner.keep_first and runner.keep_recent")
+        if always_kept and method.traits.estimates:
+            raise UserError(
+                f"selector={method.name} keeps no keys as such: leave out runner.keep_first and runner.keep_recent"
+            )

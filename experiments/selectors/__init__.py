@@ -36,10 +36,14 @@ class Traits:
         True if it goes by what was asked before.
     looks_at_query
         True if its answer depends on the row's own query; else it is known before the query comes.
+    estimates
+        True if it answers with an estimated row, which keeps no keys as such.
     has_budget
         False if its answer is the same at every window.
     sees_ahead
         True if it is a floor that is made from all rows to come, as no method can be: measured on rows alone.
+    layers_below
+        How many layers below it needs the rows of.
     flops
         Maps n, k, the head dimension and that of values to the multiply-adds of a row; preparation that serves all
         later rows is divided by n. None if every number that is read is multiplied once.
@@ -48,8 +52,10 @@ class Traits:
     frozen: bool = False
     looks_back: bool = False
     looks_at_query: bool = False
+    estimates: bool = False
     has_budget: bool = True
     sees_ahead: bool = False
+    layers_below: int = 0
     flops: Callable[[Tensor, Tensor, int, int], Tensor] | None = None
 
 
@@ -77,6 +83,16 @@ class Selector(Protocol):
         A key without its value counts one half.
         """
         ...
+
+
+def check_in_model(selector: Selector, runner: str) -> None:
+    """Raise UserError if a method has no meaning in a model."""
+    if selector.traits.sees_ahead:
+        raise UserError(
+            f"selector={selector.name}: a floor made from the rows to come, as no method can be; give "
+            f"runner=approximation instead of runner={runner}, or leave it out of a set with "
+            f"~selector.parts.{selector.name}"
+        )
 
 
 def check_prefill(selector: Selector, runner: str) -> None:

@@ -22,7 +22,7 @@ class MeanValue:
     """
 
     name: str = "mean_value"
-    traits: ClassVar[Traits] = Traits(has_budget=False)
+    traits: ClassVar[Traits] = Traits(estimates=True, has_budget=False)
     version: ClassVar[int] = 1
 
     def prepare(self, cache: Cache) -> Answering:

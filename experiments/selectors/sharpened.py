@@ -25,7 +25,7 @@ class Sharpened:
 
     factor: float
     name: str = "sharpened"
-    traits: ClassVar[Traits] = Traits(looks_at_query=True, has_budget=False)
+    traits: ClassVar[Traits] = Traits(estimates=True, looks_at_query=True, has_budget=False)
     version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:

@@ -34,17 +34,18 @@ class Sinks:
 
     def prepare(self, cache: Cache) -> Answering:
         """Return the order own key, sinks, nearest keys; there is nothing to prepare."""
-        return lambda block: Subset(lambda: self._order(block))
-
-    def _order(self, block: Block) -> Tensor:
-        key_N = torch.arange(block.num_keys, device=block.query_RD.device)
-        distance_RN = (block.position_R[:, None] - key_N).abs()
-        turn_RN = distance_RN + self.sinks
-        turn_RN = torch.where(key_N < self.sinks, key_N, turn_RN)
-        turn_RN = turn_RN.masked_fill_(distance_RN == 0, -1)
-        turn_RN = turn_RN.masked_fill_(~block.visible_RN, 2 * block.num_keys + self.sinks)
-        return turn_RN.argsort(dim=-1, stable=True)
+        return lambda block: Subset(lambda: turns(block, self.sinks).argsort(dim=-1, stable=True))
 
     def keys_read(self, n: Tensor, k: Tensor, head_dim: int) -> Tensor:
         """Return k."""
         return k
+
+
+def turns(block: Block, sinks: int) -> Tensor:
+    """Return the turn [R, N] in which rows keep their own key, the first keys and then the nearest."""
+    key_N = torch.arange(block.num_keys, device=block.query_RD.device)
+    distance_RN = (block.position_R[:, None] - key_N).abs()
+    turn_RN = distance_RN + sinks
+    turn_RN = torch.where(key_N < sinks, key_N, turn_RN)
+    turn_RN = turn_RN.masked_fill_(distance_RN == 0, -1)
+    return turn_RN.masked_fill_(~block.visible_RN, 2 * block.num_keys + sinks)

@@ -46,7 +46,12 @@ class MatrixRequest:
 
 @runtime_checkable
 class ReadsText(Protocol):
-    """A source whose model reads text, so that it may be run as a language model."""
+    """A source whose model reads text, so that it may be run as a language model.
+
+    `keep_layers` is how many layers below the present one it keeps for methods that use their rows.
+    """
+
+    keep_layers: int
 
     def is_encoder(self) -> bool:
         """Say whether the model is known for one whose rows see later keys, before its weights are loaded."""

@@ -21,6 +21,7 @@ from experiments.errors import UserError
 from experiments.lazy import np, torch
 from experiments.models.locate import Checkpoint as Located
 from experiments.models.locate import locate
+from experiments.ranges import check_range
 from experiments.rows import Rows
 from experiments.sources import Batch, MatrixRequest
 from experiments.sources.sampling import causal_positions, check_causal_rows, check_runs, check_sampling, stride_of
@@ -37,6 +38,7 @@ TRIAL_TOKENS = 12
 CHARACTERS_PER_TOKEN = 8  # read at first; twice as many until they are enough
 CUT = 64  # tokens at the end of a text that is cut off there, whose tokens change if the text goes on
 MASK_BYTES = 5  # of one query and one key: a bool, and the float32 that it becomes
+MOST_LAYERS = 1024
 FLOPS_PER_SECOND = 7.5e10  # of a forward pass, on each core; only an estimate's scale
 
 
@@ -60,6 +62,7 @@ class Checkpoint:
     variants: list[str] = field(default_factory=lambda: [PLAIN])
     stride: int | None = None
     runs: list[int] = field(default_factory=list)
+    keep_layers: int = 0
     trust_remote_code: bool = False
     version: ClassVar[int] = 1
 
@@ -67,6 +70,7 @@ class Checkpoint:
         check_sampling(self.lengths, self.rows, self.samples)
         check_causal_rows(self.lengths, self.rows, self.stride)
         check_runs(self.runs, self.lengths)
+        check_range("source.keep_layers", self.keep_layers, least=0, most=MOST_LAYERS)
         for name in ("layers", "heads", "variants"):
             if getattr(self, name) == []:
                 raise UserError(f"source.{name} is empty: name at least one, or leave it out for the default")
@@ -97,7 +101,8 @@ class Checkpoint:
 
     def identity(self) -> dict[str, object]:
         """Return every field but the name, with model, its code and text replaced by their hashes."""
-        fields = {name: value for name, value in asdict(self).items() if name not in ("name", "trust_remote_code")}
+        others = ("name", "trust_remote_code", "keep_layers")  # which decide no row
+        fields = {name: value for name, value in asdict(self).items() if name not in others}
         return fields | {"stride": self._distance} | self.hashes()
 
     @property
@@ -135,7 +140,7 @@ class Checkpoint:
         size = torch.finfo(getattr(torch, self.dtype)).bits // 8
         inner = getattr(config, "intermediate_size", None)
         width = config.hidden_size * 4 + 3 * (inner if isinstance(inner, int) else 4 * config.hidden_size)
-        return size * (_parameters(config) + max(self.lengths) * width)
+        return size * (_parameters(config) + max(self.lengths) * (width + 2 * self.keep_layers * config.hidden_size))
 
     def mask_bytes(self) -> int:
         """Return the size of the masks of a pass over the longest length, which only layers that hide keys have."""
@@ -163,6 +168,7 @@ class Checkpoint:
         runs: Callable[[Sequence[Rows]], None],
     ) -> None:
         """Push the rows of every selected layer, head and length while the model reads each sample."""
+        from experiments.models.below import LayersBelow
         from experiments.models.load import load_model
         from experiments.models.positions import by_regime
         from experiments.models.probe import check_watchable, forward, watch
@@ -180,7 +186,11 @@ class Checkpoint:
         measured_heads: set[int] = set()
         of_full_pass = [variant for variant in self.variants if variant != TRUNCATED]
 
+        below = LayersBelow(self.keep_layers) if self.keep_layers else None
+
         def look(sample: int, lengths: list[int], variants: list[str], attention: Attention) -> None:
+            if below is not None:
+                below.add(attention)
             if attention.layer not in layers:
                 return
             heads = [head for head in range(len(attention.query_HND)) if self.heads is None or head in self.heads]
@@ -190,7 +200,8 @@ class Checkpoint:
 
             def rows_of(sharing: list[int], length: int, rows: int, stride: int) -> Rows:
                 of_pass = causal_positions(length, rows, stride) if causal else _spread_positions(length, rows)
-                return _rows_of(attention, sharing, sample, length, of_pass.to(device), causal)
+                of_heads = _rows_of(attention, sharing, sample, length, of_pass.to(device), causal)
+                return of_heads if below is None else replace(of_heads, below=below.rows)
 
             for _, shared in itertools.groupby(heads, attention.kv_head):
                 sharing = list(shared)
@@ -365,10 +376,7 @@ def _rows_of(
                 "a model that is causal at some lengths alone is not measured"
             )
 
-    def earlier(start: int, stop: int) -> Tensor:
-        from experiments.models.earlier import earlier_logits
-
-        return earlier_logits(attention, kv_head, start, stop, attention.key_GND[kv_head, :stop])
+    from experiments.models.earlier import of_pass
 
     return Rows(
         layer=attention.layer,
@@ -383,7 +391,7 @@ def _rows_of(
         scale=attention.scale,
         visible_RN=visible_RN,
         causal=plain and attention.causal,
-        earlier=earlier if causal else None,
+        earlier=of_pass(attention, kv_head) if causal else None,
         kv_head=kv_head,
         softcap=attention.softcap,
         sink_S=attention.sinks_of(kv_head),

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar
 
+from experiments.cache import Earlier
 from experiments.errors import UserError
 from experiments.lazy import np, torch
 from experiments.ranges import MOST_LOGIT, check_range
@@ -126,6 +127,10 @@ class Gaussian:
                     record(rows)
                 del rows  # before the next ones are drawn
 
+    def context(self, normal: Callable[..., Tensor], length: int) -> tuple[Tensor, Tensor]:
+        """Draw the inputs of the keys, and the values [N, D]."""
+        return normal(length, self.head_dim), normal(length, self.head_dim)
+
     def draw(self, length: int, sample: int, seed: int, device: torch.device) -> Rows:
         """Draw one context of `length` keys with its queries.
 
@@ -140,8 +145,7 @@ class Gaussian:
             return torch.randn(*shape, generator=generator, dtype=dtype)
 
         orthogonal_DD = _random_orthogonal(normal(self.head_dim, self.head_dim))
-        key_ND = normal(length, self.head_dim)
-        value_ND = normal(length, self.head_dim)
+        key_ND, value_ND = self.context(normal, length)
         query_input_RD = normal(self.rows, self.head_dim)  # last, so that more rows leave the rest as it was
         if self.inputs == "layernorm":
             _normalise(query_input_RD)
@@ -181,7 +185,7 @@ class Gaussian:
             key_ND=keys_ND,
             value_NV=value_ND.to(device),
             scale=scale,
-            earlier=earlier,
+            earlier=Earlier(earlier, lambda start, stop: earlier_queries()[None, start:stop]),
         )
 
 

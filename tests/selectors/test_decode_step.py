@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from experiments.answers import Estimate, TopK
-from experiments.cache import Block, Cache
+from experiments.cache import Block, Cache, Earlier
 from experiments.rows import Rows
-from tests.selectors.test_selectors import ESTIMATES, NAMES, PLACED, selector
+from tests.selectors.test_selectors import ESTIMATES, METHODS, PLACED, selector
 
 GROUPS, SHARED, KEYS, DIMS = 2, 3, 203, 16
 HEADS = GROUPS * SHARED
@@ -29,10 +29,21 @@ class Context:
     def earlier(self, group):
         def logits(start, stop):
             hidden_TN = torch.arange(stop) > torch.arange(start, stop)[:, None]
-            query_STD = self.query_HND[group * SHARED : (group + 1) * SHARED, start:stop]
-            return (self.scale * query_STD @ self.key_GND[group, :stop].T).masked_fill(hidden_TN, -torch.inf)
+            return (queries(start, stop) @ self.key_GND[group, :stop].T).masked_fill(hidden_TN, -torch.inf)
 
-        return logits
+        def queries(start, stop):
+            return self.scale * self.query_HND[group * SHARED : (group + 1) * SHARED, start:stop]
+
+        return Earlier(logits, queries)
+
+    def below(self, layer, head_R, position_R):
+        """Return rows of the layer below, which looks twice as sharply."""
+        if layer != 0 or int(head_R.max()) >= HEADS:
+            return None
+        query_RD, key_RND = self.query_HND[head_R, position_R], self.key_GND[head_R // SHARED]
+        hidden_RN = torch.arange(KEYS) > position_R[:, None]
+        logits_RN = 2 * self.scale * (key_RND @ query_RD[..., None])[..., 0]
+        return torch.softmax(logits_RN.masked_fill(hidden_RN, -torch.inf), -1)
 
     def rows(self, head, positions):
         """Return the rows of one query head, as a source pushes them."""
@@ -50,6 +61,7 @@ class Context:
             scale=self.scale,
             visible_RN=torch.arange(KEYS) <= position_R[:, None],
             earlier=self.earlier(group),
+            below=self.below,
         )
 
     def step(self, position, prompt):
@@ -61,6 +73,7 @@ class Context:
             common=lambda: torch.arange(n) <= prompt,
             prompt=prompt,
             earlier=[self.earlier(group) for group in range(GROUPS)],
+            below=self.below,
         )
         block = Block(
             query_RD=self.query_HND[:, position],
@@ -75,7 +88,7 @@ class Context:
         return cache, block
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", METHODS)
 def test_a_decode_step_is_the_row_measured_at_once(name):
     """A method that is refreshed by every key knows nothing of the prompt's end; a frozen one must share it."""
     method, context = selector(name), Context()
@@ -97,7 +110,7 @@ def test_a_decode_step_is_the_row_measured_at_once(name):
                 zero = torch.zeros(1)
                 one = step.row(k.expand(HEADS), zero.expand(HEADS))[head]
                 other = whole.row(k.expand(len(positions)), zero.expand(len(positions)))[row, : len(one)]
-                torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-9)
+                torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6 * float(one.abs().max()))
             elif name in BY_LENGTH and position < KEYS - 1:
                 continue  # the context that is measured at once is longer than that of this step
             else:
@@ -127,10 +140,12 @@ def test_the_output_of_an_estimate_is_that_of_its_row(name):
     for position in (0, 7, KEYS - 1):
         cache, block = context.step(position, position)
         answer = selector(name).prepare(cache)(block)
-        k_R = torch.full((HEADS,), 1)
+        k_R = torch.full((HEADS,), 40)
         row_RN = answer.row(k_R, torch.logsumexp(block.logits(cache).double(), -1))
         row_GSN = (row_RN / row_RN.sum(-1, keepdim=True)).unflatten(0, (GROUPS, SHARED))
         expected = (row_GSN @ cache.value_GNV.double()).flatten(0, 1)
+        if answer.output is None:
+            continue
         torch.testing.assert_close(answer.output(k_R).double(), expected, rtol=1e-5, atol=1e-6)
 
 

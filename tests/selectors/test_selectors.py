@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments.answers import Subset
+from experiments.answers import Estimate, Subset
 from experiments.errors import UserError
 from experiments.launch import configure
 from experiments.measures.compute import Compute
@@ -26,8 +26,6 @@ from experiments.sources import MatrixRequest
 from tests.selectors.test_sinks import order, rows_at
 
 YAMLS = sorted(path.stem for path in Path(__file__).parents[2].joinpath("conf/selector").glob("*.yaml"))
-SETS = ["indexed", "several", "universal"]
-NAMES = [name for name in YAMLS if name not in SETS]
 
 
 @cache
@@ -35,8 +33,12 @@ def selector(name):
     return configure(f"selector={name}").selector
 
 
-ESTIMATES = [name for name in NAMES if not selector(name).traits.has_budget]
-ORDERED = [name for name in NAMES if name not in ESTIMATES]  # those that keep keys
+NAMES = [name for name in YAMLS if not isinstance(selector(name), Several)]
+METHODS = [name for name in NAMES if not selector(name).traits.sees_ahead]
+ESTIMATES = [name for name in METHODS if selector(name).traits.estimates]
+BUDGETED = [name for name in ESTIMATES if selector(name).traits.has_budget]
+LEAST_ONE = ("conv_basis",)  # has a value at every budget
+ORDERED = [name for name in METHODS if name not in ESTIMATES]  # those that keep keys
 PLACED = [name for name in ORDERED if name != "oracle"]
 
 
@@ -102,15 +104,49 @@ def test_the_oracle_drops_least_on_every_row_and_all_keep_what_was_asked(seed, s
 
 @pytest.mark.parametrize("name", ESTIMATES)
 def test_an_estimate_sees_no_later_key_and_no_key_that_is_hidden(name):
-    rows = rows_at([5, 20, 37], 64)
+    positions = [31, 34, 37]  # near each other, for what is frozen keeps all that came since
+    rows = rows_at(positions, 64)
     noise = torch.randn(64, 4, generator=torch.manual_seed(1))
-    later = torch.arange(64)[:, None] > 20
-    changed = rows_at([5, 20, 37], 64, key_ND=torch.where(later, noise, rows.key_ND))
-    k_R, zero_R = torch.ones(3), torch.zeros(3)
+    later = torch.arange(64)[:, None] > 34
+    changed = rows_at(positions, 64, key_ND=torch.where(later, noise, rows.key_ND))
+    zero_R = torch.zeros(3)
     before, after = (selector(name).prepare(r.cache())(r.questions()) for r in (rows, changed))
-    assert (before.row(k_R, zero_R)[~rows.visible_RN] == 0).all()
-    assert torch.equal(before.row(k_R, zero_R)[:2], after.row(k_R, zero_R)[:2])
-    torch.testing.assert_close(before.output(k_R)[:2], after.output(k_R)[:2])
+    for k in (24, 30, 64):
+        k_R = torch.full((3,), k)
+        assert not before.row(k_R, zero_R).isnan().any()
+        assert (before.row(k_R, zero_R)[~rows.visible_RN] == 0).all()
+        assert torch.equal(before.row(k_R, zero_R)[:2], after.row(k_R, zero_R)[:2])
+        if before.output is not None:
+            torch.testing.assert_close(before.output(k_R)[:2], after.output(k_R)[:2])
+
+
+@pytest.mark.parametrize("name", BUDGETED)
+def test_an_estimate_with_a_budget_of_all_keys_is_the_row_and_below_its_least_has_no_value(name):
+    rows = rows_at([5, 20, 63], 64)
+    answer = selector(name).prepare(rows.cache())(rows.questions())
+    exact_RN = torch.softmax(rows.logits().double(), -1)
+    whole_RN = answer.row(torch.full((3,), 64), torch.logsumexp(rows.logits().double(), -1))
+    torch.testing.assert_close(whole_RN, exact_RN, rtol=1e-6, atol=1e-9)
+    least_RN = answer.row(torch.ones(3), torch.zeros(3))
+    assert (~least_RN.isnan() if name in LEAST_ONE else least_RN.isnan()).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_method_says_whether_it_estimates(name):
+    rows = rows_at([9], 64)
+    answer = selector(name).prepare(rows.cache())(rows.questions())
+    assert isinstance(answer, Estimate) == selector(name).traits.estimates
+
+
+@pytest.mark.parametrize("name", ESTIMATES)
+def test_an_estimate_does_not_depend_on_the_block(name):
+    rows = rows_at(list(range(40, 50)), 64)
+    k_R, zero_R = torch.full((10,), 32), torch.zeros(10)
+    answering = selector(name).prepare(rows.cache())
+    whole_RN = answering(rows.questions()).row(k_R, zero_R)
+    part_RN = answering(rows.block(7, 9).questions()).row(k_R[:2], zero_R[:2])
+    atol = 1e-6 * float(part_RN.abs().max())  # float32 logits are those of the block
+    torch.testing.assert_close(part_RN, whole_RN[7:9], rtol=1e-4, atol=atol)
 
 
 def test_the_mean_of_values_is_the_row_one_over_n():
@@ -184,7 +220,7 @@ def test_sizes_out_of_range_are_refused(part, options):
 def test_several_has_every_selector_and_measures_each_as_it_would_be_alone():
     several = selector("several")
     assert [part.name for part in each(several)] == list(several.parts)
-    assert set(several.parts) == set(ORDERED) - {"snap_kv_prompt"}
+    assert set(several.parts) <= set(ORDERED)
     rows, windows = rows_at([30, 50, 63], 64), configure().windows.at(64)
     statistics, together = measured(rows, each(several), windows, 2)
     for part, found in zip(each(several), together, strict=True):
@@ -203,7 +239,7 @@ def test_two_selectors_of_one_name_are_refused():
 def test_what_is_read_is_at_least_what_is_kept_and_at_most_what_dense_reads(name):
     n, k = torch.full((2, 3), 65536.0), torch.tensor([[16.0, 256.0, 4096.0]] * 2)
     read = selector(name).keys_read(n, k, 64)
-    assert (read >= k).all() or name in ESTIMATES
+    assert (read >= k).all() or not selector(name).traits.has_budget
     assert (read <= n).all()
 
 

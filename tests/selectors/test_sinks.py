@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from experiments.answers import TopK
+from experiments.cache import Earlier
 from experiments.errors import UserError
 from experiments.reference.exact import ExactRows
 from experiments.rows import Rows
@@ -23,8 +24,15 @@ def rows_at(positions, keys, causal=True, key_ND=None):
         hidden_TN = torch.arange(stop) > torch.arange(start, stop)[:, None]
         return (asked_HND[:, start:stop] @ key_ND[:stop].T).masked_fill(hidden_TN, -torch.inf)
 
+    def below(layer, head_R, position_R):
+        """Return rows of the one layer below, which has two heads."""
+        if layer != 0 or int(head_R.max()) > 1:
+            return None
+        hidden_RN = torch.arange(keys) > position_R[:, None]
+        return torch.softmax((2 * asked_HND[head_R, position_R] @ key_ND.T).masked_fill(hidden_RN, -torch.inf), -1)
+
     return Rows(
-        layer=0,
+        layer=1,
         head_R=torch.zeros_like(position_R),
         sample=0,
         variant="plain",
@@ -35,7 +43,8 @@ def rows_at(positions, keys, causal=True, key_ND=None):
         value_NV=key_ND,
         scale=1.0,
         visible_RN=torch.arange(keys) <= position_R[:, None] if causal else None,
-        earlier=earlier,
+        below=below,
+        earlier=Earlier(earlier, lambda start, stop: asked_HND[:, start:stop]),
     )
 
 
