@@ -22,7 +22,7 @@ class LayersBelow:
 
     def add(self, attention: Attention) -> None:
         """Keep a layer, and let go of those too far below it, or of an earlier pass."""
-        kept = {layer: part for layer, part in self._of_layer.items() if 0 < attention.layer - layer < self._most}
+        kept = {layer: part for layer, part in self._of_layer.items() if 0 < attention.layer - layer <= self._most}
         self._of_layer = kept | {attention.layer: attention}
 
     def rows(self, layer: int, head_R: Tensor, position_R: Tensor) -> Tensor | None:

@@ -41,7 +41,7 @@ class ConvBasis:
     name: str = "conv_basis"
     mode: str = "search"
     lags: int = 16
-    quantile: float = 0.9
+    quantile: float = 0.25
     version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 RIDGE = 1e-9  # of the kernel's diagonal
 SPENT = 1e-12  # share of a diagonal entry below which a key is explained
 MOST_NORM = 300.0  # |y|^2, whose exponential is still far from infinite
-PROBE = 64  # keys of the coreset with which the factor is chosen
 LEAST_SUM = 0.01  # of a held-out row that has not failed
 HELD_OUT = 32  # queries before the prompt's end, which choose it
 
@@ -101,45 +100,27 @@ class Coreset:
         prompt = cache.prompt
         key_PD = cache.key_GND[kv_head, :prompt].double()
         common_P = cache.common_N[:prompt]
-        recent = k - k // 2 - FIRST
         drawn_P = common_P & (torch.arange(prompt, device=key_PD.device) >= FIRST)
-        if recent > 0 and bool(drawn_P[: max(prompt - recent, 0)].any()):
-            drawn_P[max(prompt - recent, 0) :] = False
         width = key_PD.shape[1] + cache.value_GNV.shape[2]
         most = min(k // 2 * width // (width + 1), int(drawn_P.sum()))
         if most < 1:
             return None
         query_QD = cache.earlier_queries(kv_head, max(prompt - HELD_OUT, 0), prompt).flatten(0, 1).double()
         kept_P = ~drawn_P
-        tried = [
-            self._tried(key_PD, common_P, drawn_P, kept_P, query_QD, factor, min(most, PROBE))
-            for factor in (self.factors if len(self.factors) > 1 else [])
-        ]
-        best = min(range(len(tried)), key=lambda i: tried[i], default=0)
-        return Weighted.draw(key_PD, common_P, drawn_P, query_QD, self.factors[best], most, self.draw)
-
-    def _tried(
-        self,
-        key_PD: Tensor,
-        common_P: Tensor,
-        drawn_P: Tensor,
-        kept_P: Tensor,
-        query_QD: Tensor,
-        factor: float,
-        most: int,
-    ) -> float:
-        """Return the mean total variation of held-out queries' rows with a factor; infinite where it overflows."""
-        coreset = Weighted.draw(key_PD, common_P, drawn_P, query_QD, factor, most, self.draw)
-        if coreset is None:
-            return float("inf")
+        kept_P[max(prompt - (k - k // 2 - FIRST), 0) :] = True
         logits_QP = (query_QD @ key_PD.T).masked_fill(~common_P, -torch.inf)
-        logsumexp_Q = logits_QP.logsumexp(-1)
-        p_QP = (logits_QP - logsumexp_Q[:, None]).exp()
-        exact_QP = (kept_P & common_P).expand_as(p_QP)
-        tail_QP = (~kept_P & common_P).expand_as(p_QP)
-        w_QP = with_tail(exact_QP, tail_QP, logits_QP, logsumexp_Q, *coreset.weights(query_QD, len(key_PD)))
-        off_Q = (w_QP / w_QP.sum(-1, keepdim=True).clamp(min=LEAST_SUM) - p_QP).abs().sum(-1) / 2
-        return float(off_Q.mean())
+
+        def variation(coreset: Weighted) -> float:
+            """Return the mean total variation of the held-out queries' rows; 1 at least where one fails."""
+            logsumexp_Q = logits_QP.logsumexp(-1)
+            p_QP = (logits_QP - logsumexp_Q[:, None]).exp()
+            parts = ((part_P & common_P).expand_as(p_QP) for part_P in (kept_P, ~kept_P))
+            w_QP = with_tail(*parts, logits_QP, logsumexp_Q, *coreset.weights(query_QD, len(key_PD)))
+            off_QP = w_QP / w_QP.sum(-1, keepdim=True).clamp(min=LEAST_SUM) - p_QP
+            return float(off_QP.abs().sum(-1).mean()) / 2
+
+        drawn = (Weighted.draw(key_PD, common_P, drawn_P, query_QD, factor, most, self.draw) for factor in self.factors)
+        return min((coreset for coreset in drawn if coreset is not None), key=variation, default=None)
 
     def keys_read(self, n: Tensor, k: Tensor, head_dim: int) -> Tensor:
         """Return k: a weight is one number beside a key and its value."""
