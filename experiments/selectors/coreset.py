@@ -114,8 +114,9 @@ class Coreset:
             """Return the mean total variation of the held-out queries' rows; 1 at least where one fails."""
             logsumexp_Q = logits_QP.logsumexp(-1)
             p_QP = (logits_QP - logsumexp_Q[:, None]).exp()
-            parts = ((part_P & common_P).expand_as(p_QP) for part_P in (kept_P, ~kept_P))
-            w_QP = with_tail(*parts, logits_QP, logsumexp_Q, *coreset.weights(query_QD, len(key_PD)))
+            exact_QP, tail_QP = ((part_P & common_P).expand_as(p_QP) for part_P in (kept_P, ~kept_P))
+            weights = coreset.weights(query_QD, len(key_PD))
+            w_QP = with_tail(exact_QP, tail_QP, logits_QP, logsumexp_Q, *weights)
             off_QP = w_QP / w_QP.sum(-1, keepdim=True).clamp(min=LEAST_SUM) - p_QP
             return float(off_QP.abs().sum(-1).mean()) / 2
 
