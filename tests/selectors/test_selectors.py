@@ -26,7 +26,7 @@ from experiments.sources import MatrixRequest
 from tests.selectors.test_sinks import order, rows_at
 
 YAMLS = sorted(path.stem for path in Path(__file__).parents[2].joinpath("conf/selector").glob("*.yaml"))
-SETS = ["indexed", "several", "universal"]
+SETS = ["indexed", "key_choices", "several", "universal"]
 NAMES = [name for name in YAMLS if name not in SETS]
 
 
@@ -184,7 +184,7 @@ def test_sizes_out_of_range_are_refused(part, options):
 def test_several_has_every_selector_and_measures_each_as_it_would_be_alone():
     several = selector("several")
     assert [part.name for part in each(several)] == list(several.parts)
-    assert set(several.parts) == set(ORDERED) - {"snap_kv_prompt"}
+    assert set(several.parts) | set(selector("key_choices").parts) == set(ORDERED) - {"snap_kv_prompt"}
     rows, windows = rows_at([30, 50, 63], 64), configure().windows.at(64)
     statistics, together = measured(rows, each(several), windows, 2)
     for part, found in zip(each(several), together, strict=True):

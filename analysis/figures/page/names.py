@@ -23,7 +23,9 @@ KINDS = {
     "oracle": ("oracle",),
     "fixed pattern": ("sliding", "sinks", "strided", "summary_columns", "big_bird"),
     "cache by earlier rows": ("vertical_slash", "h2o", "snap_kv", "snap_kv_prompt"),
-    "index by the query": ("quest", "sort_lsh", "magic_pig"),
+    "index by the query": (
+        *("quest", "sort_lsh", "magic_pig", "quantised_keys"),
+    ),
     "keys alone": ("uniform_columns", "lev_attention"),
     "approximation": ("mean_value",),
     "control": ("random", "sharpened"),
