@@ -24,7 +24,7 @@ KINDS = {
     "fixed pattern": ("sliding", "sinks", "strided", "summary_columns", "big_bird"),
     "cache by earlier rows": ("vertical_slash", "h2o", "snap_kv", "snap_kv_prompt"),
     "index by the query": (
-        *("quest", "sort_lsh", "magic_pig", "quantised_keys"),
+        *("quest", "sort_lsh", "magic_pig", "quantised_keys", "sparq", "pca_keys"),
     ),
     "keys alone": ("uniform_columns", "lev_attention"),
     "approximation": ("mean_value",),
