@@ -26,7 +26,7 @@ KINDS = {
     "index by the query": (
         *("quest", "sort_lsh", "magic_pig", "quantised_keys", "sparq", "pca_keys"),
     ),
-    "keys alone": ("uniform_columns", "lev_attention"),
+    "keys alone": ("uniform_columns", "lev_attention", "keydiff", "knorm"),
     "approximation": ("mean_value",),
     "control": ("random", "sharpened"),
 }
