@@ -22,7 +22,7 @@ FORMULAS = {
 KINDS = {
     "oracle": ("oracle",),
     "fixed pattern": ("sliding", "sinks", "strided", "summary_columns", "big_bird"),
-    "cache by earlier rows": ("vertical_slash", "h2o", "snap_kv", "snap_kv_prompt"),
+    "cache by earlier rows": ("vertical_slash", "h2o", "snap_kv", "snap_kv_prompt", "screening"),
     "index by the query": (
         *("quest", "sort_lsh", "magic_pig", "quantised_keys", "sparq", "pca_keys"),
     ),
