@@ -21,8 +21,21 @@ NO_EARLIER_ROWS = (
     "source, or leave the selector out of a set with ~selector.parts.NAME"
 )
 
-Earlier = Callable[[int, int], "Tensor"]
-"""Maps positions start, stop to the scaled, masked dot products [S, stop - start, stop] of the queries there."""
+
+@dataclass(frozen=True)
+class Earlier:
+    """What was asked of a KV head, by the S query heads that share it.
+
+    Attributes
+    ----------
+    logits
+        Maps positions start, stop to the scaled, masked logits [S, stop - start, stop] of the queries there.
+    queries
+        Maps positions start, stop to the queries there, times the scale [S, stop - start, D].
+    """
+
+    logits: Callable[[int, int], Tensor]
+    queries: Callable[[int, int], Tensor]
 
 
 @dataclass(frozen=True)
@@ -74,11 +87,23 @@ class Cache:
         """
         if self.earlier is None:
             raise UserError(NO_EARLIER_ROWS)
-        logits_STN = self.earlier[kv_head](start, stop)
+        logits_STN = self.earlier[kv_head].logits(start, stop)
         if self.power is not None:
             hidden_STN = torch.isneginf(logits_STN)
             logits_STN = log_of_power(logits_STN, self.power).masked_fill_(hidden_STN, -torch.inf)
         return softmax(logits_STN, None if self.sink_GS is None else self.sink_GS[kv_head, :, None])
+
+    def earlier_queries(self, kv_head: int, start: int, stop: int) -> Tensor:
+        """Return the scaled queries [S, stop - start, D] at positions start..stop-1 of one KV head.
+
+        Raises
+        ------
+        UserError
+            If no row comes before another, as in an encoder.
+        """
+        if self.earlier is None:
+            raise UserError(NO_EARLIER_ROWS)
+        return self.earlier[kv_head].queries(start, stop)
 
     def check_no_learned_sink(self, selector: str) -> None:
         """Raise UserError, naming the selector, if rows have a learned sink."""

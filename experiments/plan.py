@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from experiments.cache import Earlier
 from experiments.lazy import torch
 from experiments.machine import Machine
 from experiments.measures.memory import BYTES_PER_KEY, rows_per_block
@@ -110,7 +111,9 @@ def _seconds_per_entry(selectors: Sequence[Selector], windows: WindowSet, machin
         key_ND=key_ND,
         value_NV=key_ND,
         scale=head_dim**-0.5,
-        earlier=lambda start, stop: key_ND[None, start:stop] @ key_ND[:stop].T,
+        earlier=Earlier(
+            lambda start, stop: key_ND[None, start:stop] @ key_ND[:stop].T, lambda start, stop: key_ND[None, start:stop]
+        ),
     )
     sizes, compute = windows.at(CALIBRATION_KEYS).of_heads(0, [0], rows.n_R), Compute()
 

@@ -5,6 +5,7 @@ Shape letters: H query heads, S of them share a KV head, T queries, N keys, D he
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -32,19 +33,39 @@ class EarlierQueries:
         """Return what was asked of a KV head, up to the last query of the layer's present pass."""
         passes = list(self._passes[attention.layer])
 
-        def earlier(start: int, stop: int) -> Tensor:
-            key_ND = attention.key_GND[kv_head, :stop]
-            parts = []
+        def parts(start: int, stop: int) -> Iterator[tuple[Attention, int, int]]:
             for part in passes:
                 first, last = max(start, part.first), min(stop, part.first + part.query_HND.shape[1])
                 if first < last:
-                    parts.append(earlier_logits(part, kv_head, first, last, key_ND))
-            return torch.cat(parts, dim=1)
+                    yield part, first, last
 
-        return earlier
+        def logits(start: int, stop: int) -> Tensor:
+            key_ND = attention.key_GND[kv_head, :stop]
+            return torch.cat([earlier_logits(*part, key_ND, kv_head) for part in parts(start, stop)], dim=1)
+
+        def queries(start: int, stop: int) -> Tensor:
+            return torch.cat([earlier_queries(*part, kv_head) for part in parts(start, stop)], dim=1)
+
+        return Earlier(logits, queries)
 
 
-def earlier_logits(attention: Attention, kv_head: int, start: int, stop: int, key_ND: Tensor) -> Tensor:
+def of_pass(attention: Attention, kv_head: int) -> Earlier:
+    """Return what was asked of a KV head within one pass that holds all queries so far."""
+    return Earlier(
+        lambda start, stop: earlier_logits(attention, start, stop, attention.key_GND[kv_head, :stop], kv_head),
+        lambda start, stop: earlier_queries(attention, start, stop, kv_head),
+    )
+
+
+def earlier_queries(attention: Attention, start: int, stop: int, kv_head: int) -> Tensor:
+    """Return the queries at positions start..stop-1 of every head of a KV head, times the scale [S, T, D]."""
+    shared = attention.query_HND.shape[0] // attention.key_GND.shape[0]
+    heads = slice(kv_head * shared, (kv_head + 1) * shared)
+    query_STD = attention.query_HND[heads, start - attention.first : stop - attention.first]
+    return query_STD.float() * attention.scale
+
+
+def earlier_logits(attention: Attention, start: int, stop: int, key_ND: Tensor, kv_head: int) -> Tensor:
     """Return the scaled, masked logits of the queries at positions start..stop-1 of every head of a KV head [S, T, N].
 
     Parameters
@@ -52,13 +73,12 @@ def earlier_logits(attention: Attention, kv_head: int, start: int, stop: int, ke
     key_ND
         The first N keys of that KV head.
     """
-    shared = attention.query_HND.shape[0] // attention.key_GND.shape[0]
-    heads = slice(kv_head * shared, (kv_head + 1) * shared)
-    query_STD = attention.query_HND[heads, start - attention.first : stop - attention.first]
-    logits_STN = cap_((query_STD.float() * attention.scale) @ key_ND.float().T, attention.softcap)
+    query_STD = earlier_queries(attention, start, stop, kv_head)
+    logits_STN = cap_(query_STD @ key_ND.float().T, attention.softcap)
+    first_head = kv_head * len(query_STD)
     position_T = torch.arange(start, stop, device=key_ND.device)
     keys = min(len(key_ND), attention.key_GND.shape[1])  # a later key is seen by none of these queries
-    for logits_TN, head in zip(logits_STN, range(heads.start, heads.stop), strict=True):
+    for head, logits_TN in enumerate(logits_STN, first_head):
         visible_TN = attention.visible(head, position_T, keys)
         if visible_TN is not None:
             logits_TN[:, :keys].masked_fill_(~visible_TN, -torch.inf)

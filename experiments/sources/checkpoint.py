@@ -365,10 +365,7 @@ def _rows_of(
                 "a model that is causal at some lengths alone is not measured"
             )
 
-    def earlier(start: int, stop: int) -> Tensor:
-        from experiments.models.earlier import earlier_logits
-
-        return earlier_logits(attention, kv_head, start, stop, attention.key_GND[kv_head, :stop])
+    from experiments.models.earlier import of_pass
 
     return Rows(
         layer=attention.layer,
@@ -383,7 +380,7 @@ def _rows_of(
         scale=attention.scale,
         visible_RN=visible_RN,
         causal=plain and attention.causal,
-        earlier=earlier if causal else None,
+        earlier=of_pass(attention, kv_head) if causal else None,
         kv_head=kv_head,
         softcap=attention.softcap,
         sink_S=attention.sinks_of(kv_head),

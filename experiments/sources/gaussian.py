@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar
 
+from experiments.cache import Earlier
 from experiments.errors import UserError
 from experiments.lazy import np, torch
 from experiments.ranges import MOST_LOGIT, check_range
@@ -181,7 +182,7 @@ class Gaussian:
             key_ND=keys_ND,
             value_NV=value_ND.to(device),
             scale=scale,
-            earlier=earlier,
+            earlier=Earlier(earlier, lambda start, stop: earlier_queries()[None, start:stop]),
         )
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from experiments.answers import Estimate, TopK
-from experiments.cache import Block, Cache
+from experiments.cache import Block, Cache, Earlier
 from experiments.rows import Rows
 from tests.selectors.test_selectors import ESTIMATES, NAMES, PLACED, selector
 
@@ -29,10 +29,12 @@ class Context:
     def earlier(self, group):
         def logits(start, stop):
             hidden_TN = torch.arange(stop) > torch.arange(start, stop)[:, None]
-            query_STD = self.query_HND[group * SHARED : (group + 1) * SHARED, start:stop]
-            return (self.scale * query_STD @ self.key_GND[group, :stop].T).masked_fill(hidden_TN, -torch.inf)
+            return (queries(start, stop) @ self.key_GND[group, :stop].T).masked_fill(hidden_TN, -torch.inf)
 
-        return logits
+        def queries(start, stop):
+            return self.scale * self.query_HND[group * SHARED : (group + 1) * SHARED, start:stop]
+
+        return Earlier(logits, queries)
 
     def rows(self, head, positions):
         """Return the rows of one query head, as a source pushes them."""

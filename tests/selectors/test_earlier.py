@@ -16,7 +16,7 @@ BACKWARD = [H2O(), SnapKV(window=4, kernel=1), VerticalSlash(observed=8, first=0
 
 def attention(rows):
     """Return the attention of every row of the two heads of the group [2, N, N]."""
-    return torch.softmax(rows.earlier(0, rows.num_keys).double(), dim=-1)
+    return torch.softmax(rows.earlier.logits(0, rows.num_keys).double(), dim=-1)
 
 
 @pytest.mark.parametrize("together", [True, False])
@@ -46,7 +46,12 @@ def test_snap_kv_keeps_its_window_and_then_the_best_voted(together):
 
 def test_a_sink_comes_before_the_neighbours_that_its_votes_are_pooled_over():
     rows = rows_at([50], 64)
-    sunk = replace(rows, earlier=lambda start, stop: rows.earlier(start, stop) + 9.0 * (torch.arange(stop) == 0))
+    sunk = replace(
+        rows,
+        earlier=replace(
+            rows.earlier, logits=lambda start, stop: rows.earlier.logits(start, stop) + 9.0 * (torch.arange(stop) == 0)
+        ),
+    )
     order_RN, _ = order(SnapKV(window=8, kernel=7), sunk)
     assert order_RN[0, 9:13].tolist() == [0, 1, 2, 3]
 
@@ -73,12 +78,15 @@ def test_what_is_asked_later_changes_no_order(selector):
     rows = rows_at([20, 37], 64)
 
     def noisy(start, stop):
-        logits = rows.earlier(start, stop).clone()
+        logits = rows.earlier.logits(start, stop).clone()
         late = torch.arange(start, stop) >= 20
         logits[:, late] += 5 * torch.randn(logits[:, late].shape, generator=torch.manual_seed(5))
         return logits
 
-    before, after = order(selector, rows)[0], order(selector, replace(rows, earlier=noisy))[0]
+    before, after = (
+        order(selector, rows)[0],
+        order(selector, replace(rows, earlier=replace(rows.earlier, logits=noisy)))[0],
+    )
     assert before[0].tolist() == after[0].tolist()
     assert before[1].tolist() != after[1].tolist()
 

@@ -56,7 +56,7 @@ def test_of_equal_scores_the_earliest_come_first():
         later_TN = torch.arange(stop) != torch.arange(start, stop)[:, None]
         return torch.zeros(2, stop - start, stop).masked_fill(later_TN, -torch.inf)
 
-    order_RN, _ = order(Screening(recent=4), replace(rows, earlier=own_alone))
+    order_RN, _ = order(Screening(recent=4), replace(rows, earlier=replace(rows.earlier, logits=own_alone)))
     assert order_RN[0, :41].tolist() == [40, 39, 38, 37, *range(37)]
 
 

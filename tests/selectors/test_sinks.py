@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from experiments.answers import TopK
+from experiments.cache import Earlier
 from experiments.errors import UserError
 from experiments.reference.exact import ExactRows
 from experiments.rows import Rows
@@ -35,7 +36,7 @@ def rows_at(positions, keys, causal=True, key_ND=None):
         value_NV=key_ND,
         scale=1.0,
         visible_RN=torch.arange(keys) <= position_R[:, None] if causal else None,
-        earlier=earlier,
+        earlier=Earlier(earlier, lambda start, stop: asked_HND[:, start:stop]),
     )
 
 
