@@ -23,10 +23,16 @@ def ranked(block: Block, score: Callable[[], Tensor]) -> Subset:
         score_RN = score().masked_fill(~block.visible_RN, -torch.inf)
         return score_RN.scatter_(1, block.own_R1, torch.inf)
 
-    return Subset(
-        lambda: own_first().argsort(dim=-1, descending=True, stable=True),
-        quick_first=lambda k: Kept(own_first().topk(k, sorted=True).indices),
-    )
+    def first(k: int) -> Kept:
+        score_RN = own_first()
+        last_R1 = score_RN.topk(k, sorted=True).values[:, -1:]
+        above_RN, tied_RN = score_RN > last_R1, score_RN == last_R1  # topk takes any of equal scores
+        kept_RN = above_RN | (tied_RN & (tied_RN.cumsum(-1) <= k - above_RN.sum(-1, keepdim=True)))
+        key_RK = kept_RN.nonzero()[:, 1].view(-1, k)
+        by_score_RK = score_RN.gather(1, key_RK).argsort(dim=-1, descending=True, stable=True)
+        return Kept(key_RK.gather(1, by_score_RK))
+
+    return Subset(lambda: own_first().argsort(dim=-1, descending=True, stable=True), quick_first=first)
 
 
 def products(query_RD: Tensor, key_GXD: Tensor, block: Block) -> Tensor:
