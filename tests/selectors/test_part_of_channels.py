@@ -1,4 +1,4 @@
-"""Logits of a part of the channels: SparQ's of the query, and the principal components of the keys."""
+"""Logits of a part of the channels: those of the query, fixed ones, and the principal components of the keys."""
 
 from dataclasses import replace
 
@@ -6,11 +6,19 @@ import numpy as np
 import pytest
 import torch
 
+from experiments.cache import Earlier
 from experiments.errors import UserError
+from experiments.selectors.double_sparsity import DoubleSparsity
 from experiments.selectors.pca_keys import PcaKeys, principal
 from experiments.selectors.sparq import SparQ
 from tests.selectors.test_quantised_keys import WIDE, wide_rows
 from tests.selectors.test_sinks import order, rows_at
+
+
+def asked(rows, seed=7):
+    """Return rows whose earlier queries, of two heads, have channels of different sizes."""
+    query_SND = torch.randn(2, len(rows.key_ND), WIDE, generator=torch.manual_seed(seed)) * torch.rand(WIDE).exp()
+    return replace(rows, earlier=Earlier(lambda start, stop: None, lambda start, stop: query_SND[:, start:stop]))
 
 
 def own_first(score_N, own):
@@ -26,9 +34,12 @@ def test_sparq_goes_by_the_largest_channels_of_each_query():
         assert order_RN[r].tolist() == expected
 
 
-@pytest.mark.parametrize("selector", [SparQ(channels=WIDE), SparQ(channels=999), PcaKeys(components=WIDE)])
+@pytest.mark.parametrize(
+    "selector",
+    [SparQ(channels=WIDE), SparQ(channels=999), DoubleSparsity(channels=WIDE), PcaKeys(components=WIDE)],
+)
 def test_all_channels_give_the_order_of_the_oracle(selector):
-    rows = replace(wide_rows(2), position_R=torch.tensor([300] * 8 + [519] * 8), visible_RN=None, causal=True)
+    rows = replace(asked(wide_rows(2)), position_R=torch.tensor([300] * 8 + [519] * 8), visible_RN=None, causal=True)
     order_RN, exact = order(selector, rows)
     for r, position in enumerate(rows.position_R.tolist()):
         exact_N = exact.order_RN[r].tolist()
@@ -66,19 +77,35 @@ def test_components_are_the_prompts_and_newer_keys_are_projected_on_them():
     assert order_RN[1].tolist() == own_first(part, 519)
 
 
-def test_a_prompt_of_no_keys_is_answered():
-    order_RN, _ = order(PcaKeys(components=2), rows_at([0, 9], 10))
+def test_double_sparsity_goes_by_the_channels_that_are_largest_over_the_prompt():
+    rows = asked(wide_rows())
+    rows = replace(rows, position_R=torch.tensor([400] + [519] * 15), causal=True, visible_RN=None)
+    order_RN = DoubleSparsity(channels=5).prepare(replace(rows.cache(), prompt=400))(rows.questions()).order()
+    key_ND = rows.key_ND.double().numpy()
+    query_XD = rows.earlier.queries(0, 400).double().numpy().reshape(-1, WIDE)
+    sizes = np.mean([np.abs(query_XD * key_D).mean(0) for key_D in key_ND[:400]], axis=0)
+    channels = np.argsort(-sizes)[:5]
+    for r in (1, 2):
+        part = key_ND[:, channels] @ rows.query_RD[r].double().numpy()[channels]
+        assert order_RN[r].tolist() == own_first(part, 519)
+
+
+@pytest.mark.parametrize("selector", [PcaKeys(components=2), DoubleSparsity(channels=2)])
+def test_a_prompt_of_no_keys_is_answered(selector):
+    order_RN, _ = order(selector, rows_at([0, 9], 10))
     assert order_RN[:, 0].tolist() == [0, 9]
 
 
 def test_parts_cost_what_they_read():
     n, k = torch.tensor([4096.0]), torch.tensor([256.0])
-    for selector in (SparQ(channels=16), PcaKeys(components=16)):
+    for selector in (SparQ(channels=16), DoubleSparsity(channels=16), PcaKeys(components=16)):
         assert selector.keys_read(n, k, 64).tolist() == [256 + 4096 / 8]
         assert selector.keys_read(n, k, 8).tolist() == [256 + 4096 / 2]  # all of the channels that there are
 
 
-@pytest.mark.parametrize(("part", "options"), [(SparQ, {"channels": 0}), (PcaKeys, {"components": 0})])
+@pytest.mark.parametrize(
+    ("part", "options"), [(SparQ, {"channels": 0}), (DoubleSparsity, {"channels": 0}), (PcaKeys, {"components": 0})]
+)
 def test_options_out_of_range_are_refused_by_name(part, options):
     with pytest.raises(UserError, match=f"selector.{next(iter(options))}"):
         part(**options)

@@ -24,7 +24,8 @@ KINDS = {
     "fixed pattern": ("sliding", "sinks", "strided", "summary_columns", "big_bird"),
     "cache by earlier rows": ("vertical_slash", "h2o", "snap_kv", "snap_kv_prompt", "screening"),
     "index by the query": (
-        *("quest", "sort_lsh", "magic_pig", "quantised_keys", "sparq", "pca_keys", "block_oracle", "block_mean"),
+        *("quest", "sort_lsh", "magic_pig", "quantised_keys", "sparq", "double_sparsity", "pca_keys"),
+        *("block_oracle", "block_mean"),
     ),
     "keys alone": ("uniform_columns", "lev_attention", "keydiff", "knorm"),
     "approximation": ("mean_value",),
