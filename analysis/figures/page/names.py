@@ -22,7 +22,7 @@ FORMULAS = {
 KINDS = {
     "oracle": ("oracle",),
     "fixed pattern": ("sliding", "sinks", "strided", "summary_columns", "big_bird"),
-    "cache by earlier rows": ("vertical_slash", "h2o", "snap_kv", "snap_kv_prompt", "screening"),
+    "cache by earlier rows": ("vertical_slash", "h2o", "snap_kv", "snap_kv_prompt", "screening", "expected_attention"),
     "index by the query": (
         *("quest", "sort_lsh", "magic_pig", "quantised_keys", "sparq", "double_sparsity", "pca_keys"),
         *("block_oracle", "block_mean"),
