@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from experiments.answers import Kept, Subset
+from experiments.answers import Subset
 from experiments.cache import Block, Cache
-from experiments.lazy import torch
 from experiments.ranges import check_range
 from experiments.selectors import Answering, Traits
-from experiments.selectors.interleave import recency
+from experiments.selectors.tiles import tiles_of, whole_tiles
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,40 +42,18 @@ class Quest:
 
         def answer(block: Block) -> Subset:
             query_GSD = block.query_RD.unflatten(0, (len(low_GPD), -1))
-            page_N = torch.arange(block.num_keys, device=query_GSD.device) // self.page
-            own_R1 = block.own_R1 // self.page
 
             def bounds() -> Tensor:
                 return _bounded(query_GSD, low_GPD.to(query_GSD), high_GPD.to(query_GSD)).flatten(0, 1)
 
-            def order() -> Tensor:
-                own_RN, hidden_RN = page_N == own_R1, ~block.visible_RN
-                bound_RN = bounds()[:, page_N].masked_fill(own_RN, float("inf")).masked_fill(hidden_RN, -float("inf"))
-                near_RN = recency(block.num_keys, block.position_R).masked_fill(hidden_RN, float("inf"))
-                by_nearness_RN = near_RN.argsort(dim=-1, stable=True)
-                by_bound_RN = bound_RN.gather(1, by_nearness_RN).argsort(dim=-1, descending=True, stable=True)
-                return by_nearness_RN.gather(1, by_bound_RN)
-
-            def first(k: int) -> Kept:
-                """Return the first keys of rows that see every key, of which the last is their own."""
-                own = (block.num_keys - 1) // self.page
-                own_N = torch.arange(block.num_keys - 1, own * self.page - 1, -1, device=query_GSD.device)
-                within_L = torch.arange(self.page - 1, -1, -1, device=query_GSD.device)
-                wanted = min(max(-(-(k - len(own_N)) // self.page), 0), own)
-                page_RM = bounds()[:, :own].topk(wanted, sorted=True).indices
-                paged_RK = (page_RM[..., None] * self.page + within_L).flatten(1)
-                return Kept(torch.cat([own_N.expand(len(block), -1), paged_RK], dim=1)[:, :k])
-
-            return Subset(order, quick_first=first)
+            return whole_tiles(block, self.page, bounds)
 
         return answer
 
     def _bounds(self, key_GND: Tensor) -> tuple[Tensor, Tensor]:
         """Return the smallest and largest value of each channel in every page [G, P, D], the last one not whole."""
-        missing = -key_GND.shape[-2] % self.page
-        padding = key_GND[..., -1:, :].expand(*key_GND.shape[:-2], missing, key_GND.shape[-1])
-        paged_GPLD = torch.cat([key_GND, padding], dim=-2).unflatten(-2, (-1, self.page))
-        return paged_GPLD.amin(-2), paged_GPLD.amax(-2)
+        paged_GPLD = tiles_of(key_GND, self.page, dim=1, fill=key_GND[:, -1:])
+        return paged_GPLD.amin(2), paged_GPLD.amax(2)
 
     def keys_read(self, n: Tensor, k: Tensor, head_dim: int) -> Tensor:
         """Return k, and two bounds of each page."""

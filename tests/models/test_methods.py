@@ -122,7 +122,7 @@ def page():
         result = trial(name, way)
         if not isinstance(result, str):
             return "yes"
-        words = result.split(": ", 1)[1]
+        words = result.split(": ", 1)[1].replace(f"parts.{name}", "parts.NAME")
         if words not in refusals:
             refusals.append(words)
         return f"no ({refusals.index(words) + 1})"

@@ -1,19 +1,24 @@
-"""Four selectors keep the keys that NVIDIA's kvpress keeps of the same queries and keys.
+"""Seven selectors keep the keys that NVIDIA's kvpress keeps of the same queries and keys.
 
 kvpress cuts the cache once, after a prompt of n tokens, per KV head. We measure the row that comes next, at position n,
 which keeps its own key besides: of k + 1 keys of ours, k are those that kvpress leaves in the cache.
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import pytest
 import torch
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from experiments.models.probe import watch
 from experiments.rows import Rows
 from experiments.selectors.earlier import Accumulated
+from experiments.selectors.expected_attention import ExpectedAttention
 from experiments.selectors.h2o import H2O
+from experiments.selectors.keydiff import KeyDiff
+from experiments.selectors.knorm import KNorm
 from experiments.selectors.lev_attention import LevAttention
 from experiments.selectors.sinks import Sinks
 from experiments.selectors.snap_kv import SnapKV
@@ -22,6 +27,7 @@ from tests.selectors.test_sinks import order
 
 kvpress = pytest.importorskip("kvpress", reason="kvpress needs an older transformers than we do: make examples")
 
+get_prerope_query_states = kvpress.utils.get_prerope_query_states
 PROMPT, LAYERS, HEADS, KV_HEADS = 90, 2, 6, 2
 RATIOS = [0.2, 0.5, 0.8]
 
@@ -140,6 +146,54 @@ def test_observed_attention_is_the_heavy_part_of_h2o_but_for_the_mean(case, rati
         assert set(mean_N.topk(len(kept)).indices.tolist()) == kept
         differ += kept_by_us(HEAVY, rows, len(kept)) != kept
     assert differ
+
+
+class AskedAttentionPress(kvpress.ExpectedAttentionPress):
+    """Their score of the last 32 queries as they were asked, after rotary embedding."""
+
+    def get_query_statistics(self, module, hidden_states):
+        query_1HND = get_prerope_query_states(module, hidden_states)
+        cosine, sine = module.rotary_emb(query_1HND, torch.arange(query_1HND.shape[2])[None])
+        asked_1HTD = apply_rotary_pos_emb(query_1HND, query_1HND, cosine, sine)[0][:, :, -32:]
+        centred_1HTD = asked_1HTD - asked_1HTD.mean(2, keepdim=True)
+        return asked_1HTD.mean(2), centred_1HTD.mT @ centred_1HTD / asked_1HTD.shape[2]
+
+
+@pytest.mark.parametrize("value_norm", [True, False])
+@pytest.mark.parametrize("ratio", RATIOS)
+def test_expected_attention_of_the_queries_as_they_were_asked(case, ratio, value_norm):
+    """kvpress takes the queries of the whole prompt before rotary embedding, turned by the mean rotation of the next
+    512 positions; ours the last ones after it. Of the same mean and covariance both keep the same keys.
+    """
+    press = AskedAttentionPress(compression_ratio=ratio, use_vnorm=value_norm)
+    compare(case, press, ExpectedAttention(window=32, value_norm=value_norm))
+
+
+@pytest.mark.parametrize("ratio", RATIOS)
+def test_norms_of_keys(case, ratio):
+    """In the first layer a token has the same norm wherever it stands, so that either of two may be kept."""
+    theirs = kept_by_kvpress(case, kvpress.KnormPress(compression_ratio=ratio))
+    for (layer, head), rows in case.rows.items():
+        kept = theirs[layer, head // (HEADS // KV_HEADS)]
+        norm_N = rows.key_ND.double().norm(dim=-1)
+        ours, others = (norm_N[sorted(keys)].sort().values for keys in (kept_by_us(KNorm(), rows, len(kept)), kept))
+        torch.testing.assert_close(ours, others, rtol=1e-6, atol=0)
+        if layer:
+            assert kept_by_us(KNorm(), rows, len(kept)) == kept
+
+
+@pytest.mark.parametrize("ratio", RATIOS)
+def test_keydiff_of_the_keys_that_the_prompt_holds(case, ratio):
+    """Ours takes the mean direction of all keys that a row sees, its own included: here the row is the prompt's last.
+
+    It keeps its own key first, which kvpress may drop.
+    """
+    theirs = kept_by_kvpress(case, kvpress.KeyDiffPress(compression_ratio=ratio))
+    for (layer, head), rows in case.rows.items():
+        last = replace(rows, position_R=torch.tensor([PROMPT - 1]))
+        kept = theirs[layer, head // (HEADS // KV_HEADS)] - {PROMPT - 1}
+        order_RN, _ = order(KeyDiff(), last)
+        assert set(order_RN[0, 1 : len(kept) + 1].tolist()) == kept
 
 
 def kept_by_leverage(key_GND, sketch, ratio):

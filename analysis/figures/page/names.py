@@ -22,9 +22,12 @@ FORMULAS = {
 KINDS = {
     "oracle": ("oracle",),
     "fixed pattern": ("sliding", "sinks", "strided", "summary_columns", "big_bird"),
-    "cache by earlier rows": ("vertical_slash", "h2o", "snap_kv", "snap_kv_prompt"),
-    "index by the query": ("quest", "sort_lsh", "magic_pig"),
-    "keys alone": ("uniform_columns", "lev_attention"),
+    "cache by earlier rows": ("vertical_slash", "h2o", "snap_kv", "snap_kv_prompt", "screening", "expected_attention"),
+    "index by the query": (
+        *("quest", "sort_lsh", "magic_pig", "quantised_keys", "sparq", "double_sparsity", "pca_keys"),
+        *("block_oracle", "block_mean"),
+    ),
+    "keys alone": ("uniform_columns", "lev_attention", "keydiff", "knorm"),
     "approximation": ("mean_value",),
     "control": ("random", "sharpened"),
 }

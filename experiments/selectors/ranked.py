@@ -1,0 +1,47 @@
+"""An order of keys by a score of each: what methods share that approximate a row's logits, or know keys alone.
+
+Shape letters besides those of `experiments.cache`: X rows of what stands for the keys, K keys kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from experiments.answers import Kept, Subset
+from experiments.cache import Block
+from experiments.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def ranked(block: Block, score: Callable[[], Tensor]) -> Subset:
+    """Return the row's own key, then the others by falling scores [R, N]; ties go to the lower key index."""
+
+    def own_first() -> Tensor:
+        score_RN = score().masked_fill(~block.visible_RN, -torch.inf)
+        return score_RN.scatter_(1, block.own_R1, torch.inf)
+
+    def first(k: int) -> Kept:
+        score_RN = own_first()
+        last_R1 = score_RN.topk(k, sorted=True).values[:, -1:]
+        above_RN, tied_RN = score_RN > last_R1, score_RN == last_R1  # topk takes any of equal scores
+        kept_RN = above_RN | (tied_RN & (tied_RN.cumsum(-1) <= k - above_RN.sum(-1, keepdim=True)))
+        key_RK = kept_RN.nonzero()[:, 1].view(-1, k)
+        by_score_RK = score_RN.gather(1, key_RK).argsort(dim=-1, descending=True, stable=True)
+        return Kept(key_RK.gather(1, by_score_RK))
+
+    return Subset(lambda: own_first().argsort(dim=-1, descending=True, stable=True), quick_first=first)
+
+
+def products(query_RD: Tensor, key_GXD: Tensor, block: Block) -> Tensor:
+    """Return what a block's queries make of each KV head's keys, or of what stands for them [R, X].
+
+    Not scaled or capped: a row's order is that of its logits. Under attention in proportion to a power of the product,
+    the products' sizes.
+    """
+    dtype = torch.promote_types(query_RD.dtype, torch.float32)
+    query_GSD = query_RD.to(dtype).unflatten(0, (len(key_GXD), -1))
+    product_RX = (query_GSD @ key_GXD.to(dtype).mT).flatten(0, 1)
+    return product_RX if block.power is None else product_RX.abs_()

@@ -1,0 +1,92 @@
+"""Relevancy screening (arXiv 2006.09471): the attention that a key had while it was recent, frozen when it left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from experiments.answers import Subset
+from experiments.cache import Block, Cache
+from experiments.lazy import torch
+from experiments.ranges import MOST_KEYS, check_range
+from experiments.selectors import Answering, Traits
+from experiments.selectors.earlier import CHUNK
+from experiments.selectors.interleave import recency
+from experiments.selectors.ranked import ranked
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass
+class Screening:
+    """Keep the `recent` nearest keys, the own one first, then keys by the attention they had while they were recent.
+
+    A key gathers the attention of `recent` rows, of which its own is the first; then its score is frozen. It looks at
+    earlier rows; it reads k keys, and every step compares one key that is no longer recent with the lowest of those
+    kept. With `per_kv_head` the query heads that share a cache decide together. The attention counted is exact, over
+    all keys: the method's own is over the keys that it has kept, whose sets are not nested in k.
+    """
+
+    name: str = "screening"
+    recent: int = 64
+    per_kv_head: bool = True
+    traits: ClassVar[Traits] = Traits(looks_back=True)
+    version: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        check_range("selector.recent", self.recent, least=1, most=MOST_KEYS)
+
+    def prepare(self, cache: Cache) -> Answering:
+        """Gather the attention of the prompt's rows; return the order of nearness and then of the frozen scores."""
+        gathered = [WhileRecent(cache, kv_head, self.recent) for kv_head in range(len(cache.key_GND))]
+        for of_head in gathered:
+            of_head.before(cache.prompt)
+
+        def answer(block: Block) -> Subset:
+            def score() -> Tensor:
+                rows_per_head, last = len(block) // len(gathered), int(block.position_R.max())
+                kept = []
+                for of_head, head_R in zip(gathered, block.head_R.split(rows_per_head), strict=True):
+                    score_SN = of_head.before(last)[:, : block.num_keys]
+                    of_rows = score_SN.sum(0).expand(rows_per_head, -1)
+                    kept.append(of_rows if self.per_kv_head else score_SN[head_R % len(score_SN)])
+                near_RN = recency(block.num_keys, block.position_R)
+                # a row adds at most 1 per head: what is recent stands above all scores, the nearest highest
+                top = block.num_keys + self.recent * len(score_SN)
+                return torch.where(near_RN < self.recent, top - near_RN, torch.cat(kept))
+
+            return ranked(block, score)
+
+        return answer
+
+    def keys_read(self, n: Tensor, k: Tensor, head_dim: int) -> Tensor:
+        """Return k: what is dropped is never read again."""
+        return k
+
+
+class WhileRecent:
+    """The attention that every key of a KV head has had while it was among the `recent` nearest, per query head."""
+
+    def __init__(self, cache: Cache, kv_head: int, recent: int) -> None:
+        self._cache, self._kv_head, self._recent = cache, kv_head, recent
+        self._done = 0
+        self._total_SN: Tensor | None = None
+
+    def before(self, position: int) -> Tensor:
+        """Return the attention [S, N], float64, whole for the keys that are not recent at `position` or before it.
+
+        Later rows add nothing to these, so that one sum serves all positions up to the last.
+        """
+        if self._total_SN is None:
+            shared = self._cache.earlier_rows(self._kv_head, 0, 1).shape[0]
+            device = self._cache.key_GND.device
+            self._total_SN = torch.zeros(shared, self._cache.num_keys, dtype=torch.float64, device=device)
+        while self._done < position:
+            stop = min(self._done + CHUNK, position)
+            seen_STN = self._cache.earlier_rows(self._kv_head, self._done, stop)
+            position_T = torch.arange(self._done, stop, device=seen_STN.device)
+            old_TN = recency(stop, position_T) >= self._recent
+            self._total_SN[:, :stop] += seen_STN.masked_fill(old_TN, 0.0).sum(1, dtype=torch.float64)
+            self._done = stop
+        return self._total_SN
