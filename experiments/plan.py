@@ -111,6 +111,7 @@ def _seconds_per_entry(selectors: Sequence[Selector], windows: WindowSet, machin
         key_ND=key_ND,
         value_NV=key_ND,
         scale=head_dim**-0.5,
+        below=lambda layer, head_R, position_R: None,
         earlier=Earlier(
             lambda start, stop: key_ND[None, start:stop] @ key_ND[:stop].T, lambda start, stop: key_ND[None, start:stop]
         ),
