@@ -208,7 +208,7 @@ class Lines:
         sample = self.columns["sample"]
         assert isinstance(sample, Coded)
         first = self.described.groupby([*SAME])["run"].transform("first")
-        origin = first.where(self.described["kind"] == "gaussian", self.described["text_hash"]).astype(str).tolist()
+        origin = first.where(self.described["kind"] != "real", self.described["text_hash"]).astype(str).tolist()
         every = np.array([[f"{run}:{number}" for number in sample.levels.tolist()] for run in origin], dtype=object)
         place = self.run.astype(np.int64) * len(sample.levels) + sample.codes
         there = np.zeros(every.size, bool)

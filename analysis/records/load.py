@@ -54,8 +54,8 @@ class Run:
 
     @property
     def kind(self) -> str:
-        """Return `gaussian` for the source with closed forms, `real` for any model."""
-        return "gaussian" if self.config["source"]["name"] == "gaussian" else "real"
+        """Return `gaussian` for the source with closed forms, `triples` for rows over pairs, `real` for any model."""
+        return {"gaussian": "gaussian", "tensor": "triples"}.get(self.config["source"]["name"], "real")
 
     def file(self, name: str) -> Path | None:
         """Return where a file of the record lies; None if it has none of that name, sealed by its manifest."""
@@ -142,11 +142,11 @@ def load(outputs: str | Path = "outputs", columns: Sequence[str] | None = None) 
     Returns
     -------
     rows, windows : one line per sampled row, and one per averaged window, with the columns of the contract
-        and `run`, `label` (of one model only), `kind` (`gaussian` or `real`), `source`, `experiment`, `runner`, `s`,
-        `sigma`, `inputs`, `head_dim`, `corpus` (`prose`, `code` or a file's stem), `shuffled`, `score_power` (NaN for
-        softmax), `role` (`main`, or `comparison` for a control beside it), `model_hash`, `text_hash`, `seed`, `design`
-        (identity of the configuration without its seed, windows and samples) and `cluster` (what a bootstrap may
-        resample as independent).
+        and `run`, `label` (of one model only), `kind` (`gaussian`, `triples` or `real`), `source`, `experiment`,
+        `runner`, `s`, `sigma`, `inputs`, `head_dim`, `corpus` (`prose`, `code` or a file's stem), `shuffled`,
+        `score_power` (NaN for softmax), `role` (`main`, or `comparison` for a control beside it), `model_hash`,
+        `text_hash`, `seed`, `design` (identity of the configuration without its seed, windows and samples) and
+        `cluster` (what a bootstrap may resample as independent).
         In `windows`, `n` is the most keys that a row of its head sees: the nominal length, or a layer's window.
         Strings are categoricals, numbers int64 and float64, of which the files may hold fewer digits.
 
@@ -325,17 +325,19 @@ def describe_all(runs: Sequence[Run]) -> pd.DataFrame:
     """Describe each run, and tell main records from comparisons.
 
     Source code and shuffled tokens are there to be compared with a model's main corpus, so their `role` is
-    `comparison`; but of a model that has read nothing else they are `main`. Rows that are no softmax never are.
+    `comparison`; but of a model that has read nothing else they are `main`. Rows that are no softmax never are, nor are
+    rows over pairs of keys.
     """
     table = pd.DataFrame([describe(run) for run in runs])
     aside = table["corpus"].isin(["code"]) | table["shuffled"]
     has_main = table["model_hash"].isin(table.loc[~aside, "model_hash"])
-    return table.assign(role=np.where((aside & has_main) | table["score_power"].notna(), "comparison", "main"))
+    other = table["score_power"].notna() | (table["kind"] == "triples")
+    return table.assign(role=np.where((aside & has_main) | other, "comparison", "main"))
 
 
 def _corpus(run: Run) -> str | None:
     text = run.config["source"].get("text")
-    if run.kind == "gaussian":
+    if run.kind != "real":
         return None
     if is_corpus(text):
         return corpus(text).kind

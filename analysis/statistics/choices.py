@@ -29,8 +29,8 @@ def by_cluster(windows: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
 def split(windows: pd.DataFrame, confidence: float) -> pd.DataFrame:
     """Part each method's total variation into what its budget of k keys costs and what its choice of them does.
 
-    The total variation is the dropped mass of a choice of keys [T1]. A sample that is weighed, and an estimated row, may
-    lie below the oracle: its choice is then negative.
+    The total variation is the dropped mass of a choice of keys [T1]. A sample that is weighed, and an estimated row,
+    may lie below the oracle: its choice is then negative.
 
     Parameters
     ----------
@@ -86,9 +86,9 @@ def with_times(table: pd.DataFrame, steps: pd.DataFrame) -> pd.DataFrame:
 def growth(windows: pd.DataFrame, eta: float, settings: Settings) -> pd.DataFrame:
     """Fit k = alpha n^C to the keys at which each method's mean total variation is `eta`.
 
-    Every head keeps the same k; the curve of total variation against k is read off between the windows of the dense grid,
-    linear in ln k. n is the most keys that a head's rows see; heads that see no more where the others do are left out.
-    Intervals resample clusters.
+    Every head keeps the same k; the curve of total variation against k is read off between the windows of the dense
+    grid, linear in ln k. n is the most keys that a head's rows see; heads that see no more where the others do are left
+    out. Intervals resample clusters.
 
     Returns
     -------
@@ -143,7 +143,9 @@ def _needed(frame: pd.DataFrame, drawn: Array, eta: float) -> Array:
         below = np.flatnonzero(curve <= eta)
         if below.size:
             j = below[0]
-            needed[i] = x[j] if j == 0 or np.isnan(curve[j - 1]) else np.interp(eta, [curve[j], curve[j - 1]], [x[j], x[j - 1]])
+            needed[i] = (
+                x[j] if j == 0 or np.isnan(curve[j - 1]) else np.interp(eta, [curve[j], curve[j - 1]], [x[j], x[j - 1]])
+            )
     return needed
 
 
