@@ -71,6 +71,7 @@ TINY_OF = {
     "cost": ["windows.budgets=[8]", "runner.repeats=1"],
     "indices": ["windows.fixed=[8]", "runner.repeats=1"],
     "unions": ["source.runs=[2,8]"],
+    "coverage": ["runner.exact=8"],
 }
 
 

@@ -22,6 +22,7 @@ from experiments.records.table_file import chunks, column_names
 from experiments.sources.corpora import corpus, is_corpus
 from experiments.sources.text import CODE, PROSE, corpus_suffix
 from experiments.tables import Table
+from experiments.tables.coverage import COVERAGE
 from experiments.tables.decoding import DECODING
 from experiments.tables.losses import LOSSES
 from experiments.tables.retrieval import RETRIEVAL
@@ -188,7 +189,7 @@ def _lines_of_rows(runs: Sequence[Run], columns: Sequence[str] | None = None) ->
     return _lines(_measured(runs), ROWS, ("n", "logit_std", *map(k_min, ETAS)), columns)
 
 
-TASKS = {table.name: table for table in (LOSSES, RETRIEVAL, DECODING, UNIONS)}
+TASKS = {table.name: table for table in (LOSSES, RETRIEVAL, DECODING, UNIONS, COVERAGE)}
 
 
 def load_task(runs: Sequence[Run], name: str) -> pd.DataFrame:

@@ -57,6 +57,27 @@ def _lines(windows: pd.DataFrame, settings: Settings) -> Iterator[dict[str, obje
             yield result | {"heads": len(every), "clusters": len(clusters)}
 
 
+def mean_over_heads(lines: pd.DataFrame, name: str, settings: Settings, scale: str) -> dict[str, float]:
+    """Return the arithmetic mean over heads of a column, with an interval from samples and heads resampled apart.
+
+    Parameters
+    ----------
+    lines : one per head and cluster, of one label, as of `analysis.load`.
+    scale : of the interval, one of `bootstrap.SCALES`.
+    """
+    wide = lines.assign(one_head=lines["layer"] * HEADS_AT_MOST + lines["head"], cluster=lines["cluster"].astype(str))
+    values = wide.pivot_table(name, "cluster", "one_head", observed=True).to_numpy(np.float64)
+    clusters, heads = values.shape
+    label = str(lines["label"].iloc[0])
+    drawn = np.vstack([np.ones(clusters), bootstrap.weights(clusters, settings.resamples, settings.seed, label)])
+    of_clusters = (drawn @ values).mean(1) / drawn.sum(1)
+    chosen = bootstrap.heads_drawn(heads, settings.resamples, settings.seed, label)[1:]
+    of_heads = values.mean(0)[chosen].mean(1) if heads > 1 else None
+    of_clusters = np.clip(of_clusters, 0, 1) if scale == "share" else of_clusters
+    numbers = bootstrap.with_interval(name, of_clusters, clusters, of_heads, heads, settings.confidence, scale)
+    return numbers | {"heads": heads, "clusters": clusters}
+
+
 def _with_intervals(
     name: str, values: Array, drawn: Array, chosen: NDArray[np.intp], confidence: float
 ) -> dict[str, float]:
