@@ -62,7 +62,8 @@ class Blocks:
 
     def _means(self, key_GND: Tensor) -> Tensor:
         """Return the mean key of every tile [G, P, D]; the last one's is not used unless it is whole."""
-        return tiles_of(key_GND, self.tile, dim=1, fill=key_GND[:, -1:]).float().mean(2)
+        dtype = torch.promote_types(key_GND.dtype, torch.float32)
+        return tiles_of(key_GND, self.tile, dim=1, fill=key_GND[:, -1:]).mean(2, dtype=dtype)
 
     def keys_read(self, n: Tensor, k: Tensor, head_dim: int) -> Tensor:
         """Return all keys and the values of those kept; or k keys, and the mean key of each tile."""

@@ -23,16 +23,16 @@ def ranked(block: Block, score: Callable[[], Tensor]) -> Subset:
         score_RN = score().masked_fill(~block.visible_RN, -torch.inf)
         return score_RN.scatter_(1, block.own_R1, torch.inf)
 
-    def first(k: int) -> Kept:
-        score_RN = own_first()
-        last_R1 = score_RN.topk(k, sorted=True).values[:, -1:]
-        above_RN, tied_RN = score_RN > last_R1, score_RN == last_R1  # topk takes any of equal scores
-        kept_RN = above_RN | (tied_RN & (tied_RN.cumsum(-1) <= k - above_RN.sum(-1, keepdim=True)))
-        key_RK = kept_RN.nonzero()[:, 1].view(-1, k)
-        by_score_RK = score_RN.gather(1, key_RK).argsort(dim=-1, descending=True, stable=True)
-        return Kept(key_RK.gather(1, by_score_RK))
+    def order() -> Tensor:
+        return own_first().argsort(dim=-1, descending=True, stable=True)
 
-    return Subset(lambda: own_first().argsort(dim=-1, descending=True, stable=True), quick_first=first)
+    def first(k: int) -> Kept:
+        best = own_first().topk(min(k + 1, block.num_keys), sorted=True)
+        if bool((best.values[:, 1:] == best.values[:, :-1]).any()):  # topk takes any of equal scores
+            return Kept(order()[:, :k])
+        return Kept(best.indices[:, :k])
+
+    return Subset(order, quick_first=first)
 
 
 def products(query_RD: Tensor, key_GXD: Tensor, block: Block) -> Tensor:
