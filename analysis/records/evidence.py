@@ -87,7 +87,8 @@ def gather(config: DictConfig, records: Records) -> Evidence:
         without the column is not restricted by it; comparisons are left out unless it names a `role`), `uses` names
         the parts wanted, of `rows` and `windows` (with what it reads of them), `matrices` and the other runners'
         tables, `prefers` a column of which the design used is to have most different values, `beside` columns of
-        which a label must have another value than the one given.
+        which a label must have another value than the one given, `having` columns of which a design must have the one
+        given.
     records : all of them.
     """
     allowed = {"role": ["main"], **{name: list(values) for name, values in config.records.items()}}
@@ -144,6 +145,8 @@ def _frame(lines: Lines, allowed: Mapping[str, Sequence[object]], config: DictCo
     for name, usual in config.get("beside", {}).items():
         mask = lines.beside(mask, name, usual)
     frame = lines.frame(columns_of(config, table), mask)
+    for name, needed in config.get("having", {}).items():
+        frame = frame[frame["design"].isin(frame.loc[frame[name] == needed, "design"].unique())]
     if "prefers" not in config:
         return fullest_design(frame)
     parts = [fullest_design(part, config.prefers) for _, part in frame.groupby("variant", observed=True, sort=False)]

@@ -237,6 +237,8 @@ def demo(outputs, lengths=(256, 512, 1024, 2048, 4096), places=((0, 0), (0, 1), 
     )
     tasks(outputs)
     selectors(outputs)
+    approximators(outputs, places)
+    diagnostics(outputs, places)
 
 
 def runs_of_rows(rows, runs=(1, 8, 32), etas=(0.2, 0.1, 0.05)):
@@ -284,6 +286,64 @@ def selectors(outputs, lengths=(512, 1024, 2048), samples=3):
                 runner={"name": "approximation"} | ({"score_power": power} if power else {}),
                 **keys,
             )
+
+
+def approximators(outputs, places, lengths=(512, 1024, 2048), samples=3):
+    """Records of windows of a fixed k alone: methods that replace the row, rows of layers below, and triples."""
+    rows, best = gaussian(lengths, 4, samples, s=0.6, spread=0.5, seed=11, places=places)
+    best = best[best["rule"] == "fixed"]
+    k, n = best["parameter"], best["length"]
+    cost = {"keys_read": k, "flops": 128 * k, "negative_mass": 0.0, "normaliser_error": 0.1, "failed": 0.0}
+    best = best.assign(**cost | {"keys_read": (n + k) / 2, "flops": 64 * (n + k)})
+
+    def method(name, factor):
+        error = best["output_error_renormalised"] * factor
+        lines = best.assign(**cost).assign(selector=name, dropped_mass=np.nan)
+        return lines.assign(tv=best["tv"] * factor, output_error_renormalised=error)
+
+    flat = best.assign(keys_read=0.5, flops=64.0, selector="mean_value", dropped_mass=np.nan, tv=0.8)
+    flat["output_error_renormalised"] = 0.9
+    of_head = np.where(best["head"] == 0, 1.2, 2.0)
+    parts = [best, method("sinks", 1.6), method("coreset", of_head), method("moment_tail", 1.8), flat]
+    options = {"rows": rows, "source": "smollm2", "model": "tiny", "runner": {"name": "approximation"}}
+    for name, tables in (
+        ("approximators", parts),
+        ("shared", [best, flat, method("shared_1", 2.0), method("shared_1_best", 1.5)]),
+    ):
+        windows = pd.concat(tables, ignore_index=True)
+        write_run(outputs, name, "TinyLM-Instruct", windows=windows, selector={"name": name, "parts": {}}, **options)
+    rows, windows = gaussian(lengths, 8, samples, s=0.5, seed=12)
+    write_run(outputs, "triples", "Gaussian triples, s = 0.5", rows, windows, source="tensor", s=0.5)
+
+
+def diagnostics(outputs, places, lengths=(512, 1024), samples=3):
+    """What the runners of diagnostics leave: promises kept, and sketched tails over true ones."""
+    covered, sketched = [], []
+    for layer, head in places:
+        for sample in range(samples):
+            for length in lengths:
+                place = {
+                    "layer": layer,
+                    "head": head,
+                    "sample": sample,
+                    "variant": "plain",
+                    "length": length,
+                    "rows": 8,
+                }
+                for selector, share in (("sinks", 0.6), ("oracle", 0.9)):
+                    for base in (0.01, 0.05):
+                        line = {"selector": selector, "base": base, "epsilon": 0.1, "delta": 0.1, "sampled": 5 * base}
+                        covered.append(place | line | {"covered": share - 0.01 * sample, "keys": 64.0 + base * length})
+                for k in (16, 64):
+                    for times in (4, 16):
+                        for of, ratio in (("row", 1 + 4 / times), ("matrix", 1 - 1 / times)):
+                            line = {"of": of, "k": k, "width": times * k, "left": 0.2, "ratio": ratio}
+                            sketched.append(place | line | {"ratio_low": ratio * 0.9, "ratio_high": ratio * 1.1})
+                for k in (length // 4, length // 2):
+                    none = dict.fromkeys(("ratio", "ratio_low", "ratio_high"), np.nan)
+                    sketched.append(place | {"of": "column", "k": k, "width": 0, "left": 64 / k} | none)
+    write_task(outputs, "coverage", "coverage", {"coverage": pd.DataFrame(covered)})
+    write_task(outputs, "sketches", "sketches", {"sketches": pd.DataFrame(sketched)})
 
 
 def tasks(outputs, lengths=(256, 512, 1024), samples=3):
