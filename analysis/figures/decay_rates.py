@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from analysis.figures import NothingToDraw
 from analysis.figures.page import style
 from analysis.figures.page.shown import sources_shown
+from analysis.figures.page.sources import label_sources, of_source
 
 MARKERS = "os^Dv*P"
 
@@ -54,7 +55,8 @@ def _smallest(axes: Axes, table: pd.DataFrame, labels: list[str], real: set[str]
         colour = (0.0, 0.0, 0.0, 1.0) if label in real else shade
         reach = [np.maximum(c - low, 0), np.maximum(high - c, 0)]
         x, marker = np.arange(len(measures)) + offset, MARKERS[i % len(MARKERS)]
-        axes.errorbar(x, c, yerr=reach, fmt=marker, color=colour, ms=3, lw=0.9, label=names[label])
+        with of_source(label, axes):
+            axes.errorbar(x, c, yerr=reach, fmt=marker, color=colour, ms=3, lw=0.9, label=names[label])
     axes.set_ylim(0, 1.06)
     axes.set_ylabel("smallest C")
     axes.set_xlim(-0.5, len(measures) - 0.5)
@@ -71,15 +73,16 @@ def _panel(axes: Axes, table: pd.DataFrame, labels: list[str], real: set[str], c
     axes.set_ylim(*config.range)
     axes.set_xlim(0, 1)
     axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
-    ends, names = [], style.short_names(labels)
+    ends, names = {}, style.short_names(labels)
     for i, (label, shade) in enumerate(zip(labels, style.shades(len(labels)), strict=True)):
         curve = table[table["label"] == label].sort_values("parameter")
         if curve.empty:
             continue
         c, rate = curve["parameter"].to_numpy(), curve["rate"].to_numpy()
         colour = (0.0, 0.0, 0.0, 1.0) if label in real else shade
-        axes.fill_between(c, curve["rate_low"], curve["rate_high"], color=colour, alpha=0.15, lw=0)
         dash = "--" if label in real else "-"
-        axes.plot(c, rate, dash, marker=MARKERS[i % len(MARKERS)], color=colour, ms=2.4, lw=0.9)
-        ends.append((rate[-1], names[label], colour))
-    style.label_ends(axes, ends, 5.5)
+        with of_source(label, axes):
+            axes.fill_between(c, curve["rate_low"], curve["rate_high"], color=colour, alpha=0.15, lw=0)
+            axes.plot(c, rate, dash, marker=MARKERS[i % len(MARKERS)], color=colour, ms=2.4, lw=0.9)
+        ends[label] = (rate[-1], names[label], colour)
+    label_sources(axes, ends, 5.5)

@@ -13,6 +13,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from scipy.optimize import isotonic_regression
 
@@ -232,7 +233,7 @@ def length_axis(axes: Axes, lengths: Sequence[float], most: int = 5) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
 
 
-def label_ends(axes: Axes, ends: Sequence[tuple[float, str, Colour]], size: float = SMALL) -> None:
+def label_ends(axes: Axes, ends: Sequence[tuple[float, str, Colour]], size: float = SMALL) -> list[Text]:
     """Write each curve's name right of the panel at the height of its end, moved apart so that none overlap.
 
     Least total movement that keeps the order and the gap is an isotonic regression.
@@ -242,13 +243,18 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, str, Colour]], size: floa
     axes : with final limits and scale.
     ends : (y of the curve's end in data units, text, colour).
     size : of the text, points.
+
+    Returns
+    -------
+    list of the names written, in the order of `ends`.
     """
     if not ends:
-        return
+        return []
     box = axes.get_position()
     height = box.height * axes.figure.bbox.height / axes.figure.dpi * 72
     gap = 1.25 * size / height
-    ordered = sorted(ends, key=lambda end: end[0])
+    order = sorted(range(len(ends)), key=lambda i: ends[i][0])
+    ordered = [ends[i] for i in order]
     low, high = axes.transData.inverted().transform(axes.transAxes.transform([(0, 0), (0, 1)]))[:, 1]
     data = np.clip([end[0] for end in ordered], low, high)
     points = axes.transData.transform(np.column_stack([np.full(len(data), axes.get_xlim()[1]), data]))
@@ -256,10 +262,12 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, str, Colour]], size: floa
     steps = gap * np.arange(len(heights))
     free = np.asarray(isotonic_regression(heights - steps).x)
     placed = np.clip(free, 0.02, max(0.95 - steps[-1], 0.02)) + steps
-    for (_, text, shade), y in zip(ordered, placed, strict=True):
+    written: dict[int, Text] = {}
+    for i, (_, text, shade), y in zip(order, ordered, placed, strict=True):
         # thin strokes look paler than a line of the same colour
         colour = 0.75 * np.asarray(to_rgb(shade))
-        axes.text(1.03, y, text, transform=axes.transAxes, va="center", color=colour, fontsize=size)
+        written[i] = axes.text(1.03, y, text, transform=axes.transAxes, va="center", color=colour, fontsize=size)
+    return [written[i] for i in range(len(ends))]
 
 
 def footer(figure: Figure, text: str) -> None:
