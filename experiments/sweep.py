@@ -24,7 +24,7 @@ def name_of(overrides: Iterable[str]) -> str:
     >>> name_of(["seed=0,1", "experiment=heads", "force=true"])
     'heads seed=0,1'
     """
-    words = [word for word in overrides if word.lstrip("+~").partition("=")[0].split(".")[0] not in ELSEWHERE]
+    words = deciding(overrides)
     presets = sorted(word.partition("=")[2] for word in words if word.startswith("experiment="))
     others = sorted(word for word in words if not word.startswith("experiment="))
     name = " ".join(presets + others)
@@ -32,6 +32,11 @@ def name_of(overrides: Iterable[str]) -> str:
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()[:8]
     return f"{name[: MOST - len(digest) - 2]}… {digest}"
+
+
+def deciding(overrides: Iterable[str]) -> list[str]:
+    """Return the overrides that say what is measured, in their order."""
+    return [word for word in overrides if word.lstrip("+~").partition("=")[0].split(".")[0] not in ELSEWHERE]
 
 
 def write(folder: Path, overrides: Iterable[str]) -> None:
