@@ -43,6 +43,18 @@ def test_masks_are_counted_where_layers_hide_keys(checkpoint, family, hides):
     assert not hides or source.mask_bytes() >= 128**2 * torch.float32.itemsize
 
 
+@pytest.mark.parametrize(("width", "times"), [(32, 3.1), (512, 2.3)])
+def test_a_mask_costs_its_own_making_and_the_keys_that_are_skipped_without_it(tmp_path, width, times):
+    """As measured at 8k tokens: seconds of a layer of 4 heads with a mask, over those without."""
+    (tmp_path / "text.txt").write_text(small.text(20_000))
+    seconds = []
+    for family in ("llama", "mistral"):
+        folder = small.save(family, tmp_path / family, hidden_size=width, max_position_embeddings=20_000)
+        few = ["source.lengths=[4096,16384]", "source.samples=1", f"source.text={tmp_path / 'text.txt'}"]
+        seconds.append(configure("source=checkpoint", f"source.model={folder}", *few).source.seconds())
+    assert times / 1.3 < seconds[1] / seconds[0] < times * 1.3
+
+
 def test_a_checkpoint_has_enough_lengths_by_default_to_rank_laws():
     """Six: laws of two and three parameters are compared by AICc, which needs more points than four."""
     for source in ("checkpoint", "gaussian", "smollm2"):
