@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+import transformers
 
+from experiments.errors import UserError
 from experiments.launch import configure
 from experiments.machine import Machine
 from experiments.plan import PROCESS_BYTES, UNION_SECONDS, memory_of
@@ -61,3 +63,15 @@ def test_a_checkpoint_has_enough_lengths_by_default_to_rank_laws():
         model = ["source.model=x"] if source == "checkpoint" else []
         lengths = configure(f"source={source}", *model).source.lengths
         assert len(lengths) >= 6
+
+
+def test_a_model_that_compares_text_with_pictures_is_refused_by_its_plan(tmp_path):
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    pictures = sizes | {"image_size": 32, "patch_size": 16}
+    config = transformers.CLIPConfig(text_config=sizes | {"vocab_size": small.VOCABULARY}, vision_config=pictures)
+    transformers.AutoModel.from_config(config).save_pretrained(tmp_path / "clip")
+    small.write_tokenizer(tmp_path / "clip")
+    (tmp_path / "text.txt").write_text(small.text())
+    words = [f"source.model={tmp_path / 'clip'}", f"source.text={tmp_path / 'text.txt'}", "source.lengths=[8,16]"]
+    with pytest.raises(UserError, match="compares text with pictures"):
+        planned(configure("source=checkpoint", *words, "source.rows=4"))
