@@ -49,6 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        where, reason = error.filename or requested.outputs, error.strerror or error
+        print(f"error: {where}: {reason}; free space, make it writable or choose another --outputs", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -136,6 +136,14 @@ def test_before_any_analysis_it_says_what_to_run(tmp_path, capsys):
     assert "python -m analysis" in line
 
 
+def test_a_folder_that_cannot_be_written_is_one_line(outputs, capsys):
+    (outputs / "wandb").write_text("")
+    assert main([*ASK, "--outputs", str(outputs)]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {outputs / 'wandb'}: ")
+    assert len(said.splitlines()) == 1
+
+
 def test_without_the_extra_it_says_how_to_install_it(outputs, monkeypatch, capsys):
     monkeypatch.setitem(__import__("sys").modules, "wandb_workspaces.workspaces", None)
     assert main([*ASK, "--outputs", str(outputs)]) == 1
