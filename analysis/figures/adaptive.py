@@ -75,6 +75,7 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
         panel.set_ylabel("least cost,\nover that of fixed" if tau == taus[0] else "")
     if not taus:
         last[0].remove()
+    style.make_room(figure, 0.15)  # for names that stand steeper on a narrow page
     style.footer(figure, style.counts(sources))
     return figure
 
@@ -121,17 +122,17 @@ def _versus_fixed(
     axes.axhline(1, color="black", lw=0.6)
     axes.set_yscale("log")
     _budget_axis(axes, table["budget"])
-    ends, names = {}, style.short_names(labels)
+    ends, names, dashes = {}, style.short_names(labels), style.dashes(labels, real)
     for i, (label, shade) in enumerate(zip(labels, style.shades(len(labels)), strict=True)):
         curve = table[table["label"] == label].sort_values("budget")
         if curve.empty:
             continue
-        colour, dash = (BLACK, "--") if label in real else (shade, "-")
+        colour = BLACK if label in real else shade
         ratio, low, high = (curve[f"ratio_fixed{end}"] for end in ("", "_low", "_high"))
         marker = MARKERS[i % len(MARKERS)]
         with of_source(label, axes):
             axes.fill_between(curve["budget"], low, high, color=colour, alpha=0.12, lw=0)
-            axes.plot(curve["budget"], ratio, dash, marker=marker, color=colour, ms=2.4, lw=0.9)
+            axes.plot(curve["budget"], ratio, dashes[label], marker=marker, color=colour, ms=2.4, lw=0.9)
         ends[label] = (float(ratio.iloc[-1]), names[label], colour)
     axes.set_xlabel("budget (keys)")
     return ends
@@ -161,5 +162,6 @@ def _held(axes: Axes, table: pd.DataFrame, labels: list[str]) -> None:
     axes.axhline(1, color="black", lw=0.6)
     axes.set_ylim(0, 1.15)
     axes.set_xlim(-0.5, len(labels) - 0.5)
-    axes.set_xticks(range(len(labels)), [names[label] for label in labels], fontsize=style.SMALL, rotation=30)
+    turn = 30 if style.PAGE >= style.FULL_PAGE else 60
+    axes.set_xticks(range(len(labels)), [names[label] for label in labels], fontsize=style.SMALL, rotation=turn)
     axes.legend(loc="lower left", fontsize=style.SMALL, ncols=2)

@@ -16,7 +16,7 @@ from analysis.figures.page.sources import of_source
 
 QUANTILES = ["q05", "q25", "median", "q75", "q95"]
 LETTERS = 34  # of a name, that the left margin has room for
-INSIDE = 0.09  # share of heads from which its bar has room for its name
+INSIDE = 0.14  # inches from which a bar has room for its name
 
 
 def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
@@ -80,13 +80,13 @@ def _spread(axes: Axes, y: float, numbers: pd.Series, shade: style.Colour, reach
 
 
 def _stack(axes: Axes, y: int, numbers: Mapping[Hashable, pd.Series]) -> None:
-    left = 0.0
+    left, inches = 0.0, axes.get_position().width * style.PAGE
     for (law, name), shade in zip(LAWS.items(), style.shades(len(LAWS)), strict=True):
         share = float(numbers[f"share won by {law}"]["share"])
         if not share > 0:
             continue
         axes.add_patch(Rectangle((left, y - 0.3), share, 0.6, facecolor=shade, edgecolor="white", lw=0.5))
-        if share >= INSIDE:
+        if share * inches >= INSIDE:
             pale = np.dot(shade[:3], (0.3, 0.59, 0.11)) > 0.45
             text = f"{name}\n{share:.0%}"
             axes.text(left + share / 2, y, text, ha="center", va="center", fontsize=5, color="0" if pale else "1")

@@ -161,4 +161,6 @@ def _placed(axes: Axes, placed: pd.DataFrame, config: DictConfig) -> None:
     if len(labels):
         axes.legend(loc="upper right", fontsize=style.SMALL, labelspacing=0.15, borderaxespad=0.2, handletextpad=0.1)
     axes.set_xlim(0, 2)
+    if style.PAGE < style.FULL_PAGE:
+        axes.set_xticks([0, 0.5, 1, 1.5, 2])
     axes.set_ylim(-0.32, 1.22)

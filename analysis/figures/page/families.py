@@ -44,7 +44,8 @@ def legend(axes: Axes, looks_shown: dict[str, Look]) -> None:
     placed = axes.legend(
         handles=handles,
         loc="upper left",
-        bbox_to_anchor=(1.02, 1.08),
+        # beside a narrow panel its title goes on
+        bbox_to_anchor=(1.02, 1.08 if style.PAGE >= style.FULL_PAGE else 0.98),
         fontsize=style.SMALL,
         handlelength=1.6,
         handletextpad=0.4,
