@@ -1,4 +1,4 @@
-"""What became of the runs below outputs/: `python -m experiments.status`."""
+"""The state of the runs below outputs/: `python -m experiments.status`."""
 
 from __future__ import annotations
 
