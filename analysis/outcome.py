@@ -1,4 +1,4 @@
-"""What became of a study or of a figure."""
+"""The outcome of a study or of a figure."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from analysis.stamp import Stamp
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a result: `made`, `fresh`, `skipped` for want of records, or `failed`.
+    """The outcome of one result: `made`, `fresh`, `skipped` for want of records, or `failed`.
 
     One that was not requested is `not requested` too, `stale` if it is of other records, settings or code than the
     present ones, or `damaged` if its files are not those that were written.

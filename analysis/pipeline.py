@@ -1,4 +1,4 @@
-"""Makes the tables of one study, or draws one figure, if it is stale, and says what became of it."""
+"""Makes the tables of one study, or draws one figure, if it is stale, and returns the outcome."""
 
 import traceback
 from collections.abc import Callable, Iterable, Mapping

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments.lazy import np, pd
-from experiments.summary import HeadMeans, growth_of, plain
+from experiments.summary import NEEDED as BY_LAYER
+from experiments.summary import TOLERANCE, HeadMeans, growth_of, plain
 from experiments.tables.rows import ETAS, k_min
 
 GROWING = ("fixed", "log", "power", "linear")  # rules whose windows are curves over length
@@ -19,7 +20,10 @@ LOSS_BINS = 16  # points of a loss curve, each the mean over a stretch of positi
 
 
 def curves_over_length(rows: pd.DataFrame, windows: pd.DataFrame) -> pd.DataFrame:
-    """Return one line per context length: keys needed, by both means over heads, and mean errors of each window."""
+    """Return one line per context length: keys needed, by both means over heads, and mean errors of each window.
+
+    Of a model the keys of each layer too, at one dropped mass: `mean_window_of_layer/0.1/07`.
+    """
     rows = plain(rows)
     names = {k_min(eta): f"{eta:g}" for eta in ETAS if k_min(eta) in rows}
     means = HeadMeans.of(rows, list(names))
@@ -28,9 +32,22 @@ def curves_over_length(rows: pd.DataFrame, windows: pd.DataFrame) -> pd.DataFram
         typical = {
             f"typical_head/{eta}": np.exp(np.nanmean(np.log(means.mean[name]), axis=0)) for name, eta in names.items()
         }
-    needed = pd.DataFrame(mean | typical, index=pd.Index(means.lengths, name="length"))
+    of_layers = _mean_windows_of_layers(means) if BY_LAYER in rows else {}
+    needed = pd.DataFrame(mean | typical | of_layers, index=pd.Index(means.lengths, name="length"))
     windows = plain(windows[windows["rule"].isin(GROWING)])
     return pd.concat([needed, _means(windows, MEASURES, _names(windows))], axis=1)
+
+
+def _mean_windows_of_layers(means: HeadMeans) -> dict[str, np.ndarray]:
+    """Return the mean window of each layer at each length, if there are several layers."""
+    layers, keys = np.unique(means.layer), means.mean[BY_LAYER]
+    if len(layers) < 2:
+        return {}
+    with warnings.catch_warnings(action="ignore"):  # of a length that no head of a layer has
+        return {
+            f"mean_window_of_layer/{TOLERANCE:g}/{layer:02d}": np.nanmean(keys[means.layer == layer], axis=0)
+            for layer in layers
+        }
 
 
 def _means(table: pd.DataFrame, columns: Sequence[str], names: pd.Series) -> pd.DataFrame:

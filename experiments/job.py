@@ -15,6 +15,7 @@ import yaml
 from omegaconf._utils import get_omega_conf_dumper
 from rich.console import Console
 
+from experiments import sweep
 from experiments.errors import UserError
 from experiments.machine import Machine
 from experiments.plan import MODEL_SECONDS, START_SECONDS, check_fits
@@ -70,7 +71,7 @@ def execute(
     if before:
         console.print(f"Already measured: {before['label']}, {folder}")
         if not job.tracking.logged(identifier, outputs):
-            _track(job, folder, outputs)
+            _track(job, folder, folder_of_job, outputs)
         return {"run_id": identifier, "status": "found", "seconds": 0.0, "findings": _facts(job, folder, before)}
 
     config = {name: value for name, value in dataclasses.asdict(job).items() if name not in ("plan", "force")}
@@ -104,7 +105,7 @@ def execute(
         record.close(_yaml(config), manifest)
     result = {"run_id": identifier, "status": "measured", "seconds": time.monotonic() - started}
     kept(result)
-    _track(job, folder, outputs)
+    _track(job, folder, folder_of_job, outputs)
     return result | {"findings": _say_findings(job, folder, console)}
 
 
@@ -113,9 +114,9 @@ def _yaml(config: dict[str, Any]) -> str:
     return yaml.dump(config, Dumper=get_omega_conf_dumper(), allow_unicode=True, sort_keys=False)
 
 
-def _track(job: Job, folder: Path, outputs: Path) -> None:
+def _track(job: Job, folder: Path, folder_of_job: Path, outputs: Path) -> None:
     try:
-        group = job.experiment or job.source.name
+        group = sweep.read(folder_of_job) or job.experiment or job.source.name
         job.tracking.log(folder, job.runner.curves(folder), group=group, outputs=outputs)
     except Exception as error:  # whatever a tracker does, the record is already safe
         log.warning("tracking failed, the record is kept: %s", error)

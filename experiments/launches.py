@@ -17,7 +17,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from rich.console import Console
 
-from experiments import compose_once, summary
+from experiments import compose_once, summary, sweep
 from experiments.plan import START_SECONDS
 from experiments.progress import OUTCOME, Watch, read_json
 from experiments.records.folder import lives
@@ -138,6 +138,7 @@ class WatchLaunch(Callback):
         composed = compose_once.install(keep=config.hydra.launcher._target_.endswith(".BasicLauncher"))
         if "joblib" in config.hydra.launcher._target_:
             bind_joblib()
+        sweep.write(Path(config.hydra.sweep.dir), config.hydra.overrides.task)
         self._watch(
             Launch(Path(config.hydra.sweep.dir), f"**/{OUTCOME}", lambda: composed.jobs, lambda: composed.swept)
         )

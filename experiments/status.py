@@ -1,10 +1,11 @@
-"""What became of the runs below outputs/: `python -m experiments.status`."""
+"""The state of the runs below outputs/: `python -m experiments.status`."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import json
+import shlex
 import shutil
 import sys
 import time
@@ -23,6 +24,7 @@ from rich.text import Text
 from experiments.progress import OUTCOME, PROGRESS, clock, read_json
 from experiments.records.folder import PARTIAL, abandoned, inspect
 from experiments.records.identity import SCHEMA_VERSION
+from experiments.sweep import deciding
 from experiments.terminal import terminal
 
 PAGE = 200  # columns, where no terminal says how wide it is
@@ -57,7 +59,7 @@ class Entry:
 def entries(outputs: Path) -> list[Entry]:
     """Return every run and every failed job below `outputs`, finished ones first, then by label."""
     runs = outputs / "runs"
-    result = [_run(folder) for folder in sorted(runs.glob("[!.]*")) if folder.is_dir()]
+    result = _runs([folder for folder in sorted(runs.glob("[!.]*")) if folder.is_dir()])
     finished = {entry.folder.name for entry in result if entry.state == "finished"}
     left, started = abandoned(runs), _started(outputs / "jobs")
     for folder in sorted(runs.glob(f"{PARTIAL}*")):
@@ -94,11 +96,37 @@ def _running(partial: Path, started: dict[str, tuple[Path, dict[str, Any]]]) -> 
     return Entry("running", partial, str(progress.get("label", "")), _size(partial), seconds, note, done, groups)
 
 
-def _run(folder: Path) -> Entry:
-    manifest, problem = inspect(folder)
-    if manifest is None:
-        return Entry("stale", folder, "", _size(folder), None, problem)
-    note = str(manifest.get("experiment") or "")
+def _runs(folders: list[Path]) -> list[Entry]:
+    """Return the entries of records; those of one label and experiment say by which overrides they differ."""
+    read = [(folder, *inspect(folder)) for folder in folders]
+    alike: dict[tuple[str, str], list[set[str]]] = {}
+    for _, manifest, _ in read:
+        if manifest is not None:
+            alike.setdefault(_kind(manifest), []).append(set(_words(manifest)))
+    entries = []
+    for folder, manifest, problem in read:
+        if manifest is None:
+            entries.append(Entry("stale", folder, "", _size(folder), None, problem))
+        else:
+            every = set.intersection(*alike[_kind(manifest)])
+            entries.append(_finished(folder, manifest, [word for word in _words(manifest) if word not in every]))
+    return entries
+
+
+def _kind(manifest: dict[str, Any]) -> tuple[str, str]:
+    return str(manifest.get("label", "")), str(manifest.get("experiment") or "")
+
+
+def _words(manifest: dict[str, Any]) -> list[str]:
+    """Return the overrides of the command that made a record, without those that say where or how."""
+    try:
+        return deciding(shlex.split(str(manifest.get("command", "")))[2:])
+    except ValueError:  # no command line: a quotation is not closed
+        return []
+
+
+def _finished(folder: Path, manifest: dict[str, Any], apart: list[str]) -> Entry:
+    note = " ".join([str(manifest.get("experiment") or ""), *apart]).strip()
     if (schema := manifest["schema"]) != SCHEMA_VERSION:
         note = f"{note} (schema {schema}: the analysis reads it, run.py measures it anew)".strip()
     seconds = manifest.get("seconds")

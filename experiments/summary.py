@@ -33,11 +33,12 @@ def plain(table: pd.DataFrame) -> pd.DataFrame:
 class HeadMeans:
     """Means over the lines of each head at each length, as arrays (heads, lengths), NaN where there is no line.
 
-    `lengths` in rising order; `most`, the most keys that a row sees; `mean` by column, missing values left out. Groups
-    of pandas would take longer than all else that a small job has to say.
+    `lengths` in rising order; `layer` of each head; `most`, the most keys that a row sees; `mean` by column, missing
+    values left out. Groups of pandas would take longer than all else that a small job has to say.
     """
 
     lengths: np.ndarray
+    layer: np.ndarray
     most: np.ndarray
     mean: dict[str, np.ndarray]
 
@@ -45,7 +46,8 @@ class HeadMeans:
     def of(cls, rows: pd.DataFrame, columns: Sequence[str]) -> HeadMeans:
         """Average columns of lines that have a `layer`, `head` and `length`; `most` is NaN if they have no `n`."""
         layer, head = (rows[name].to_numpy(np.int64) for name in ("layer", "head"))
-        heads, line = np.unique(layer * (head.max(initial=0) + 1) + head, return_inverse=True)
+        per_layer = head.max(initial=0) + 1
+        heads, line = np.unique(layer * per_layer + head, return_inverse=True)
         lengths, column = np.unique(rows["length"].to_numpy(), return_inverse=True)
         cell, shape = line * len(lengths) + column, (len(heads), len(lengths))
         most = np.full(len(heads) * len(lengths), np.nan)
@@ -59,7 +61,7 @@ class HeadMeans:
                 total, count = (np.bincount(cell, part, most.size) for part in (np.where(there, values, 0), there))
                 return (total / count).reshape(shape)
 
-        return cls(lengths, most.reshape(shape), {name: mean(name) for name in columns})
+        return cls(lengths, heads // per_layer, most.reshape(shape), {name: mean(name) for name in columns})
 
     @property
     def heads(self) -> int:

@@ -25,7 +25,7 @@ ROOMS = [
     ["sources"],
     ["records"],
     ["summary", "progress"],
-    ["curves"],
+    ["curves", "sweep"],
     ["plan"],
     ["runners"],
     ["tracking"],

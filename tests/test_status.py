@@ -76,6 +76,19 @@ def entry_of(outputs, state):
     return entry
 
 
+def test_finished_runs_say_what_tells_them_apart_and_nothing_else(tmp_path, monkeypatch):
+    for words in (["seed=0"], ["seed=1"], ["seed=1", "windows.exponents=[0.25]", "threads=1"], ["source.s=0.8"]):
+        monkeypatch.setattr("sys.argv", ["run.py", *TINY, *words, f"outputs={tmp_path}"])
+        assert main() == 0
+    notes = [(entry.label, entry.note) for entry in entries(tmp_path)]
+    assert sorted(notes) == [
+        ("Gaussian, s = 0.5", "seed=0"),
+        ("Gaussian, s = 0.5", "seed=1"),
+        ("Gaussian, s = 0.5", "seed=1 windows.exponents=[0.25]"),
+        ("Gaussian, s = 0.8", ""),
+    ]
+
+
 def test_several_states_and_a_text(outputs, capsys):
     assert status(["--outputs", str(outputs), "--only", "failed", "stale", "--json"]) == 0
     assert sorted(entry["state"] for entry in json.loads(capsys.readouterr().out)) == ["failed", "stale", "stale"]

@@ -19,6 +19,7 @@ from omegaconf import DictConfig
 from analysis.figures.page import style
 from analysis.figures.page.lighter import lighten
 from analysis.figures.page.size import Size
+from analysis.figures.page.sources import number
 
 FULL = Size()
 STYLE = Path(__file__).parent / "page" / "paper.mplstyle"
@@ -57,6 +58,7 @@ def drawn(
         figure = module.draw(tables, config)
         style.name_folded(figure)
         lighten(figure)
+        number(figure)
         size.enlarge(figure)
         save(figure)
 

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from analysis.figures import NothingToDraw
 from analysis.figures.page import families, style
 from analysis.figures.page.shown import sources_shown
+from analysis.figures.page.sources import label_sources, of_source, tag
 
 MEASURES = {
     "dropped_mass": "mean dropped mass",
@@ -45,6 +46,7 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
     shown, names = table[table["mix"] == config.mix], style.short_names(labels, 16)
     for line, (measure, name) in zip(axes, MEASURES.items(), strict=False):
         for panel, label in zip(line, labels, strict=True):
+            tag(label, panel)
             _rules(panel, shown[shown["label"] == label], measure, shown[measure])
             panel.tick_params(labelleft=panel is line[0])
             if measure == next(iter(MEASURES)):
@@ -59,7 +61,7 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
         if against["ratio_fixed"].notna().any():
             panel.set_ylim(0.95 * against["ratio_fixed"].min(), 1.05 * against["ratio_fixed"].max())
         _plain(panel, (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1, 1.2))
-        style.label_ends(panel, ends, 5.5)
+        label_sources(panel, ends, 5.5)
         panel.set_title(f"lengths {mix}")
         panel.set_ylabel("dropped mass,\npower / fixed" if mix == mixes[0] else "")
         panel.tick_params(labelleft=mix == mixes[0])
@@ -73,6 +75,7 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
         panel.set_ylabel("least cost,\nover that of fixed" if tau == taus[0] else "")
     if not taus:
         last[0].remove()
+    style.make_room(figure, 0.15)  # for names that stand steeper on a narrow page
     style.footer(figure, style.counts(sources))
     return figure
 
@@ -114,24 +117,23 @@ def _shades() -> dict[str, style.Colour]:
 
 def _versus_fixed(
     axes: Axes, table: pd.DataFrame, labels: list[str], sources: pd.DataFrame
-) -> list[tuple[float, str, style.Colour]]:
+) -> dict[str, tuple[float, str, style.Colour]]:
     real = set(sources.loc[sources["kind"] == "real", "label"])
     axes.axhline(1, color="black", lw=0.6)
     axes.set_yscale("log")
     _budget_axis(axes, table["budget"])
-    ends, names = [], style.short_names(labels)
+    ends, names, dashes = {}, style.short_names(labels), style.dashes(labels, real)
     for i, (label, shade) in enumerate(zip(labels, style.shades(len(labels)), strict=True)):
         curve = table[table["label"] == label].sort_values("budget")
         if curve.empty:
             continue
-        colour, dash = (BLACK, "--") if label in real else (shade, "-")
-        axes.fill_between(
-            curve["budget"], curve["ratio_fixed_low"], curve["ratio_fixed_high"], color=colour, alpha=0.12, lw=0
-        )
-        axes.plot(
-            curve["budget"], curve["ratio_fixed"], dash, marker=MARKERS[i % len(MARKERS)], color=colour, ms=2.4, lw=0.9
-        )
-        ends.append((float(curve["ratio_fixed"].iloc[-1]), names[label], colour))
+        colour = BLACK if label in real else shade
+        ratio, low, high = (curve[f"ratio_fixed{end}"] for end in ("", "_low", "_high"))
+        marker = MARKERS[i % len(MARKERS)]
+        with of_source(label, axes):
+            axes.fill_between(curve["budget"], low, high, color=colour, alpha=0.12, lw=0)
+            axes.plot(curve["budget"], ratio, dashes[label], marker=marker, color=colour, ms=2.4, lw=0.9)
+        ends[label] = (float(ratio.iloc[-1]), names[label], colour)
     axes.set_xlabel("budget (keys)")
     return ends
 
@@ -145,9 +147,21 @@ def _held(axes: Axes, table: pd.DataFrame, labels: list[str]) -> None:
         name, _, marker = RULES[rule]
         x = np.arange(len(labels)) + offset
         reach = [np.maximum(ratio - low, 0), np.maximum(high - ratio, 0)]
-        axes.errorbar(x, ratio, yerr=reach, fmt=marker, color=shades[rule], ms=3, lw=0.9, label=name)
+        for i, label in enumerate(labels):
+            with of_source(label, axes):
+                axes.errorbar(
+                    x[i : i + 1],
+                    ratio[i : i + 1],
+                    yerr=[end[i : i + 1] for end in reach],
+                    fmt=marker,
+                    color=shades[rule],
+                    ms=3,
+                    lw=0.9,
+                    label=name if i == 0 else None,
+                )
     axes.axhline(1, color="black", lw=0.6)
     axes.set_ylim(0, 1.15)
     axes.set_xlim(-0.5, len(labels) - 0.5)
-    axes.set_xticks(range(len(labels)), [names[label] for label in labels], fontsize=style.SMALL, rotation=30)
+    turn = 30 if style.PAGE >= style.FULL_PAGE else 60
+    axes.set_xticks(range(len(labels)), [names[label] for label in labels], fontsize=style.SMALL, rotation=turn)
     axes.legend(loc="lower left", fontsize=style.SMALL, ncols=2)

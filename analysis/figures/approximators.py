@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from analysis.figures import NothingToDraw
 from analysis.figures.page import families, style
+from analysis.figures.page.sources import keep, tag
 
 DASHES = ("-", "--", ":", "-.")
 MARKERS = "osv^DPX*"
@@ -32,6 +33,7 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
     lines = len(PANELS) + bool(mapped)
     figure, axes = style.panels(lines, len(labels), config.height, left=0.55, gap=0.3, right=0.04, edge=1.2)
     for column, label in zip(axes.T, labels, strict=True):
+        tag(label, *column)
         own = table[table["label"] == label]
         longest = own[own["length"] == own["length"].max()]
         style.title(column[0], label, column[0].get_position().width * style.PAGE)

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from analysis.figures import NothingToDraw
 from analysis.figures.page import style
+from analysis.figures.page.sources import tag
 
 
 def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
@@ -36,6 +37,7 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
         values = own.filter(like="key_").drop(columns="key_pool").to_numpy()
         values = values[:, : -(-extent[1] // own["key_pool"].iloc[0])]
         image = np.ma.masked_invalid(np.maximum(values, config.lowest / 2))
+        tag(about["label"], panel)
         panel.imshow(image, cmap=colours, norm=norm, extent=extent, aspect="auto")
         panel.grid(False)
         for axis, end in ((panel.xaxis, extent[1]), (panel.yaxis, extent[2])):

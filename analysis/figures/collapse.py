@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from analysis.figures import NothingToDraw
 from analysis.figures.page import style
 from analysis.figures.page.shown import sources_shown
+from analysis.figures.page.sources import label_sources, of_source
 from analysis.statistics import closed_forms
 
 MARKERS = "os^Dv*P"
@@ -48,20 +49,22 @@ def _panel(axes: Axes, table: pd.DataFrame, about: pd.DataFrame, measure: str, l
     axes.set_ylim(*limits)
     style.length_axis(axes, table["length"].tolist(), most=5)
     floor = limits[0] / 9
-    ends, names = [], style.short_names([str(label) for label in about.index])
+    ends, names = {}, style.short_names([str(label) for label in about.index])
     for (label, source), shade, marker in zip(about.iterrows(), style.shades(len(about)), MARKERS, strict=False):
         curve = table[table["label"] == label].sort_values("length")
         n, centre = curve["length"].to_numpy(float), curve["centre"].to_numpy()
-        axes.fill_between(n, curve["low"].clip(floor), curve["high"].clip(floor), color=shade, alpha=0.13, lw=0)
-        axes.plot(n, np.maximum(centre, floor), marker=marker, color=shade)
         late = curve["late"].to_numpy(bool)
-        axes.plot(n[late], np.maximum(centre[late], floor), color=shade, lw=2.4, solid_capstyle="butt")
+        with of_source(str(label), axes):
+            axes.fill_between(n, curve["low"].clip(floor), curve["high"].clip(floor), color=shade, alpha=0.13, lw=0)
+            axes.plot(n, np.maximum(centre, floor), marker=marker, color=shade)
+            axes.plot(n[late], np.maximum(centre[late], floor), color=shade, lw=2.4, solid_capstyle="butt")
         frozen = source["s"] >= np.sqrt(2)  # a few keys carry the normaliser, which [G3] takes for its mean
         if source["regime"] != REGIMES[2] and measure.startswith("count_") and not frozen:
             scale = {key: float(source[key]) for key in ("s", "sigma") if not np.isnan(source[key])}
             fine = np.geomspace(n[0], n[-1], 60)
             eps = float(measure.removeprefix("count_"))
             theory = closed_forms.count_above(eps, fine, closed_forms.deviation(fine, **scale))
-            axes.plot(fine, np.maximum(theory, floor), color="black", lw=0.6, zorder=5)
-        ends.append((centre[-1], names[str(label)], shade))
-    style.label_ends(axes, ends)
+            with of_source(str(label), axes):
+                axes.plot(fine, np.maximum(theory, floor), color="black", lw=0.6, zorder=5)
+        ends[str(label)] = (centre[-1], names[str(label)], shade)
+    label_sources(axes, ends)

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from analysis.figures import NothingToDraw
 from analysis.figures.page import families, style
 from analysis.figures.page.shown import nearest_windows
+from analysis.figures.page.sources import tag
 
 
 def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
@@ -43,6 +44,7 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
         panel.set_xlabel("context length (keys)")
     axes[0, 2].plot(dense.index, dense["bytes_selected"] * 1e-6, color="0.6", lw=1, ls=":")
     families.legend(axes[0, -1], looks)
+    tag(facts["label"], *axes.flat)
     style.footer(
         figure,
         f"{facts['label']}, decode: all layers' attention for one token, median of {facts['repeats']:.0f} steps, "

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from analysis.figures import NothingToDraw
 from analysis.figures.page import style
+from analysis.figures.page.sources import keep, tag
 
 MARKERS = "os^Dv"
 
@@ -19,10 +20,11 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
     labels = sources["label"].tolist()
     if not labels:
         raise NothingToDraw("no promise was measured: python run.py experiment=coverage")
-    figure, axes = style.panels(1, len(labels), config.height, left=0.5, gap=0.25, right=0.1, edge=1.0)
+    figure, axes = style.panels(1, len(labels), config.height, left=0.5, gap=0.25, right=0.1, edge=0.75)
     names, bases = table["selector"].unique().tolist(), sorted(table["base"].unique())
     shades = dict(zip(names, style.shades(len(names)), strict=True))
     for panel, label in zip(axes[0], labels, strict=True):
+        tag(label, panel)
         own = table[table["label"] == label]
         lengths = sorted(own["length"].unique())
         for name in names:
@@ -40,27 +42,12 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
         panel.set_xlabel("share of the other keys sampled")
         style.title(panel, label, panel.get_position().width * style.PAGE)
     axes[0, 0].set_ylabel("share of rows within a tenth")
-    marks = [
-        Line2D(
-            [], [], color=shades[name], marker=MARKERS[i], ls="", ms=3, label=f"{name}'s keys exact".replace("_", " ")
-        )
-        for i, name in enumerate(names)
-    ]
-    marks += [
-        Line2D(
-            [],
-            [],
-            color="0.3",
-            marker="o",
-            ls="",
-            ms=3,
-            mfc="0.3" if base == bases[0] else "white",
-            label=f"base {base:.0%}",
-        )
-        for base in bases
-    ]
-    axes[0, -1].legend(
-        handles=marks, loc="upper left", bbox_to_anchor=(1.02, 1.05), fontsize=style.SMALL, borderaxespad=0
-    )
+    plain = {"ls": "", "ms": 3, "mew": 0.6}
+    marks = [Line2D([], [], color=shades[name], marker=MARKERS[i], label=name, **plain) for i, name in enumerate(names)]
+    for base in bases:
+        filling = "0.3" if base == bases[0] else "white"
+        marks.append(Line2D([], [], color="0.3", marker="o", mfc=filling, label=f"base {base:.0%}", **plain))
+    where = {"loc": "upper left", "bbox_to_anchor": (1.02, 1.0), "borderaxespad": 0}
+    keep(axes[0, -1].legend(handles=marks, fontsize=style.SMALL, **where))
     style.footer(figure, style.counts(sources))
     return figure

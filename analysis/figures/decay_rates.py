@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from analysis.figures import NothingToDraw
 from analysis.figures.page import style
 from analysis.figures.page.shown import sources_shown
+from analysis.figures.page.sources import label_sources, of_source
 
 MARKERS = "os^Dv*P"
 
@@ -40,6 +41,7 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
             c = np.array([0, 1.0])
             panel.plot(c, -c, ":", color="black", lw=0.8)
             panel.text(0.52, -0.42, "[T4]", fontsize=style.SMALL, va="bottom", ha="left")
+    style.make_room(figure, 0.75)  # for names that stand upright on a narrow page
     style.footer(figure, style.counts(sources))
     return figure
 
@@ -54,14 +56,16 @@ def _smallest(axes: Axes, table: pd.DataFrame, labels: list[str], real: set[str]
         colour = (0.0, 0.0, 0.0, 1.0) if label in real else shade
         reach = [np.maximum(c - low, 0), np.maximum(high - c, 0)]
         x, marker = np.arange(len(measures)) + offset, MARKERS[i % len(MARKERS)]
-        axes.errorbar(x, c, yerr=reach, fmt=marker, color=colour, ms=3, lw=0.9, label=names[label])
+        with of_source(label, axes):
+            axes.errorbar(x, c, yerr=reach, fmt=marker, color=colour, ms=3, lw=0.9, label=names[label])
     axes.set_ylim(0, 1.06)
     axes.set_ylabel("smallest C")
     axes.set_xlim(-0.5, len(measures) - 0.5)
-    words = [name.replace(", ", ",\n") for name in measures.values()]
-    axes.set_xticks(
-        range(len(measures)), words, fontsize=style.SMALL, rotation=40 if style.PAGE < style.FULL_PAGE else 0
-    )
+    if style.PAGE < style.FULL_PAGE:
+        axes.set_xticks(range(len(measures)), list(measures.values()), fontsize=style.SMALL, rotation=90)
+    else:
+        words = [name.replace(", ", ",\n") for name in measures.values()]
+        axes.set_xticks(range(len(measures)), words, fontsize=style.SMALL)
     axes.set_title("from this C on the error falls")
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=style.SMALL, handlelength=1, borderpad=0.2)
 
@@ -71,15 +75,15 @@ def _panel(axes: Axes, table: pd.DataFrame, labels: list[str], real: set[str], c
     axes.set_ylim(*config.range)
     axes.set_xlim(0, 1)
     axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
-    ends, names = [], style.short_names(labels)
+    ends, names, dashes = {}, style.short_names(labels), style.dashes(labels, real)
     for i, (label, shade) in enumerate(zip(labels, style.shades(len(labels)), strict=True)):
         curve = table[table["label"] == label].sort_values("parameter")
         if curve.empty:
             continue
         c, rate = curve["parameter"].to_numpy(), curve["rate"].to_numpy()
         colour = (0.0, 0.0, 0.0, 1.0) if label in real else shade
-        axes.fill_between(c, curve["rate_low"], curve["rate_high"], color=colour, alpha=0.15, lw=0)
-        dash = "--" if label in real else "-"
-        axes.plot(c, rate, dash, marker=MARKERS[i % len(MARKERS)], color=colour, ms=2.4, lw=0.9)
-        ends.append((rate[-1], names[label], colour))
-    style.label_ends(axes, ends, 5.5)
+        with of_source(label, axes):
+            axes.fill_between(c, curve["rate_low"], curve["rate_high"], color=colour, alpha=0.15, lw=0)
+            axes.plot(c, rate, dashes[label], marker=MARKERS[i % len(MARKERS)], color=colour, ms=2.4, lw=0.9)
+        ends[label] = (rate[-1], names[label], colour)
+    label_sources(axes, ends, 5.5)

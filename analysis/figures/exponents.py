@@ -15,6 +15,7 @@ from analysis.figures import NothingToDraw
 from analysis.figures.page import style
 from analysis.figures.page.names import LAWS
 from analysis.figures.page.shown import sources_shown
+from analysis.figures.page.sources import tag
 
 
 def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
@@ -38,6 +39,7 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
     for label in labels:
         (chart, sorted_plot), of_label = next(lines), heads[heads["label"] == label]
         _map(figure, chart, of_label)
+        tag(label, chart, sorted_plot, figure.axes[-1])
         style.title(chart, label, style.PAGE / 2 - 0.6)
         _caterpillar(sorted_plot, of_label, pooled[pooled["label"] == label].iloc[0])
         lawful = int(of_label["C"].notna().sum())
@@ -46,6 +48,7 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
         if below[label]:
             for panel, table, draw_judge in zip(next(lines), judged[label], (_shares, _local), strict=True):
                 if len(table):
+                    tag(label, panel)
                     draw_judge(panel, table)
                 else:
                     panel.remove()

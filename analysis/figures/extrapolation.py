@@ -14,6 +14,7 @@ from analysis.figures import NothingToDraw
 from analysis.figures.page import style
 from analysis.figures.page.names import FORMULAS
 from analysis.figures.page.shown import sources_shown
+from analysis.figures.page.sources import keep, tag
 
 FACTORS = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8)
 NAMES = {1 / 8: "⅛", 1 / 4: "¼", 1 / 2: "½"}
@@ -40,6 +41,7 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
             continue
         of_label = tested[tested["label"] == labels[i]]
         totals = summary[(summary["label"] == labels[i]) & (summary["share"] == of_label["share"].min())]
+        tag(labels[i], panel)
         _panel(panel, of_label, totals, shares, config)
         style.title(panel, labels[i], style.PAGE / columns - 0.5)
         panel.tick_params(labelleft=i % columns == 0)
@@ -107,7 +109,7 @@ def _legend(axes: Axes, shares: list[float]) -> None:
         Line2D([], [], marker="Ds"[j % 2], color=shade, mec="black", mew=0.4, ms=3.6, lw=0, label=f"n ≤ {share:g} N")
         for j, (share, shade) in enumerate(zip(shares, shades, strict=True))
     ]
-    axes.legend(
+    legend = axes.legend(
         handles=handles,
         title="fitted at",
         loc="upper right",
@@ -117,3 +119,4 @@ def _legend(axes: Axes, shares: list[float]) -> None:
         labelspacing=0.2,
         borderaxespad=0.1,
     )
+    keep(legend)

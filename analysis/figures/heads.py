@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from analysis.figures import NothingToDraw
 from analysis.figures.page import style
 from analysis.figures.page.names import LAWS
+from analysis.figures.page.sources import tag
 
 NAMES = {"plain": "plain", "no_sink": "key 0 hidden", "truncated_context": "truncated context"}
 COLUMNS = 4
@@ -29,9 +30,11 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
     for i, label in enumerate(labels):
         of_label, summary = (part[part["label"] == label].set_index("variant") for part in (table, every))
         variants = [variant for variant in NAMES if variant in of_label.index]
+        tag(label, *axes[2 * i : 2 * i + 2].flat)
         _predictions(axes[2 * i], of_label, summary, variants, label)
         _laws(axes[2 * i, -1], of_label, variants)
         _map(figure, axes[2 * i + 1, 0], of_label.loc[["plain"]])
+        tag(label, figure.axes[-1])
         _controls(axes[2 * i + 1, 1:], of_label, summary, [variant for variant in variants if variant != "plain"])
     style.footer(figure, style.counts(sources))
     return figure

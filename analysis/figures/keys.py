@@ -13,6 +13,7 @@ from analysis.figures import NothingToDraw
 from analysis.figures.page import style
 from analysis.figures.page.names import LAWS
 from analysis.figures.page.shown import sources_shown
+from analysis.figures.page.sources import tag
 
 MEANS = ("mean window", "typical head")
 DASHES = {
@@ -43,6 +44,7 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
             name: table[(table["label"] == label) & (table["mean"] == mean)]
             for name, table in (("data", data), ("laws", laws), ("foreseen", foreseen))
         }
+        tag(label, panel)
         _panel(panel, at["data"], at["laws"], at["foreseen"], config)
         style.title(panel, f"{label}: {mean}" if label in models else label, style.PAGE / columns - 0.3, 6.5)
     for panel in axes.flat[len(wanted) :]:

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from analysis.figures import NothingToDraw
 from analysis.figures.page import families, style
 from analysis.figures.page.shown import nearest_windows
+from analysis.figures.page.sources import tag
 
 ONE_PERCENT = float(np.log(1.01))  # nats per token: a hundredth of dense perplexity
 
@@ -52,6 +53,7 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
     for line in axes:
         line[0].set_ylabel("loss, window - dense\n(nats per token)")
     families.legend(axes[0, -1], looks)
+    tag(label, *axes.flat)
     lengths = sorted({int(length) for part in sources["lengths"] for length in str(part).split()})
     samples = sources["samples"].reindex(["decode", "prefill"], fill_value=0)
     style.footer(

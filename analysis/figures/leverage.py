@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 
 from analysis.figures import NothingToDraw
 from analysis.figures.page import families, style
+from analysis.figures.page.sources import tag
 
 SELECTORS = {
     "oracle": ((0.0, 0.0, 0.0, 1.0), "-", ""),
@@ -28,6 +29,7 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
         style.title(panel, label, panel.get_position().width * style.PAGE)
     for line, score in zip(axes, scores, strict=True):
         for panel, label in zip(line, labels, strict=True):
+            tag(label, panel)
             own = table[(table["label"] == label) & (table["rule"] == "grid") & (table["score"] == score)]
             own = own[(own["length"] == own["length"].max()) & (own["k"] < own["length"])]
             for name, look in SELECTORS.items():

@@ -12,6 +12,7 @@ from analysis.figures import NothingToDraw
 from analysis.figures.page import style
 from analysis.figures.page.names import window_text
 from analysis.figures.page.shown import sources_shown
+from analysis.figures.page.sources import label_sources, of_source
 
 WINDOW = ["rule", "parameter", "scale"]
 MARKERS = "os^Dv*P"
@@ -48,16 +49,17 @@ def _panel(axes: Axes, table: pd.DataFrame, labels: list[str], real: set[str], c
     style.length_axis(axes, [2.0**power for power in range(8, 21, 4)])
     axes.axhline(config.level, color="black", lw=0.6, ls=":")
     floor = config.range[0] / 9
-    ends, names = [], style.short_names(labels)
+    ends, names, dashes = {}, style.short_names(labels, 9), style.dashes(labels, real)
     for i, (label, shade) in enumerate(zip(labels, style.shades(len(labels)), strict=True)):
         curve = table[(table["label"] == label) & (table["k"] < table["length"])].sort_values("length")
         if curve.empty:
             continue
         n, centre = curve["length"].to_numpy(float), curve["centre"].to_numpy()
-        colour, dash = ((0.0, 0.0, 0.0, 1.0), "--") if label in real else (shade, "-")
-        axes.fill_between(n, curve["low"].clip(floor), curve["high"].clip(floor), color=colour, alpha=0.11, lw=0)
-        axes.plot(n, np.maximum(centre, floor), dash, color=colour, marker=MARKERS[i % len(MARKERS)])
-        ends.append((centre[-1], names[label], colour))
+        colour = (0.0, 0.0, 0.0, 1.0) if label in real else shade
+        with of_source(label, axes):
+            axes.fill_between(n, curve["low"].clip(floor), curve["high"].clip(floor), color=colour, alpha=0.11, lw=0)
+            axes.plot(n, np.maximum(centre, floor), dashes[label], color=colour, marker=MARKERS[i % len(MARKERS)])
+        ends[label] = (centre[-1], names[label], colour)
     if len(table):
         axes.set_xlim(0.8 * table["length"].min(), 1.25 * table["length"].max())
-    style.label_ends(axes, ends)
+    label_sources(axes, ends)

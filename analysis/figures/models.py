@@ -12,10 +12,11 @@ from omegaconf import DictConfig
 from analysis.figures import NothingToDraw
 from analysis.figures.page import style
 from analysis.figures.page.names import LAWS
+from analysis.figures.page.sources import of_source
 
 QUANTILES = ["q05", "q25", "median", "q75", "q95"]
 LETTERS = 34  # of a name, that the left margin has room for
-INSIDE = 0.09  # share of heads from which its bar has room for its name
+INSIDE = 0.14  # inches from which a bar has room for its name
 
 
 def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
@@ -27,14 +28,15 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
     figure, (exponents, shares, misses) = _page(labels, float(table["share_fitted"].iloc[0]), config)
     for y, label in enumerate(labels):
         of_label = dict(table[table["label"] == label].set_index("quantity").iterrows())
-        _spread(exponents, y, of_label["exponent C"], style.shades(2)[0])
-        _stack(shares, y, of_label)
-        for i, (law, shade) in enumerate(zip(config.laws, style.shades(len(config.laws)), strict=True)):
-            offset = 0.88 * ((i + 0.5) / len(config.laws) - 0.5)
-            _spread(misses, y + offset, of_label[f"ln k error, {law}"], shade, config.reach)
-            where = misses.get_yaxis_transform()
-            misses.text(1.02, y + offset, LAWS[law], transform=where, va="center", fontsize=style.SMALL)
-    _name_lines(exponents, table, labels)
+        with of_source(label, exponents, shares, misses):
+            _spread(exponents, y, of_label["exponent C"], style.shades(2)[0])
+            _stack(shares, y, of_label)
+            for i, (law, shade) in enumerate(zip(config.laws, style.shades(len(config.laws)), strict=True)):
+                offset = 0.88 * ((i + 0.5) / len(config.laws) - 0.5)
+                _spread(misses, y + offset, of_label[f"ln k error, {law}"], shade, config.reach)
+                where = misses.get_yaxis_transform()
+                misses.text(1.02, y + offset, LAWS[law], transform=where, va="center", fontsize=style.SMALL)
+            _name_line(exponents, y, table[table["label"] == label].iloc[0], label)
     style.footer(figure, style.counts(sources))
     return figure
 
@@ -78,13 +80,13 @@ def _spread(axes: Axes, y: float, numbers: pd.Series, shade: style.Colour, reach
 
 
 def _stack(axes: Axes, y: int, numbers: Mapping[Hashable, pd.Series]) -> None:
-    left = 0.0
+    left, inches = 0.0, axes.get_position().width * style.PAGE
     for (law, name), shade in zip(LAWS.items(), style.shades(len(LAWS)), strict=True):
         share = float(numbers[f"share won by {law}"]["share"])
         if not share > 0:
             continue
         axes.add_patch(Rectangle((left, y - 0.3), share, 0.6, facecolor=shade, edgecolor="white", lw=0.5))
-        if share >= INSIDE:
+        if share * inches >= INSIDE:
             pale = np.dot(shade[:3], (0.3, 0.59, 0.11)) > 0.45
             text = f"{name}\n{share:.0%}"
             axes.text(left + share / 2, y, text, ha="center", va="center", fontsize=5, color="0" if pale else "1")
@@ -93,23 +95,21 @@ def _stack(axes: Axes, y: int, numbers: Mapping[Hashable, pd.Series]) -> None:
         axes.text(0.5, y, "too few lengths to rank", ha="center", va="center", fontsize=style.SMALL, color="0.35")
 
 
-def _name_lines(axes: Axes, table: pd.DataFrame, labels: Sequence[str]) -> None:
-    for y, label in enumerate(labels):
-        about = table[table["label"] == label].iloc[0]
-        model, *text = (part if len(part) <= LETTERS else f"{part[: LETTERS - 1]}…" for part in label.split(", "))
-        words = [model, ", ".join(text) or "prose"]
-        words.append(f"{style.count_text(about['shortest'])} to {style.count_text(about['longest'])} tokens")
-        where = axes.get_yaxis_transform()
-        for line, shade, offset in zip(words, ("0", "0", "0.4"), (-0.24, 0.0, 0.24), strict=True):
-            # a label is the user's: a $ in it is no mathematics
-            axes.text(
-                -0.04,
-                y + offset,
-                line,
-                transform=where,
-                ha="right",
-                va="center",
-                fontsize=5.6,
-                color=shade,
-                parse_math=False,
-            )
+def _name_line(axes: Axes, y: int, about: pd.Series, label: str) -> None:
+    model, *text = (part if len(part) <= LETTERS else f"{part[: LETTERS - 1]}…" for part in label.split(", "))
+    words = [model, ", ".join(text) or "prose"]
+    words.append(f"{style.count_text(about['shortest'])} to {style.count_text(about['longest'])} tokens")
+    where = axes.get_yaxis_transform()
+    for line, shade, offset in zip(words, ("0", "0", "0.4"), (-0.24, 0.0, 0.24), strict=True):
+        # a label is the user's: a $ in it is no mathematics
+        axes.text(
+            -0.04,
+            y + offset,
+            line,
+            transform=where,
+            ha="right",
+            va="center",
+            fontsize=5.6,
+            color=shade,
+            parse_math=False,
+        )

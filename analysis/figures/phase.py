@@ -14,6 +14,7 @@ from scipy.special import log_ndtr
 
 from analysis.figures import NothingToDraw
 from analysis.figures.page import style
+from analysis.figures.page.sources import of_source, tag
 from analysis.statistics import closed_forms
 
 COLUMNS = 3
@@ -34,6 +35,7 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
         _map(panel, plane[plane["length"] == length], float(length), config)
     for panel in axes[0, len(lengths) :]:
         panel.remove()
+    tag(sources.loc[sources["kind"] == "gaussian", "label"], *axes[0, : len(lengths)], axes[1, 0], axes[1, 1])
     axes[0, 0].set_ylabel("exponent C of the window")
     _colours(figure, axes[0, len(lengths) - 1])
     _against_s(axes[1, 0], local, config)
@@ -145,17 +147,20 @@ def _placed(axes: Axes, placed: pd.DataFrame, config: DictConfig) -> None:
     names = style.short_names(labels)
     for label, shade, marker in zip(labels, style.shades(len(labels)), MARKERS, strict=False):
         of_label = placed[placed["label"] == label]
-        axes.scatter(
-            of_label["s"].clip(0, 2),
-            of_label["C"].clip(-0.3, 1.2),
-            s=5,
-            marker=marker,
-            color=shade,
-            alpha=0.55,
-            lw=0,
-            label=names[label],
-        )
+        with of_source(label, axes):
+            axes.scatter(
+                of_label["s"].clip(0, 2),
+                of_label["C"].clip(-0.3, 1.2),
+                s=5,
+                marker=marker,
+                color=shade,
+                alpha=0.55,
+                lw=0,
+                label=names[label],
+            )
     if len(labels):
         axes.legend(loc="upper right", fontsize=style.SMALL, labelspacing=0.15, borderaxespad=0.2, handletextpad=0.1)
     axes.set_xlim(0, 2)
+    if style.PAGE < style.FULL_PAGE:
+        axes.set_xticks([0, 0.5, 1, 1.5, 2])
     axes.set_ylim(-0.32, 1.22)

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 from analysis.figures import NothingToDraw
 from analysis.figures.page import families, style
 from analysis.figures.page.shown import nearest_windows
+from analysis.figures.page.sources import tag
 
 DENSE, SHARPENED = "dense", "sharpened"
 
@@ -52,6 +53,7 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
     axes[1, 1].set_ylabel("ln p lost to dense (nats)")
     axes[0, 0].set_title(f"about {config.budget} keys a row; thick: dense")
     families.legend(axes[0, -1], looks)
+    tag(facts["label"], *axes.flat)
     style.footer(
         figure,
         f"{facts['label']}, {facts['phase']}: {facts['samples']} samples, {facts['depths']} depths, {facts['answers']} "

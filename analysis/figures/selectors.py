@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from analysis.figures import NothingToDraw
 from analysis.figures.page import families, style
 from analysis.figures.page.names import KINDS, kind_of
+from analysis.figures.page.sources import tag
 
 BLACK, GREY = (0.0, 0.0, 0.0, 1.0), (0.55, 0.55, 0.55, 1.0)
 MARKERS = "osv^D"
@@ -35,6 +36,7 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
         own = table[table["label"] == label]
         longest = grid[grid["label"] == label]
         fixed = own[(own["rule"] == "fixed") & (own["parameter"] == config.budget) & (own["k"] < own["length"])]
+        tag(label, *column)
         style.title(column[0], label, column[0].get_position().width * style.PAGE)
         for panel, lines, x, y in (
             (column[0], longest, "k", "tv"),
@@ -88,7 +90,7 @@ def _looks(names: list[str]) -> dict[str, Look]:
             looks[name] = (GREY, "--", "x")
         else:
             index = KINDS[kind].index(name)
-            looks[name] = (shades[kind], DASHES[plain.index(kind)], MARKERS[index % len(MARKERS)])
+            looks[name] = (shades[kind], DASHES[plain.index(kind) % len(DASHES)], MARKERS[index % len(MARKERS)])
     return looks
 
 

@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 
 from analysis.figures import NothingToDraw
 from analysis.figures.page import style
+from analysis.figures.page.sources import tag
 
 MARKERS = "os^Dv"
 WORDS = {"tv": "total variation", "output_error": "output error"}
@@ -21,6 +22,7 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
         raise NothingToDraw("no row of a layer below: python run.py experiment=shared")
     figure, axes = style.panels(len(labels), 2, config.height, left=0.5, gap=0.4, right=0.85)
     for line, label in zip(axes, labels, strict=True):
+        tag(label, *line)
         own = table[table["label"] == label]
         names = [name for name in own["selector"].unique() if name.startswith("shared")]
         gaps = sorted({name.removesuffix("_best") for name in names})

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from analysis.figures import NothingToDraw
 from analysis.figures.page import style
+from analysis.figures.page.sources import tag
 
 MARKERS = "os^Dv"
 
@@ -21,6 +22,7 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
         raise NothingToDraw("no sketch was measured: python run.py experiment=sketches")
     figure, axes = style.panels(len(labels), 2, config.height, left=0.5, gap=0.5, right=0.9)
     for (left, right), label in zip(axes, labels, strict=True):
+        tag(label, left, right)
         own = table[(table["label"] == label) & (table["length"] == table["length"].max())]
         sized = own[own["of"] != "column"].assign(times=lambda lines: lines["width"] / lines["k"])
         names = sized[["of", "k"]].drop_duplicates().to_numpy().tolist()

@@ -13,6 +13,7 @@ from analysis.figures.page import style
 from analysis.figures.page.layout import by_label
 from analysis.figures.page.names import window_text
 from analysis.figures.page.shown import sources_shown
+from analysis.figures.page.sources import keep
 
 DASHES = {"truncated": "-", "renormalised": "--"}
 MARKERS = "os^Dv"
@@ -58,4 +59,8 @@ def _panel(axes: Axes, table: pd.DataFrame, norm: DictConfig) -> None:
 def _legend(axes: Axes) -> None:
     handles = [Line2D([], [], color="0.3", ls=dash, lw=0.9, label=kind) for kind, dash in DASHES.items()]
     handles.append(Line2D([], [], color="black", ls=":", lw=0.7, label="[T4], truncated"))
-    axes.legend(handles=handles, loc="lower left", fontsize=5.5, handlelength=1.8, labelspacing=0.15, borderaxespad=0.1)
+    keep(
+        axes.legend(
+            handles=handles, loc="lower left", fontsize=5.5, handlelength=1.8, labelspacing=0.15, borderaxespad=0.1
+        )
+    )

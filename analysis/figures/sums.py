@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from analysis.figures import NothingToDraw
 from analysis.figures.page import style
 from analysis.figures.page.shown import sources_shown
+from analysis.figures.page.sources import tag
 
 METHODS = {"rule": ("[G8]", "o"), "logit_std": ("[G2]", "x")}
 SUMS = {
@@ -37,6 +38,7 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
     for label in real:
         of_label, about = table[(table["label"] == label) & table["used"]], summary[summary["label"] == label]
         panels = next(line)
+        tag(label, *panels)
         for axes_of_eta, eta in zip(panels, etas, strict=True):
             _keys(axes_of_eta, of_label[of_label["eta"] == eta], about[about["eta"] == eta])
             axes_of_eta.set_xlabel(f"keys needed, longest n, η = {eta:g}")
@@ -45,12 +47,14 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
         style.heading(panels[0], 1.06, label)
         if with_exponents[label]:
             panels = next(line)
+            tag(label, *panels)
             for axes_of_eta, eta in zip(panels, etas, strict=True):
                 _exponents(axes_of_eta, of_label[of_label["eta"] == eta], about[about["eta"] == eta])
                 axes_of_eta.set_xlabel(f"exponent C measured, η = {eta:g}")
             panels[0].set_ylabel("exponent foretold")
     if len(gaussian):
         panels = next(line)
+        tag(gaussian["label"], *panels)
         for axes_of_eta, eta in zip(panels, etas, strict=True):
             _gaussian(axes_of_eta, table[(table["eta"] == eta) & table["label"].isin(gaussian["label"])], gaussian)
             axes_of_eta.set_xlabel(f"logit scale, η = {eta:g}")

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from analysis.figures import NothingToDraw
 from analysis.figures.page import style
+from analysis.figures.page.sources import tag
 
 
 def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
@@ -20,6 +21,7 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
     figure, axes = style.panels(1, len(labels), config.height, left=0.5, gap=0.35, right=0.62)
     shades = style.shades(2)
     for panel, label in zip(axes[0], labels, strict=True):
+        tag(label, panel)
         own = table[table["label"] == label]
         plain = table[(table["label"] == label.replace("Gaussian triples", "Gaussian")) & (table["kind"] == "gaussian")]
         plain = plain[plain["length"].between(own["length"].min(), own["length"].max())]

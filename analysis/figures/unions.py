@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from analysis.figures import NothingToDraw
 from analysis.figures.page import style
+from analysis.figures.page.sources import tag
 
 SCOPES = {"query head": ("head", "-"), "KV head": ("KV head", "--")}
 SIZES = {"union": "union", "fixed": "fixed set"}
@@ -25,6 +26,7 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
         raise NothingToDraw(f"no runs of consecutive rows at eta = {config.eta:g}")
     figure, axes = style.panels(len(labels), 3, config.height, left=0.5, gap=0.4, right=0.85)
     for line, label in zip(axes, labels, strict=True):
+        tag(label, *line)
         of_label = table[table["label"] == label]
         for panel, size in zip(line, SIZES, strict=False):
             _over_length(panel, of_label, size)

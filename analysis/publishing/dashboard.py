@@ -49,6 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        where, reason = error.filename or requested.outputs, error.strerror or error
+        print(f"error: {where}: {reason}; free space, make it writable or choose another --outputs", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -121,6 +125,7 @@ def workspace(entity: str, project: str) -> Any:
             name="Keys needed, and by which law",
             panels=[
                 *(over_length(f"keys, {name.replace('_', ' ')}", f"{name}/.*") for name in MEANS),
+                over_length("keys, mean window of each layer", "mean_window_of_layer/.*"),
                 *figures("keys", "exponents"),
                 table("keys_laws"),
             ],
@@ -176,7 +181,7 @@ def workspace(entity: str, project: str) -> Any:
             is_open=True,
         ),
     ]
-    grouped = ws.RunsetSettings(groupby=[ws.Config("source.name"), ws.Config("manifest.label")])
+    grouped = ws.RunsetSettings(groupby=[ws.Metric("Group"), ws.Config("manifest.label")])
     return ws.Workspace(entity=entity, project=project, name=VIEW, sections=sections, runset_settings=grouped)
 
 

@@ -142,6 +142,12 @@ def _check_architecture(checkpoint: Checkpoint, config: Any) -> None:
     ]
     if (reads := getattr(saved_by, "main_input_name", TOKENS)) != TOKENS:
         raise UserError(f"{checkpoint.label}: {saved_by.__name__} reads {reads}, no text; give a model of text alone")
+    compares = type(config) in transformers.MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING
+    if compares and type(config.get_text_config()) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise UserError(
+            f"{checkpoint.label}: {saved_by.__name__} compares text with pictures, and reads neither alone; give a "
+            "model of text alone"
+        )
     of_class = getattr(saved_by, "config_class", None)
     if of_class and not any(issubclass(kind, of_class) for kind in expected):
         raise UserError(

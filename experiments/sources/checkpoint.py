@@ -40,6 +40,8 @@ CUT = 64  # tokens at the end of a text that is cut off there, whose tokens chan
 MASK_BYTES = 5  # of one query and one key: a bool, and the float32 that it becomes
 MOST_LAYERS = 1024
 FLOPS_PER_SECOND = 7.5e10  # of a forward pass, on each core; only an estimate's scale
+LEAST_DIM = 32  # heads of fewer dimensions take as long as these: exponentials and memory, not products
+MASK_SECONDS = 4.5e-9  # of one core, for one query and one key of a layer's mask
 
 
 @dataclass
@@ -150,12 +152,25 @@ class Checkpoint:
 
     def seconds(self) -> float:
         """Estimate the time of the forward passes."""
-        config, longest = self._checked_config(), max(self.lengths)
+        longest = max(self.lengths)
         passes = [longest, *(self.lengths if TRUNCATED in self.variants else [])]
-        operations = sum(
-            n * (2 * _parameters(config) + 4 * n * config.num_hidden_layers * config.hidden_size / 2) for n in passes
-        )
-        return self.samples * operations / (FLOPS_PER_SECOND * torch.get_num_threads())
+        return self.samples * sum(map(self._seconds_of_pass, passes)) / torch.get_num_threads()
+
+    def _seconds_of_pass(self, num_keys: int) -> float:
+        """Estimate the seconds of one core for a pass over a context.
+
+        Heads without a mask skip the later half of the keys; with one, none is skipped, however few it shows.
+        """
+        from experiments.models.shape import head_dim
+
+        config = self._checked_config()
+        seen_KN, heads_K = self.seen_keys(np.array([num_keys]))
+        masked_K = seen_KN[:, 0] < num_keys
+        layers_K = heads_K * config.num_hidden_layers / heads_K.sum()
+        per_entry = 4 * max(head_dim(config), LEAST_DIM) / FLOPS_PER_SECOND
+        entries_K = num_keys**2 * heads_K * np.where(masked_K, 1.0, 0.5)
+        masks = MASK_SECONDS * num_keys**2 * layers_K[masked_K].sum()
+        return float(2 * num_keys * _parameters(config) / FLOPS_PER_SECOND + entries_K.sum() * per_entry + masks)
 
     def stream(
         self,

@@ -1,4 +1,5 @@
 import json
+import resource
 import shutil
 import subprocess
 import sys
@@ -180,6 +181,36 @@ def test_a_torn_record_is_one_line(outputs, capsys, torn):
     assert error.startswith("error: cannot read ")
     assert torn in error
     assert len(error.splitlines()) == 1
+
+
+@pytest.fixture
+def small_files():
+    """Let this process write no file beyond 50 kB, as a disk that is nearly full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("lost", ["report/index.html", "figures/keys.png", "tables/fits.csv"])
+def test_a_full_disk_is_one_line_and_leaves_no_half_of_a_file(outputs, capsys, small_files, lost):
+    (outputs / lost).unlink()
+    assert main(["--outputs", str(outputs), "--only", "keys"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert "free space" in said
+    assert len(said.splitlines()) == 1
+    assert not list(outputs.glob("*/.*"))
+
+
+@pytest.mark.parametrize("folder", ["report", "figures", "tables"])
+def test_a_folder_that_cannot_be_written_is_one_line(outputs, capsys, folder):
+    shutil.rmtree(outputs / folder)
+    (outputs / folder).write_text("")
+    assert main(["--outputs", str(outputs), "--only", "keys"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert len(said.splitlines()) == 1
 
 
 def test_without_records_the_command_ends_in_one_line(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -14,10 +15,10 @@ import wandb
 import yaml
 from wandb.proto.wandb_internal_pb2 import Record
 
-from experiments.curves import curves_over_length, exponents, loss_over_length
+from experiments.curves import ROW_COLUMNS, WINDOW_COLUMNS, curves_over_length, exponents, loss_over_length
 from experiments.launch import main
 from experiments.records.table_file import read
-from experiments.tables.rows import ROWS
+from experiments.tables.rows import ETAS, ROWS
 from experiments.tables.windows import WINDOWS
 from experiments.tracking.weights_and_biases import WeightsAndBiases, _power_curves
 
@@ -267,3 +268,46 @@ def test_a_run_is_named_by_its_source_seed_and_windows(tmp_path, monkeypatch):
     info = next(record.run for record in read_back(next(run.glob("*.wandb"))) if record.HasField("run"))
     assert info.display_name.startswith("Gaussian, s = 0.5, windows.grid_per_octave=1 seed=3 windows.exponents=[0.3] ")
     assert info.run_id == next((tmp_path / "runs").iterdir()).name
+
+
+def runs_of(outputs):
+    """Return what each offline run says of itself."""
+    wandb.teardown()
+    paths = [next(run.glob("*.wandb")) for run in (outputs / "wandb").glob("offline-run-*")]
+    return [next(record.run for record in read_back(path) if record.HasField("run")) for path in paths]
+
+
+def test_the_runs_of_a_sweep_are_one_group_which_the_repeated_command_keeps(tmp_path, monkeypatch):
+    sweep = ["seed=0,1", "source.s=0.3,0.5"]
+    monkeypatch.setattr("sys.argv", ["run.py", "-m", *TINY, *sweep, f"outputs={tmp_path}"])
+    assert main() == 0
+    first = runs_of(tmp_path)
+    assert len(first) == 4
+    (group,) = {run.run_group for run in first}
+    assert set(sweep) <= set(group.split())
+    assert str(tmp_path) not in group
+    lost = first[0].run_id  # to a kill
+    (tmp_path / "wandb" / "logged" / lost).unlink()
+    shutil.rmtree(next((tmp_path / "wandb").glob(f"offline-run-*-{lost}")))
+    shutil.rmtree(tmp_path / "runs" / lost)
+    again = ["run.py", *sweep[::-1], *TINY, "-m", f"outputs={tmp_path}", "threads=1"]
+    monkeypatch.setattr("sys.argv", again)
+    assert main() == 0
+    assert {run.run_id: run.run_group for run in runs_of(tmp_path)} == {run.run_id: group for run in first}
+
+
+def test_layers_have_a_curve_each(tmp_path):
+    lines = [
+        (layer, head, "plain", length, length, *[float(10 * layer + head + length)] * len(ETAS))
+        for layer in (0, 3, 11)
+        for head in (0, 1)
+        for length in (64, 128)
+    ]
+    rows = pd.DataFrame(lines, columns=ROW_COLUMNS)
+    windows = pd.DataFrame([("plain", 128, "oracle", "power", 0.5, 1.0, 0.1, 0.2)], columns=WINDOW_COLUMNS)
+    curves = curves_over_length(rows, windows)
+    for layer in (0, 3, 11):  # by hand: the mean of heads 0 and 1
+        curve = curves[f"mean_window_of_layer/0.1/{layer:02d}"]
+        assert curve.to_dict() == {64: 10 * layer + 64.5, 128: 10 * layer + 128.5}
+    alone = curves_over_length(rows[rows["layer"] == 3], windows)
+    assert not [name for name in alone if name.startswith("mean_window_of_layer")]

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from analysis.figures.page import style
+from analysis.figures.page.sources import keep
 
 Look = tuple[style.Colour, str, str]  # shade, dash, marker
 BLACK = (0.0, 0.0, 0.0, 1.0)
@@ -40,13 +41,15 @@ def legend(axes: Axes, looks_shown: dict[str, Look]) -> None:
         Line2D([], [], color=colour, ls=dash, marker=marker, ms=2.8, lw=0.9, mfc="none", mew=0.6, label=name)
         for name, (colour, dash, marker) in looks_shown.items()
     ]
-    axes.legend(
+    placed = axes.legend(
         handles=handles,
         loc="upper left",
-        bbox_to_anchor=(1.02, 1.08),
+        # beside a narrow panel its title goes on
+        bbox_to_anchor=(1.02, 1.08 if style.PAGE >= style.FULL_PAGE else 0.98),
         fontsize=style.SMALL,
         handlelength=1.6,
         handletextpad=0.4,
         labelspacing=0.4,
         borderaxespad=0,
     )
+    keep(placed)

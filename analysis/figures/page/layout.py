@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.figures.page import style
+from analysis.figures.page.sources import tag
 
 MEASURES = {
     "dropped_mass": "dropped mass",
@@ -41,6 +42,7 @@ def by_label(
             if index >= len(labels):
                 panel.remove()
                 continue
+            tag(labels[index], panel)
             axes[labels[index], measure] = panel
             panel.tick_params(labelleft=column == 0)
             if i == 0:

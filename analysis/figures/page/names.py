@@ -28,7 +28,10 @@ KINDS = {
         *("block_oracle", "block_mean"),
     ),
     "keys alone": ("uniform_columns", "lev_attention", "keydiff", "knorm"),
-    "approximation": ("mean_value",),
+    "approximation": (
+        *("mean_value", "coreset", "moment_tail", "polynomial", "conv_basis", "logit_sketch", "shared", "low_rank"),
+    ),
+    "exact keys and a sample": ("verified",),
     "control": ("random", "sharpened"),
 }
 

@@ -1,7 +1,7 @@
 """What all figures share: page geometry, shades that survive a grey printer, direct labels, the footer."""
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import zip_longest
 from typing import TypeVar
@@ -13,6 +13,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from scipy.optimize import isotonic_regression
 
@@ -28,6 +29,7 @@ FOOTER_LINE = 0.1  # inches
 FOOTER_LETTERS = 165  # of a line across the full page
 LEAST = 1.0  # inches, the least width of a panel that stands beside another
 NARROWEST = 0.55  # and of one that stands alone
+MODEL_DASHES = ("--", ":", "-.")
 SMALL = 6.0  # points, the least that is legible in print
 
 
@@ -149,7 +151,27 @@ def bottom_row(axes: np.ndarray, count: int, row: int = -1, right: float = 0.52)
         left, bottom, _, height = starts[i // across]
         width = (1 - left) / across - between
         placed.append(figure.add_axes((left + i % across * (width + between), bottom, width, height)))
+    lines_used = -(-count // across)
+    if lines_used < len(starts):
+        _close(figure, starts[lines_used - 1][1], starts[-1][1])
     return placed
+
+
+def _close(figure: Figure, above: float, below: float) -> None:
+    """Make a figure lower by what lies empty between two heights, in shares of its own; panels keep their inches."""
+    width, before = figure.get_size_inches()
+    after = before - (above - below) * before
+    figure.set_size_inches(width, after)
+    for axes in figure.axes:
+        x, y, across, height = axes.get_position().bounds
+        lower = above - below if y > below + 1e-9 else 0.0
+        axes.set_position((x, (y - lower) * before / after, across, height * before / after))
+
+
+def dashes(labels: Sequence[str], real: Collection[str]) -> dict[str, str]:
+    """Return the dash of each source: solid for Gaussian rows, another for each model, all of which are black."""
+    models = [label for label in labels if label in real]
+    return {label: MODEL_DASHES[models.index(label) % len(MODEL_DASHES)] if label in real else "-" for label in labels}
 
 
 def shades(count: int) -> list[Colour]:
@@ -232,7 +254,7 @@ def length_axis(axes: Axes, lengths: Sequence[float], most: int = 5) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
 
 
-def label_ends(axes: Axes, ends: Sequence[tuple[float, str, Colour]], size: float = SMALL) -> None:
+def label_ends(axes: Axes, ends: Sequence[tuple[float, str, Colour]], size: float = SMALL) -> list[Text]:
     """Write each curve's name right of the panel at the height of its end, moved apart so that none overlap.
 
     Least total movement that keeps the order and the gap is an isotonic regression.
@@ -242,13 +264,18 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, str, Colour]], size: floa
     axes : with final limits and scale.
     ends : (y of the curve's end in data units, text, colour).
     size : of the text, points.
+
+    Returns
+    -------
+    list of the names written, in the order of `ends`.
     """
     if not ends:
-        return
+        return []
     box = axes.get_position()
     height = box.height * axes.figure.bbox.height / axes.figure.dpi * 72
     gap = 1.25 * size / height
-    ordered = sorted(ends, key=lambda end: end[0])
+    order = sorted(range(len(ends)), key=lambda i: ends[i][0])
+    ordered = [ends[i] for i in order]
     low, high = axes.transData.inverted().transform(axes.transAxes.transform([(0, 0), (0, 1)]))[:, 1]
     data = np.clip([end[0] for end in ordered], low, high)
     points = axes.transData.transform(np.column_stack([np.full(len(data), axes.get_xlim()[1]), data]))
@@ -256,21 +283,23 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, str, Colour]], size: floa
     steps = gap * np.arange(len(heights))
     free = np.asarray(isotonic_regression(heights - steps).x)
     placed = np.clip(free, 0.02, max(0.95 - steps[-1], 0.02)) + steps
-    for (_, text, shade), y in zip(ordered, placed, strict=True):
+    written: dict[int, Text] = {}
+    for i, (_, text, shade), y in zip(order, ordered, placed, strict=True):
         # thin strokes look paler than a line of the same colour
         colour = 0.75 * np.asarray(to_rgb(shade))
-        axes.text(1.03, y, text, transform=axes.transAxes, va="center", color=colour, fontsize=size)
+        written[i] = axes.text(1.03, y, text, transform=axes.transAxes, va="center", color=colour, fontsize=size)
+    return [written[i] for i in range(len(ends))]
 
 
 def footer(figure: Figure, text: str) -> None:
     """Print below the panels what a figure rests on, see `counts`."""
     lines = textwrap.fill(text, width=int(FOOTER_LETTERS * PAGE / FULL_PAGE))
-    _make_room(figure, 0.06 + FOOTER_LINE * (lines.count("\n") + 1) - FOOTER)
+    make_room(figure, 0.06 + FOOTER_LINE * (lines.count("\n") + 1) - FOOTER)
     y = 0.06 / figure.get_size_inches()[1]
     figure.text(0.008, y, lines, fontsize=5.5, color="0.35", va="bottom", linespacing=1.3, parse_math=False)
 
 
-def _make_room(figure: Figure, inches: float) -> None:
+def make_room(figure: Figure, inches: float) -> None:
     """Make a narrow figure higher at its foot, and leave all panels as they are."""
     if inches <= 0 or PAGE >= FULL_PAGE:
         return

@@ -1,6 +1,7 @@
 """The page: one self-contained HTML file that needs no network and no server."""
 
 import base64
+import gzip
 import hashlib
 import io
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from PIL import Image
 
 from analysis import save, settings
 from analysis.figures import shown_lines
+from analysis.figures.page import sources as by_source
 from analysis.outcome import Outcome
 from analysis.publishing import claims
 from analysis.publishing.report.summary import Fits, head_fits, law_shares, pooled_fits, sentences
@@ -22,7 +24,7 @@ from analysis.studies import provenance
 from experiments.errors import UserError
 from experiments.status import failed_jobs
 
-SMALL_SVG = 200_000  # bytes; beyond it a PNG of few colours is the lighter picture, and the page stays below 5 MB
+SMALL_SVG = 200_000  # bytes; beyond it a PNG of few colours is lighter to show, and to send
 COLOURS = 128
 PREVIEW = 12  # lines of a long table
 HEADS_SHOWN = 5000  # lines, about 1 MB
@@ -88,7 +90,7 @@ def write(
         resamples=config.resamples,
         confidence=f"{config.confidence:.0%}",
         clear_lead=config.clear_lead,
-        figures=[_figure(outcome, outputs, studies, by_id) for outcome in outcomes if outcome.stamp],
+        figures=[_figure(outcome, outputs, studies, by_id, kinds) for outcome in outcomes if outcome.stamp],
         skipped=[outcome for outcome in outcomes if not outcome.stamp],
         laws=law_shares(fits, config),
         pooled=pooled_fits(fits, config),
@@ -142,7 +144,9 @@ def _digest(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
-def _figure(outcome: Outcome, outputs: Path, studies: Sequence[Outcome], runs: dict[str, Run]) -> dict[str, Any]:
+def _figure(
+    outcome: Outcome, outputs: Path, studies: Sequence[Outcome], runs: dict[str, Run], kinds: dict[str, str]
+) -> dict[str, Any]:
     assert outcome.stamp is not None
     owners = provenance.owners(outcome.config.reads)
     records = [run for study in studies if study.name in owners and study.stamp for run in study.stamp.inputs]
@@ -153,6 +157,7 @@ def _figure(outcome: Outcome, outputs: Path, studies: Sequence[Outcome], runs: d
         "name": outcome.name,
         "config": outcome.config,
         "image": _image(outputs / "figures", outcome.name),
+        **_filtered(outputs / "figures" / f"{outcome.name}.svg", kinds),
         "note": outcome.reason,
         "command": outcome.stamp.command,
         "settings": outcome.stamp.config,
@@ -178,6 +183,14 @@ def _image(folder: Path, name: str) -> str:
     of_few.putpalette([255 if part == 254 else part for part in of_few.getpalette() or ()])
     of_few.save(small, "png")
     return _data("png", small.getvalue())
+
+
+def _filtered(vector: Path, kinds: dict[str, str]) -> dict[str, Any]:
+    """Return what the page filters a figure by: its sources with their kinds, and the SVG where there are several."""
+    svg = vector.read_bytes()
+    shown = by_source.read(svg.decode())
+    packed = base64.b64encode(gzip.compress(svg, mtime=0)).decode() if len(shown) > 1 else ""
+    return {"sources": {label: kinds.get(label, "real") for label in shown}, "packed": packed}
 
 
 def _data(kind: str, content: bytes) -> str:

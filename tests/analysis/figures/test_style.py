@@ -79,3 +79,24 @@ def test_a_label_with_which_another_begins_keeps_its_name():
     names = style.short_names(["SmolLM2-135M", "SmolLM2-135M, King James Bible"])
     assert names["SmolLM2-135M"] == "SmolLM2"
     assert names["SmolLM2-135M, King James Bible"].startswith("…, King")
+
+
+def test_a_row_of_few_panels_leaves_no_empty_lines_on_a_narrow_page():
+    with style.page_of(3.0):
+        figure, axes = style.panels(2, 6, 1.0)
+        height = figure.get_size_inches()[1]
+        lines = len({round(panel.get_position().y0, 6) for panel in axes[0]})
+        above = axes[0, 0]
+        placed = style.bottom_row(axes, 1)
+        inches = figure.get_size_inches()[1]
+        assert lines > 1
+        assert inches < height - (lines - 1)  # panels are an inch high
+        assert [panel.get_position().height * inches for panel in (above, placed[0])] == pytest.approx([1.0, 1.0])
+        assert 0 < placed[0].get_position().y0 * inches < 1
+        assert above.get_position().y1 < 1
+
+
+def test_models_of_one_panel_have_dashes_of_their_own():
+    dashes = style.dashes(["Gaussian, s = 1", "a", "b", "c"], {"a", "b", "c"})
+    assert dashes["Gaussian, s = 1"] == "-"
+    assert len(set(dashes.values())) == 4

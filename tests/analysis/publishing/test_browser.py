@@ -1,11 +1,14 @@
 """The report in a real browser, from file://: filters, sorting, enlarging, phone width, no network, no foreign code."""
 
+import io
 import json
 import os
 import shutil
 from itertools import pairwise
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from analysis.__main__ import main
 from experiments.records.folder import seal
@@ -55,6 +58,11 @@ def lines(page, selector):
     return page.locator(f"{selector}:visible")
 
 
+def dark_pixels(image):
+    """Count the pixels of an element that are darker than anything drawn pale."""
+    return int((np.asarray(Image.open(io.BytesIO(image.screenshot())).convert("L")) < 128).sum())
+
+
 def test_filters_leave_what_was_asked_for(analysed, open_report):
     page = open_report(analysed)
     every = lines(page, "#filters ~ section tbody tr[data-head]").count()
@@ -92,6 +100,38 @@ def test_a_source_leaves_its_column_of_the_matrix(analysed, open_report):
     heads = lines(page, "table.matrix thead th[data-model]")
     assert heads.all_inner_texts() == ["TinyLM-Instruct"]
     assert lines(page, "table.matrix td").count() == lines(page, "table.matrix tbody tr").count()
+
+
+def test_a_source_leaves_its_panels_and_curves_and_the_others_pale(analysed, open_report):
+    page = open_report(analysed)
+    figure = page.locator("section[aria-labelledby='log_window'] figure")
+    image, note = figure.locator("img"), figure.locator(".filtered")
+    whole, dark = image.get_attribute("src"), dark_pixels(image)
+    left = {}
+    for source in json.loads(figure.get_attribute("data-sources")):
+        page.get_by_label("model or distribution").select_option(source)
+        playwright.expect(note).to_be_visible()
+        playwright.expect(image).not_to_have_attribute("src", whole)
+        assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
+        left[source] = dark_pixels(image)
+        page.get_by_role("button", name="show all").click()
+        playwright.expect(note).to_be_hidden()
+        assert image.get_attribute("src") == whole
+    assert len(left) > 1
+    assert all(count < dark for count in left.values())
+    assert len(set(left.values())) > 1  # axes are dark in each of them, curves are not the same
+
+
+def test_a_figure_of_other_sources_alone_is_hidden(analysed, open_report):
+    page = open_report(analysed)
+    figure = page.locator("section[aria-labelledby='exponents'] figure")
+    assert json.loads(figure.get_attribute("data-sources")) == {"TinyLM-Instruct": "real"}
+    page.get_by_label("source", exact=True).select_option("gaussian")
+    playwright.expect(figure.get_by_text("This figure shows none of the chosen sources.")).to_be_visible()
+    assert not figure.locator(".plate").is_visible()
+    page.get_by_label("source", exact=True).select_option("real")
+    playwright.expect(figure.locator(".plate")).to_be_visible()
+    assert not figure.locator(".filtered").is_visible()
 
 
 def test_a_heading_sorts_its_column_by_keyboard_too(analysed, open_report):

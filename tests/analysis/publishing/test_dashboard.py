@@ -136,6 +136,14 @@ def test_before_any_analysis_it_says_what_to_run(tmp_path, capsys):
     assert "python -m analysis" in line
 
 
+def test_a_folder_that_cannot_be_written_is_one_line(outputs, capsys):
+    (outputs / "wandb").write_text("")
+    assert main([*ASK, "--outputs", str(outputs)]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {outputs / 'wandb'}: ")
+    assert len(said.splitlines()) == 1
+
+
 def test_without_the_extra_it_says_how_to_install_it(outputs, monkeypatch, capsys):
     monkeypatch.setitem(__import__("sys").modules, "wandb_workspaces.workspaces", None)
     assert main([*ASK, "--outputs", str(outputs)]) == 1
@@ -147,11 +155,11 @@ def test_each_claim_has_a_section_and_each_chart_finds_what_runs_log():
     names = [section.name for section in view.sections]
     assert all(any(name.startswith(f"Claim {i}") for name in names) for i in range(1, 6))
     window, two = ("power_0.5", "fixed_64", "log_1_x4", "linear_0.1"), ("oracle/power_0.5", "sinks/power_0.5")
-    logged = [f"{mean}/0.1" for mean in dashboard.MEANS]
+    logged = [*(f"{mean}/0.1" for mean in dashboard.MEANS), "mean_window_of_layer/0.1/07"]
     logged += [f"{measure}/{name}" for measure in dashboard.ERRORS for name in (*window, *two)]
     logged += ["loss/fixed_64", "log_prob/dense", "exact/dense", "dense_seconds/fixed_64"]
     patterns = [p.metric_regex for s in view.sections for p in s.panels if getattr(p, "metric_regex", None)]
-    assert len(patterns) == len(set(patterns)) == 11  # one chart per question
+    assert len(patterns) == len(set(patterns)) == 12  # one chart per question
     for pattern in patterns:
         assert any(re.fullmatch(pattern, name) for name in logged), pattern
     shown = {key for s in view.sections for p in s.panels for key in getattr(p, "media_keys", [])}

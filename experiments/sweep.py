@@ -1,0 +1,51 @@
+"""What a sweep is called: the words of its command, the same when the command is repeated.
+
+The process that launches a sweep writes them beside its jobs' folders, where the jobs of every launcher can read them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from experiments.progress import read_json, write_json
+
+SWEEP = "sweep.json"
+MOST = 128  # letters of a W&B group
+# Overrides that say where and how, not what is measured: a sweep that is repeated elsewhere keeps its name.
+ELSEWHERE = ("outputs", "tracking", "device", "memory_gb", "threads", "plan", "force")
+
+
+def name_of(overrides: Iterable[str]) -> str:
+    """Return the name of the sweep that a command line asks for, in whatever order its words stand.
+
+    >>> name_of(["seed=0,1", "experiment=heads", "force=true"])
+    'heads seed=0,1'
+    """
+    words = deciding(overrides)
+    presets = sorted(word.partition("=")[2] for word in words if word.startswith("experiment="))
+    others = sorted(word for word in words if not word.startswith("experiment="))
+    name = " ".join(presets + others)
+    if len(name) <= MOST:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name[: MOST - len(digest) - 2]}… {digest}"
+
+
+def deciding(overrides: Iterable[str]) -> list[str]:
+    """Return the overrides that say what is measured, in their order."""
+    return [word for word in overrides if word.lstrip("+~").partition("=")[0].split(".")[0] not in ELSEWHERE]
+
+
+def write(folder: Path, overrides: Iterable[str]) -> None:
+    """Write the name of a sweep into the folder of its jobs, if it can be written; a job will say if nothing can."""
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / SWEEP, {"name": name_of(overrides)})
+
+
+def read(folder_of_job: Path) -> str | None:
+    """Return the name of the sweep that a job belongs to, None for a job alone."""
+    return read_json(folder_of_job.parent / SWEEP).get("name") or None
