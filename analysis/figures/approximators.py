@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from analysis.figures import NothingToDraw
 from analysis.figures.page import families, style
-from analysis.figures.page.sources import keep, tag
+from analysis.figures.page.sources import tag
 
 DASHES = ("-", "--", ":", "-.")
 MARKERS = "osv^DPX*"

@@ -1,6 +1,7 @@
 """Promises kept by a verified sample, against what it read for them."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -42,12 +43,12 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
         panel.set_xlabel("share of the other keys sampled")
         style.title(panel, label, panel.get_position().width * style.PAGE)
     axes[0, 0].set_ylabel("share of rows within a tenth")
-    plain = {"ls": "", "ms": 3, "mew": 0.6}
+    plain: dict[str, Any] = {"ls": "", "ms": 3, "mew": 0.6}
     marks = [Line2D([], [], color=shades[name], marker=MARKERS[i], label=name, **plain) for i, name in enumerate(names)]
     for base in bases:
         filling = "0.3" if base == bases[0] else "white"
         marks.append(Line2D([], [], color="0.3", marker="o", mfc=filling, label=f"base {base:.0%}", **plain))
-    where = {"loc": "upper left", "bbox_to_anchor": (1.02, 1.0), "borderaxespad": 0}
+    where: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.02, 1.0), "borderaxespad": 0}
     keep(axes[0, -1].legend(handles=marks, fontsize=style.SMALL, **where))
     style.footer(figure, style.counts(sources))
     return figure
