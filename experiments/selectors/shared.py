@@ -11,6 +11,7 @@ from experiments.errors import UserError
 from experiments.lazy import torch
 from experiments.ranges import check_range
 from experiments.selectors import Answering, Traits
+from experiments.selectors.exact_part import output_of_row
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,7 +70,7 @@ class Shared:
         def answer(block: Block) -> Estimate:
             layer = block.layer - self.gap if self.layer is None else self.layer
 
-            def row(k_R: Tensor, logsumexp_R: Tensor) -> Tensor:
+            def below_row() -> Tensor | None:
                 head_R = block.head_R
                 if self.match == "best":
                     head_R = head_R.clone()
@@ -79,12 +80,26 @@ class Shared:
                         head_R[block.head_R == head] = best[layer, head]
                 row_RN = below(layer, head_R, block.position_R) if 0 <= layer < block.layer else None
                 if row_RN is None:
-                    return torch.full((len(block), block.num_keys), torch.nan, dtype=torch.float64)
+                    return None
                 w_RN = row_RN[:, : block.num_keys].double().masked_fill(~block.visible_RN, 0.0)
                 # it is the row itself, and says nothing of the normaliser
                 return w_RN / w_RN.sum(-1, keepdim=True)
 
-            return Estimate(row)
+            def row(k_R: Tensor, logsumexp_R: Tensor) -> Tensor:
+                w_RN = below_row()
+                none = torch.full((len(block), block.num_keys), torch.nan, dtype=torch.float64, device=k_R.device)
+                return none if w_RN is None else w_RN
+
+            def output(k_R: Tensor) -> Tensor:
+                w_RN = below_row()
+                if w_RN is None:
+                    raise UserError(
+                        f"selector={self.name}: layer {block.layer} has no layer {layer} below whose rows are kept; "
+                        "name the layers that share in runner.layers"
+                    )
+                return output_of_row(w_RN, cache.value_GNV)
+
+            return Estimate(row, output)
 
         return answer
 
