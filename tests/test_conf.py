@@ -72,6 +72,7 @@ TINY_OF = {
     "indices": ["windows.fixed=[8]", "runner.repeats=1"],
     "unions": ["source.runs=[2,8]"],
     "coverage": ["runner.exact=8"],
+    "pruning": ["runner.tokens=16", "runner.steps=2", "runner.probes=2"],
 }
 
 
