@@ -206,8 +206,15 @@ def log_of_power(product: Tensor, power: float) -> Tensor:
 
 
 def cap_(logits: Tensor, softcap: float | None) -> Tensor:
-    """Cap logits softly in place, c tanh(logit / c) (Gemma 2, arXiv 2408.00118); None caps nothing."""
-    return logits if softcap is None else logits.div_(softcap).tanh_().mul_(softcap)
+    """Cap logits softly, c tanh(logit / c) (Gemma 2, arXiv 2408.00118); None caps nothing.
+
+    In place, unless they have gradients.
+    """
+    if softcap is None:
+        return logits
+    if logits.requires_grad:  # the gradient of tanh needs what it returned
+        return softcap * (logits / softcap).tanh()
+    return logits.div_(softcap).tanh_().mul_(softcap)
 
 
 def softmax(logits_XN: Tensor, sink_X: Tensor | None) -> Tensor:

@@ -73,6 +73,7 @@ TINY_OF = {
     "unions": ["source.runs=[2,8]"],
     "coverage": ["runner.exact=8"],
     "sketches": ["runner.keys=[4]", "source.rows=8"],
+    "pruning": ["runner.tokens=16", "runner.steps=2", "runner.probes=2"],
 }
 
 

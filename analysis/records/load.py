@@ -25,6 +25,7 @@ from experiments.tables import Table
 from experiments.tables.coverage import COVERAGE
 from experiments.tables.decoding import DECODING
 from experiments.tables.losses import LOSSES
+from experiments.tables.pruning import PRUNING, PRUNING_LOSSES
 from experiments.tables.retrieval import RETRIEVAL
 from experiments.tables.rows import ETAS, ROWS, k_min
 from experiments.tables.sketches import SKETCHES
@@ -190,7 +191,9 @@ def _lines_of_rows(runs: Sequence[Run], columns: Sequence[str] | None = None) ->
     return _lines(_measured(runs), ROWS, ("n", "logit_std", *map(k_min, ETAS)), columns)
 
 
-TASKS = {table.name: table for table in (LOSSES, RETRIEVAL, DECODING, UNIONS, COVERAGE, SKETCHES)}
+TASKS = {
+    table.name: table for table in (LOSSES, RETRIEVAL, DECODING, UNIONS, COVERAGE, SKETCHES, PRUNING, PRUNING_LOSSES)
+}
 
 
 def load_task(runs: Sequence[Run], name: str) -> pd.DataFrame:

@@ -296,10 +296,10 @@ def logits_of(attention: Attention, kv_head: int, start: int, stop: int) -> Tens
     query_SRD = attention.query_HND[heads.start : heads.stop, start:stop].to(dtype) * attention.scale
     logits_SRN = cap_(query_SRD @ attention.key_GND[kv_head].to(dtype).T, attention.softcap)
     position_R = attention.first + torch.arange(start, stop, device=logits_SRN.device)
-    for logits_RN, head in zip(logits_SRN, heads, strict=True):
+    for index, head in enumerate(heads):
         visible_RN = attention.visible(head, position_R, keys)
         if visible_RN is not None:
-            logits_RN.masked_fill_(~visible_RN, -torch.inf)
+            logits_SRN[index].masked_fill_(~visible_RN, -torch.inf)
     return logits_SRN
 
 

@@ -402,6 +402,7 @@ def tasks(outputs, lengths=(256, 512, 1024), samples=3):
     write_task(outputs, "recall", "retrieval", {"retrieval": pd.DataFrame(answers)})
     write_task(outputs, "steps", "decoding", {"decoding": pd.DataFrame(steps)})
     write_task(outputs, "indices", "decoding", {"decoding": searched()})
+    write_task(outputs, "pruned", "pruning", pruned())
 
 
 def searched(length=2048):
@@ -415,6 +416,25 @@ def searched(length=2048):
             line |= {"select_seconds": seconds, "attend_seconds": 1e-6 * k, "step_seconds": 1e-3, "index_seconds": 0.0}
             lines.append(line)
     return pd.DataFrame(lines)
+
+
+def pruned(samples=3, layers=(0, 3), heads=2, length=16):
+    """Return rows and losses of two criteria: a head, a sample and fewer weights each add to what is lost."""
+    lines, losses = [], []
+    for sample in range(samples):
+        place = {"sample": sample, "length": length}
+        losses.append(place | {"criterion": "dense", "share": 1.0, "layers": len(layers), "loss": 3.0 + sample})
+        for criterion, factor in (("magnitude", 2.0), ("wanda", 1.0)):
+            for share in (0.5, 0.3):
+                at = place | {"criterion": criterion, "share": share}
+                lost = factor * (1 - share) * (1 + 0.1 * sample)
+                losses.append(at | {"layers": len(layers), "loss": 3.0 + sample + lost})
+                for layer in layers:
+                    for head in range(heads):
+                        line = at | {"layer": layer, "head": head, "rows": length, "tv": 0.1 * lost * (1 + head)}
+                        line |= {"output_error": 0.2 * lost * (1 + head), "kept_query": share, "kept_key": share}
+                        lines.append(line)
+    return {"pruning": pd.DataFrame(lines), "pruning_losses": pd.DataFrame(losses)}
 
 
 def write_task(outputs, name, runner, tables, label="TinyLM-Instruct"):

@@ -19,7 +19,7 @@ from tests.analysis.synthetic import gaussian, law, write_run
 
 ROOT = Path(__file__).parents[2]
 REAL_ONLY = ("heads", "models", "attention", "unions")  # of the demo's records, these rest on the real model's alone
-MODEL_RUN = ("cost", "language", "retrieval")  # their records are those of other runners
+MODEL_RUN = ("cost", "language", "pruning", "retrieval")  # their records are those of other runners
 
 
 def run(outputs, *arguments):
