@@ -21,6 +21,11 @@ FLOAT_BITS = 32  # of a number of the cache, and of the scale and the zero point
 MOST_GROUP = 65_536
 
 
+def _flops(n: Tensor, k: Tensor, head_dim: int, value_dim: int) -> Tensor:
+    """Return the products with all keys, however few their bits, and with the kept ones and their values."""
+    return n * head_dim + k * (head_dim + value_dim)
+
+
 @dataclass
 class QuantisedKeys:
     """Keep the row's own key, then keys by the logits of their quantised copies.
@@ -37,7 +42,7 @@ class QuantisedKeys:
     name: str = "quantised_keys"
     bits: int = 4
     group: int = 64
-    traits: ClassVar[Traits] = Traits(looks_at_query=True)
+    traits: ClassVar[Traits] = Traits(looks_at_query=True, flops=_flops)
     version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
