@@ -120,11 +120,14 @@ def selectors(windows: pd.DataFrame) -> Table:
     )
     result.add_column("selector")
     names = windows["rule"].map({"fixed": "k = ", "power": "n^"}).astype(str) + windows["parameter"].map("{:g}".format)
-    means = windows.assign(window=names).pivot_table("tv", "selector", "window", sort=False)
+    means = windows.assign(window=names).pivot_table("tv", "selector", "window", sort=False, dropna=False)
+    if means.isna().any(axis=None):
+        result.caption = "none: smaller than the least budget of the method, whose state it has to hold"
+        result.caption_justify = "left"
     for name in means:
         result.add_column(str(name), justify="right")
     for selector, line in means.sort_values(str(means.columns[-1])).iterrows():
-        result.add_row(Text(str(selector)), *(f"{value:.3g}" for value in line))
+        result.add_row(Text(str(selector)), *("none" if value != value else f"{value:.3g}" for value in line))
     return result
 
 
