@@ -12,9 +12,10 @@ from omegaconf import DictConfig
 from analysis.figures import NothingToDraw
 from analysis.figures.page import style
 
-MARKERS = "os^D"
+MARKERS = "os^Dv"
 WORDS = {"tv": "total variation", "output_error": "output error"}
-CRITERIA = {"magnitude": "size", "wanda": "Wanda", "gradient": "descent", "softmax_saliency": "saliency"}
+CRITERIA = {"magnitude": "size", "wanda": "Wanda", "gradient": "descent"}
+CRITERIA |= {"softmax_saliency": "saliency", "head_saliency": "by head"}
 INTERVALS = " Bars: 95% intervals."
 
 
@@ -57,7 +58,7 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
             )
         panel.axhline(0, color="0.6", lw=0.6, zorder=0)
         panel.set_xlim(-0.5, len(names) - 0.5)
-        panel.set_xticks(range(len(names)), [CRITERIA[name] for name in names], fontsize=5.5)
+        panel.set_xticks(range(len(names)), [CRITERIA[name] for name in names], fontsize=5, rotation=20)
         panel.set_xlabel("chosen by")
         panel.set_ylabel("loss above dense, nats")
         style.title(line[0], f"{label}, {share:.0%} kept", style.PAGE)

@@ -24,9 +24,12 @@ from experiments.cache import softmax
 from experiments.errors import UserError
 from experiments.models.probe import Attention, body, forward, intercept, logits_of, watch
 from experiments.models.shape import skeleton
-from experiments.tables.pruning import GRADIENT, MAGNITUDE, WANDA
+from experiments.tables.pruning import GRADIENT, HEAD_SALIENCY, MAGNITUDE, WANDA
 
-BY_ROW = (MAGNITUDE, WANDA)  # compared within an output channel, as their authors do; the others over the whole matrix
+BY_CHANNEL = (MAGNITUDE, WANDA)  # compared within each output channel, as Wanda's authors do
+# Compared within each head. Over the whole matrix a head whose rows all lie on one key loses nearly every weight: where
+# the softmax is saturated its derivatives are 0, whatever the weights hold up.
+BY_HEAD = (HEAD_SALIENCY,)
 RATE = 0.02  # of Adam
 
 
@@ -49,6 +52,8 @@ class LayerInput:
         What its `forward` was called with.
     norm
         L2 norms over the tokens of the input channels of W_Q and W_K [I].
+    heads
+        Numbers of query heads and of KV heads.
     """
 
     model: Any
@@ -56,6 +61,7 @@ class LayerInput:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     norm: tuple[Tensor, Tensor]
+    heads: tuple[int, int]
 
     @property
     def weights(self) -> Pair:
@@ -123,6 +129,10 @@ def layer_inputs(model: Any, token_N: Tensor, layers: list[int]) -> dict[int, La
     modules = attention_modules(model)
     called: dict[int, tuple[Any, Any]] = {}
     norms: dict[tuple[int, int], Tensor] = {}
+    heads: dict[int, tuple[int, int]] = {}
+
+    def count_heads(attention: Attention) -> None:
+        heads[attention.layer] = len(attention.query_HND), len(attention.key_GND)
 
     def keep_arguments(layer: int, module: nn.Module, args: Any, kwargs: Any) -> None:
         with torch.inference_mode(False):  # a tensor that was made there has no gradients
@@ -140,13 +150,14 @@ def layer_inputs(model: Any, token_N: Tensor, layers: list[int]) -> dict[int, La
         for which, linear in enumerate(_projections(modules[layer])):
             hooks.append(linear.register_forward_pre_hook(partial(keep_norm, layer, which)))
     try:
-        with watch(model, lambda attention: None):
+        with watch(model, count_heads):
             forward(model, token_N)
     finally:
         for hook in hooks:
             hook.remove()
     return {
-        layer: LayerInput(model, modules[layer], *called[layer], (norms[layer, 0], norms[layer, 1])) for layer in layers
+        layer: LayerInput(model, modules[layer], *called[layer], (norms[layer, 0], norms[layer, 1]), heads[layer])
+        for layer in layers
     }
 
 
@@ -160,7 +171,7 @@ def scores(
     steps, penalty
         Of the descent of `gradient`: its number of steps and lambda.
     probes
-        Combinations of attention entries of `softmax_saliency`; their signs are drawn from `generator`.
+        Combinations of attention entries of both saliencies; their signs are drawn from `generator`.
     """
     weights = layer.weights
     if criterion == MAGNITUDE:
@@ -232,14 +243,20 @@ def _exact(weight: Tensor) -> Tensor:
 def keep(criterion: str, layer: LayerInput, score: Pair, share: float) -> Pair:
     """Return masks that keep the given share of W_Q and of W_K, those of the largest scores.
 
+    Scores are compared within each output channel (`magnitude`, `wanda`), within each head (`head_saliency`), or over
+    the whole matrix.
     What ties goes by `wanda`: soft masks that lie at 0 or 1 are many.
     """
-    return Pair(*(_largest(*both, share, criterion in BY_ROW) for both in zip(score, wanda(layer), strict=True)))
+    masks = []
+    for score_OI, tie_OI, heads in zip(score, wanda(layer), layer.heads, strict=True):
+        groups = len(score_OI) if criterion in BY_CHANNEL else heads if criterion in BY_HEAD else 1
+        masks.append(_largest(score_OI, tie_OI, share, groups))
+    return Pair(*masks)
 
 
-def _largest(score_OI: Tensor, tie_OI: Tensor, share: float, by_row: bool) -> Tensor:
-    shape = score_OI.shape if by_row else (1, -1)
-    score_XY, tie_XY = score_OI.reshape(shape), tie_OI.reshape(shape)
+def _largest(score_OI: Tensor, tie_OI: Tensor, share: float, groups: int) -> Tensor:
+    """Return which weights are among the largest of their group of consecutive output channels."""
+    score_XY, tie_XY = score_OI.reshape(groups, -1), tie_OI.reshape(groups, -1)
     order_XY = tie_XY.argsort(dim=1, descending=True, stable=True)
     order_XY = order_XY.gather(1, score_XY.gather(1, order_XY).argsort(dim=1, descending=True, stable=True))
     count = max(1, round(share * order_XY.shape[1]))

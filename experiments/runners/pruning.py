@@ -18,7 +18,7 @@ from experiments.records.folder import Record
 from experiments.runners import ROW_FIELDS, Findings, without
 from experiments.sources import ReadsText
 from experiments.tables import Table as RecordTable
-from experiments.tables.pruning import CRITERIA, DENSE, GRADIENT, PRUNING, PRUNING_LOSSES, SALIENCY
+from experiments.tables.pruning import CRITERIA, DENSE, GRADIENT, HEAD_SALIENCY, PRUNING, PRUNING_LOSSES, SALIENCY
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,7 +36,7 @@ class Pruning:
     Both stretches have `tokens` tokens and are contexts of their own. Each layer is judged alone, at the input that the
     dense model gives it; then the loss of the held-out tokens is that of the model with all `source.layers` pruned.
 
-    `steps` and `penalty` are of the criterion `gradient`, `probes` is of `softmax_saliency`.
+    `steps` and `penalty` are of the criterion `gradient`, `probes` is of both saliencies.
     """
 
     criteria: list[str]
@@ -68,7 +68,7 @@ class Pruning:
         """
         unread = set(ROW_FIELDS - {"source.layers"})
         unread |= set() if GRADIENT in self.criteria else {"runner.steps", "runner.penalty"}
-        unread |= set() if SALIENCY in self.criteria else {"runner.probes"}
+        unread |= set() if {SALIENCY, HEAD_SALIENCY} & set(self.criteria) else {"runner.probes"}
         fields = without(fields, unread)
         return fields | {"source.lengths": [max(fields["source.lengths"])]}
 
@@ -95,8 +95,9 @@ class Pruning:
 
         layers, heads = source.layers_and_heads()
         total = load_config(source.located).num_hidden_layers
-        steps = self.steps * (GRADIENT in self.criteria) + self.probes * (SALIENCY in self.criteria)
-        passes = 3 + len(self.criteria) * len(self.shares) + STEP * steps * len(layers) / total
+        steps = {GRADIENT: self.steps, SALIENCY: self.probes, HEAD_SALIENCY: self.probes}
+        within = STEP * sum(steps.get(criterion, 0) for criterion in self.criteria) * len(layers) / total
+        passes = 3 + len(self.criteria) * len(self.shares) + within
         lines = source.samples * len(self.criteria) * len(self.shares) * len(layers) * len(heads)
         return Plan(
             rows=source.samples * len(layers) * len(heads) * self.tokens,

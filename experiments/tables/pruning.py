@@ -3,7 +3,8 @@
 from experiments.tables import Column, Table
 from experiments.tables.place import HEAD, LAYER, LENGTH, SAMPLE
 
-MAGNITUDE, WANDA, GRADIENT, SALIENCY = CRITERIA = ("magnitude", "wanda", "gradient", "softmax_saliency")
+CRITERIA = ("magnitude", "wanda", "gradient", "softmax_saliency", "head_saliency")
+MAGNITUDE, WANDA, GRADIENT, SALIENCY, HEAD_SALIENCY = CRITERIA
 DENSE = "dense"
 SHARE = Column("share", "float64", "share of the entries of W_Q and of W_K that is to be kept")
 

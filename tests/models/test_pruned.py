@@ -66,10 +66,13 @@ def test_rows_are_those_that_the_model_has_and_all_weights_are_exact(family, tmp
 
 @pytest.mark.parametrize("share", [0.5, 0.3, 0.01])
 @pytest.mark.parametrize("criterion", CRITERIA)
-def test_the_share_is_kept_in_the_whole_or_in_each_output_channel(criterion, share, layer):
+def test_the_share_is_kept_in_the_whole_or_in_each_head_or_output_channel(criterion, share, layer):
     for mask_OI in keep(criterion, layer, scored(criterion, layer, steps=2), share):
         if criterion in ("magnitude", "wanda"):
             assert (mask_OI.sum(1) == max(1, round(share * mask_OI.shape[1]))).all()
+        elif criterion == "head_saliency":
+            of_head = mask_OI.view(-1, 8, 32)  # head x its channels x input channels
+            assert (of_head.sum((1, 2)) == round(share * 8 * 32)).all()
         else:
             assert mask_OI.sum() == round(share * mask_OI.numel())
 
@@ -127,6 +130,20 @@ def test_the_mean_squared_gradient_is_the_diagonal_of_gauss_newton(layer):
     drawn = mean_squared_gradients(layer, 400, torch.Generator().manual_seed(0)).key_OI
     assert (drawn.sum() / exact.sum()).item() == pytest.approx(1, abs=0.1)
     assert ((drawn - exact).norm() / exact.norm()).item() < 0.15
+
+
+def test_a_head_on_one_key_keeps_its_weights_if_heads_are_not_compared(tmp_path):
+    model = load("llama", tmp_path, torch.float64)
+    with torch.no_grad():
+        model.model.layers[1].self_attn.q_proj.weight[:8] *= 100  # head 0: its softmax is saturated
+    layer = layer_inputs(model, TOKENS, [1])[1]
+    assert layer.rows(layer.weights)[0].max(-1).values.mean() > 0.95
+    kept = {}
+    for criterion in ("softmax_saliency", "head_saliency"):
+        mask_OI = keep(criterion, layer, scored(criterion, layer), 0.5).query_OI
+        kept[criterion] = mask_OI.view(4, -1).double().mean(1)
+    assert kept["softmax_saliency"][0] != 0.5
+    assert (kept["head_saliency"] == 0.5).all()
 
 
 def test_ties_go_by_what_acts(layer):

@@ -39,7 +39,7 @@ def test_all_heads_of_the_layers_are_measured_and_all_weights_lose_nothing(famil
     assert main(arguments) == 0
     (folder,) = (tmp_path / "out" / "runs").iterdir()
     lines, losses = pd.read_parquet(folder / "pruning.parquet"), pd.read_parquet(folder / "pruning_losses.parquet")
-    assert len(lines) == 2 * 4 * 2 * 4 * 2  # layers, heads, samples, criteria, shares
+    assert len(lines) == 2 * 4 * 2 * 5 * 2  # layers, heads, samples, criteria, shares
     assert set(lines["layer"]) == {0, 2}
     assert set(lines["length"]) == set(lines["rows"]) == {16}
     every, half = lines[lines["share"] == 1], lines[lines["share"] == 0.5]
@@ -49,7 +49,7 @@ def test_all_heads_of_the_layers_are_measured_and_all_weights_lose_nothing(famil
     assert (half[["kept_query", "kept_key"]] == 0.5).all(axis=None)
 
     losses = losses.set_index(["sample", "criterion", "share"])["loss"]
-    assert len(losses) == 2 * (1 + 4 * 2)
+    assert len(losses) == 2 * (1 + 5 * 2)
     model = load_model(locate(str(tmp_path)), torch.float32, torch.device("cpu"), "AutoModelForCausalLM")
     source = configure(*arguments).source
     for sample, token_N in source.documents(0).items():
