@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from analysis.figures import NothingToDraw
 from analysis.figures.page import style
+from analysis.figures.page.sources import tag
 
 MARKERS = "os^Dv"
 WORDS = {"tv": "total variation", "output_error": "output error"}
@@ -34,6 +35,7 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
     names = [name for name in CRITERIA if name in set(table["criterion"])]
     shades = dict(zip(names, style.shades(len(names)), strict=True))
     for line, (label, share) in zip(axes, places, strict=True):
+        tag(label, *line)
         at = (table["label"] == label) & (table["share"] == share)
         by_layer = layers[(layers["label"] == label) & (layers["share"] == share)]
         for panel, (measure, words) in zip(line, WORDS.items(), strict=False):
