@@ -135,14 +135,14 @@ def test_the_mean_squared_gradient_is_the_diagonal_of_gauss_newton(layer):
 def test_a_head_on_one_key_keeps_its_weights_if_heads_are_not_compared(tmp_path):
     model = load("llama", tmp_path, torch.float64)
     with torch.no_grad():
-        model.model.layers[1].self_attn.q_proj.weight[:8] *= 100  # head 0: its softmax is saturated
+        model.model.layers[1].self_attn.q_proj.weight[:8] *= 300  # head 0: its softmax is saturated
     layer = layer_inputs(model, TOKENS, [1])[1]
-    assert layer.rows(layer.weights)[0].max(-1).values.mean() > 0.95
+    assert layer.rows(layer.weights)[0].max(-1).values.mean() > 0.999
     kept = {}
     for criterion in ("softmax_saliency", "head_saliency"):
         mask_OI = keep(criterion, layer, scored(criterion, layer), 0.5).query_OI
         kept[criterion] = mask_OI.view(4, -1).double().mean(1)
-    assert kept["softmax_saliency"][0] != 0.5
+    assert kept["softmax_saliency"][0] == 0
     assert (kept["head_saliency"] == 0.5).all()
 
 
