@@ -54,6 +54,7 @@ CHECKPOINT = SOURCE | {
     "variants": {"variants": ["plain", "truncated_context"]},
     "stride": {"stride": 3},
     "runs": {"runs": [2]},
+    "keep_layers": {"keep_layers": 1},
     "trust_remote_code": {"trust_remote_code": True},
 }
 KEPT = {"keep_first": {"keep_first": 3}, "keep_recent": {"keep_recent": 4}}
