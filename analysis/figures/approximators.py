@@ -36,7 +36,7 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
         tag(label, *column)
         own = table[table["label"] == label]
         longest = own[own["length"] == own["length"].max()]
-        style.title(column[0], label, column[0].get_position().width * style.PAGE)
+        style.title(column[0], label, column[0].get_position().width * style.PAGE, 6.5)
         for panel, (x, y) in zip(column, PANELS, strict=False):
             shown = longest if x != "length" else own[own["parameter"] == config.budget]
             _curves(panel, shown, x, y, looks, config.least)
