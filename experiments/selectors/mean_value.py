@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 class MeanValue:
     """Estimate every row as 1/n, which puts out the mean of the values that it sees.
 
-    It looks at nothing and keeps no key. A running sum of values serves every row: it reads one value.
+    Data-independent: uses neither queries nor keys, and keeps no key. A running sum of values serves every row, which
+    reads one value.
     """
 
     name: str = "mean_value"

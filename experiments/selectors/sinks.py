@@ -20,8 +20,8 @@ class Sinks:
     """Keep the row's own key first, then the first `sinks` keys, then the nearest keys (theory.md section 1).
 
     Before the own key, nearest means most recent; where a row also sees later keys (encoders), it means the smallest
-    distance, the lower index first. Rows of a source without positions count as the last of their keys. It may look at
-    nothing; it reads k keys and searches none.
+    distance, the lower index first. Rows of a source without positions count as the last of their keys.
+    Data-independent: uses neither queries nor keys; reads k keys, no search cost.
     """
 
     name: str = "sinks"
