@@ -67,13 +67,8 @@ class Approximation:
         """Raise UserError if no measured variant has windows, or matrices are asked for and of no measured head."""
         self._check_matrices(source)
         self._check_variants(source)
-        kept = source.keep_layers if isinstance(source, ReadsText) else 0
-        for method in each(selector):
-            if method.traits.layers_below > kept:
-                raise UserError(
-                    f"selector={method.name}: it needs the layers below, and the source keeps {kept}: give a model "
-                    f"and source.keep_layers={method.traits.layers_below}"
-                )
+        if any(method.traits.layers_below for method in each(selector)):
+            self._check_layers_below(source, each(selector))
         if isinstance(source, ReadsText) and source.is_encoder():
             for method in each(selector):
                 if method.traits.looks_back:
@@ -206,6 +201,16 @@ class Approximation:
                 f"choose among {', '.join(measured)}, or null for all"
             )
 
+    def _check_layers_below(self, source: Any, methods: Sequence[Selector]) -> None:
+        """Raise UserError if a method needs more layers below than the source keeps."""
+        kept = source.keep_layers if isinstance(source, ReadsText) else 0
+        for method in methods:
+            if method.traits.layers_below > kept:
+                raise UserError(
+                    f"selector={method.name}: it needs the layers below, and the source keeps {kept}: give a model "
+                    f"and source.keep_layers={method.traits.layers_below}"
+                )
+
     def _check_matrices(self, source: Any) -> None:
         """Raise UserError if matrices are asked for and no measured head is among them."""
         if not self.matrix_layers and not self.matrix_heads:
@@ -245,13 +250,13 @@ def _window_columns(
     """
     heads, lines = len(rows.heads), len(rows.heads) * len(windows)
     k_RW, n_R1 = measured["k"].double(), statistics["n"].double()[:, None]
-    head_dim, value_dim = rows.key_ND.shape[1], rows.value_NV.shape[1]
-    costs = selector.keys_read(n_R1, k_RW, head_dim), flops(selector, n_R1, k_RW, head_dim, value_dim)
-    none_RW = measured["failed"].isnan()  # where a budget is too small nothing is read
+    dims = rows.key_ND.shape[1], rows.value_NV.shape[1]
+    costs = selector.keys_read(n_R1, k_RW, dims[0]), flops(selector, n_R1, k_RW, *dims)
     outputs = ("output_truncated", "output_renormalised")
     names = [*(column.name for column in MEANS), *outputs]
     # one mean of all is quicker than each
-    read = [cost.expand_as(k_RW).masked_fill(none_RW, torch.nan) for cost in costs]
+    # where a budget is too small nothing is read
+    read = [torch.where(measured["failed"].isnan(), torch.nan, cost) for cost in costs]
     every = torch.stack([k_RW, *read, *(measured[name] for name in names)]).unflatten(1, (heads, -1))
     means = every.mean(2)
     if means.isnan().any():

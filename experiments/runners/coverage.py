@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -36,7 +37,7 @@ class Coverage:
 
     name: str = "coverage"
     exact: int = 64
-    bases: list[float] = field(default_factory=lambda: [0.01, 0.05])
+    bases: list[float] = field(default_factory=partial(list, (0.01, 0.05)))
     epsilon: float = 0.1
     delta: float = 0.1
     draw: int = 0

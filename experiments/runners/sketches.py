@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,6 +24,7 @@ from experiments.sources import MatrixRequest
 from experiments.tables import Table as RecordTable
 from experiments.tables.sketches import SKETCHES
 
+NONE = float("nan")
 SHARES = (0.25, 0.5)  # of the rows, taken from each column of the output
 
 
@@ -34,8 +36,8 @@ class Sketches:
     """
 
     name: str = "sketches"
-    keys: list[int] = field(default_factory=lambda: [16, 64])
-    widths: list[int] = field(default_factory=lambda: [4, 16])
+    keys: list[int] = field(default_factory=partial(list, (16, 64)))
+    widths: list[int] = field(default_factory=partial(list, (4, 16)))
     draw: int = 0
     tables: ClassVar[tuple[RecordTable, ...]] = (SKETCHES,)
     version: ClassVar[int] = 1
@@ -157,6 +159,6 @@ class Sketches:
 
 
 def _line(
-    of: str, k: int, width: int, left: float, ratio: float = np.nan, low: float = np.nan, high: float = np.nan
+    of: str, k: int, width: int, left: float, ratio: float = NONE, low: float = NONE, high: float = NONE
 ) -> dict[str, Any]:
     return {"of": of, "k": k, "width": width, "left": left, "ratio": ratio, "ratio_low": low, "ratio_high": high}

@@ -107,6 +107,6 @@ def check_prefill(selector: Selector, runner: str) -> None:
 
 def flops(selector: Selector, n: Tensor, k: Tensor, head_dim: int, value_dim: int) -> Tensor:
     """Return the multiply-adds of a row of `n` keys within a window of `k`."""
-    if selector.traits.flops is not None:
-        return selector.traits.flops(n, k, head_dim, value_dim)
+    if (given := selector.traits.flops) is not None:
+        return given(n, k, head_dim, value_dim)
     return selector.keys_read(n, k, head_dim) * (head_dim + value_dim)

@@ -6,7 +6,7 @@ Shape letters besides those of `experiments.cache`: P keys of the prompt, C keys
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, ClassVar
 
 from experiments.answers import Estimate
@@ -41,7 +41,7 @@ class Coreset:
     """
 
     name: str = "coreset"
-    factors: list[float] = field(default_factory=lambda: [0.25, 0.5, 1.0, 2.0])
+    factors: list[float] = field(default_factory=partial(list, (0.25, 0.5, 1.0, 2.0)))
     draw: int = 0
     version: ClassVar[int] = 1
 

@@ -307,8 +307,8 @@ def approximators(outputs, places, lengths=(512, 1024, 2048), samples=3):
     parts = [best, method("sinks", 1.6), method("coreset", of_head), method("moment_tail", 1.8), flat]
     options = {"rows": rows, "source": "smollm2", "model": "tiny", "runner": {"name": "approximation"}}
     for name, tables in (
-        ("approximators", parts),
-        ("shared", [best, flat, method("shared_1", 2.0), method("shared_1_best", 1.5)]),
+        ("real_approximators", parts),
+        ("real_shared", [best, flat, method("shared_1", 2.0), method("shared_1_best", 1.5)]),
     ):
         windows = pd.concat(tables, ignore_index=True)
         write_run(outputs, name, "TinyLM-Instruct", windows=windows, selector={"name": name, "parts": {}}, **options)

@@ -18,8 +18,16 @@ from experiments.records.folder import seal
 from tests.analysis.synthetic import gaussian, law, write_run
 
 ROOT = Path(__file__).parents[2]
-REAL_ONLY = ("heads", "models", "attention", "unions")  # of the demo's records, these rest on the real model's alone
-MODEL_RUN = ("cost", "language", "pruning", "retrieval")  # their records are those of other runners
+REAL_ONLY = (
+    "approximators",
+    "attention",
+    "heads",
+    "models",
+    "shared",
+    "unions",
+)  # of the demo's records, these rest on the real model's alone
+# their records are those of other runners
+MODEL_RUN = ("cost", "coverage", "language", "pruning", "retrieval", "sketches")
 
 
 def run(outputs, *arguments):
@@ -146,7 +154,7 @@ def test_the_stamps_name_records_tables_and_commands(analysed):
     assert stamp["command"] == "python -m analysis --only exponents --force"
     assert stamp["config"]["eta"] == 0.1
     stamp = json.loads((analysed / "tables" / "heads.json").read_text())
-    assert list(stamp["inputs"]) == ["real", "several_real_None"]
+    assert list(stamp["inputs"]) == ["real", "real_approximators", "real_shared", "several_real_None"]
     assert stamp["config"]["eta"] == 0.1
 
 
@@ -156,6 +164,7 @@ def test_a_figure_without_records_is_skipped_with_its_reason_and_its_old_files_g
     assert run(outputs) == 0
     printed = capsys.readouterr().out
     none, fresh = dict.fromkeys(REAL_ONLY, "skipped"), dict.fromkeys(MODEL_RUN, "fresh")
+    fresh |= {"triples": "fresh"}  # of drawn rows alone
     assert statuses(printed, "tables") == dict.fromkeys(settings.studies(), "made") | none | fresh
     assert statuses(printed) == dict.fromkeys(settings.figures(), "drawn") | none | fresh | {"exponents": "skipped"}
     assert "no real model has been measured" in printed

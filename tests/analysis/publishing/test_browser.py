@@ -171,7 +171,7 @@ def test_provenance_is_one_click_away(analysed, open_report):
     shown = page.locator("section[aria-labelledby='regimes'] details[open]").inner_text()
     assert "python -m analysis --only regimes" in shown
     runs = {path.parent.name for path in (analysed / "runs").glob("*/rows.parquet")}
-    others = {name for name in runs if name.startswith(("several", "approximators", "shared", "triples"))}
+    others = {name for name in runs if name.startswith(("several", "real_", "triples"))}
     assert others  # of fewer lengths or another kind: other figures'
     assert all(name in shown for name in runs - others)
 
