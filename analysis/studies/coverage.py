@@ -26,5 +26,6 @@ def study(evidence: Evidence, config: DictConfig, how: Settings) -> dict[str, pd
         about = {name: float(part[name].mean()) for name in ("sampled", "keys")}
         found.append(place | {"promised": 1 - float(part["delta"].iloc[0])} | covered | about)
     table = pd.DataFrame(found)
-    table["kept"] = np.where(table["covered_high"] < table["promised"], "no", "within its interval or yes")
+    no, yes = table["covered_high"] < table["promised"], table["covered_low"] >= table["promised"]
+    table["kept"] = np.select([no, yes], ["no", "yes"], "undecided")
     return {"coverage": table, "coverage_sources": sources(lines)}
