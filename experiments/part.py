@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from typing import Any, ClassVar, Protocol
 
 
@@ -16,8 +16,8 @@ class Part(Protocol):
 
 
 def fields_of(part: Any) -> dict[str, Any]:
-    """Return the fields of a part with its class and version, for its name may be set by a user."""
-    return class_of(part) | asdict(part)
+    """Return the fields of a part, and of a method that it holds, with class and version: a user may set any name."""
+    return class_of(part) | asdict(part) | {n: fields_of(v) for n, v in vars(part).items() if is_dataclass(v)}
 
 
 def class_of(part: Part) -> dict[str, Any]:

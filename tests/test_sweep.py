@@ -7,7 +7,14 @@ def test_a_name_is_of_what_is_measured_and_not_of_where_or_how():
     words = ["experiment=heads", "seed=0,1", "source.lengths=[64,128]"]
     name = sweep.name_of(words)
     assert name == "heads seed=0,1 source.lengths=[64,128]"
-    elsewhere = ["outputs=/tmp/x", "tracking=online", "tracking.project=p", "device=cuda", "threads=2", "memory_gb=8"]
+    elsewhere = [
+        "outputs=other",
+        "tracking=online",
+        "tracking.project=p",
+        "device=cuda",
+        "threads=2",
+        "memory_gb=8",
+    ]
     assert sweep.name_of([*elsewhere, *words[::-1], "force=true", "plan=false"]) == name
 
 

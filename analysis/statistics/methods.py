@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from analysis.records.load import HEADS_AT_MOST
 from analysis.settings import Settings
 from analysis.statistics import bootstrap
 from analysis.statistics.fit import Array
@@ -14,7 +15,6 @@ ERRORS = {"tv": "tv", "output_error": "output_error_renormalised"}  # by the nam
 ABOUT = ("keys_read", "flops", "negative_mass", "normaliser_error", "failed")
 POINT = ["label", "selector", "length", "parameter"]
 ORACLE, SINKS = "oracle", "sinks"
-HEADS_AT_MOST = 100_000  # of a layer
 FLAT, LOCAL, SHARP = "flat", "local", "sharp"
 
 

@@ -35,8 +35,10 @@ class Verified:
 
     def __post_init__(self) -> None:
         check_range("selector.draw", self.draw, least=0)
-        if hasattr(self.exact, "traits") and self.exact.traits.estimates:
-            raise UserError(f"selector.exact={self.exact.name}: it keeps no keys; give a method that chooses keys")
+        traits = getattr(self.exact, "traits", None)
+        if traits is None or traits.estimates:
+            name = self.exact if traits is None else self.exact.name
+            raise UserError(f"selector.exact={name}: it keeps no keys; give a method that chooses keys")
 
     @property
     def traits(self) -> Traits:
