@@ -51,11 +51,16 @@ class Subset:
         a key is drawn, 1 where it is kept for certain. None where no key is weighed.
     quick_first
         Maps K to the first K keys where the method finds them without ordering all; they are those of `order`.
+    log_p
+        Returns what the method takes for the logarithm of each key's probability, up to a constant of the row, in key
+        order [R, N]: infinite where it keeps the key whatever it weighs, -inf where the key is not visible. None where
+        it has no such estimate.
     """
 
     order: Callable[[], Tensor]
     weight: Callable[[Tensor], Tensor] | None = None
     quick_first: Callable[[int], Kept] | None = None
+    log_p: Callable[[], Tensor] | None = None
 
     def first(self, k: int) -> Kept:
         """Return the first `k` keys of every row."""

@@ -35,7 +35,6 @@ def check_range(
     """
     if numbers is None:
         return
-    one = isinstance(numbers, int | float)
     for number in [numbers] if isinstance(numbers, int | float) else numbers:
         inside = (
             math.isfinite(number)
@@ -47,6 +46,7 @@ def check_range(
         if not inside:
             bounds = {">": above, ">=": least, "<": below, "<=": most}
             wanted = " and ".join(f"{sign} {bound:.10g}" for sign, bound in bounds.items() if bound is not None)
+            one = isinstance(numbers, int | float)
             given = f"{key}={number}" if one else f"{key} has {symbol + ' = ' if symbol else ''}{number}"
             raise UserError(f"{given}: give {'a number' if one else 'numbers'} {wanted or 'that is finite'}")
 

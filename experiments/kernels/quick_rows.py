@@ -32,11 +32,6 @@ MEASURED = (
 SERIAL = 1 << 15  # logits of a block that one thread works off before a second one is awake
 
 
-def _mantissa_bits(keys: int) -> int:
-    """Return how finely to bin rows of `keys` keys: few keys should share a bin, few bins should be empty."""
-    return min(max(keys.bit_length() - 7, 2), 7)
-
-
 @dataclass(frozen=True)
 class _Block:
     """Rows as weights relative to their largest one, and what the kernels are to find out about them."""
@@ -72,7 +67,7 @@ class _Block:
     def arguments(self, logits_RN: Tensor, threads: int, scratch: Scratch) -> tuple[object, ...]:
         """Return the arguments that the kernels have in common."""
         keys = logits_RN.shape[1]
-        mantissa_bits = _mantissa_bits(keys)
+        mantissa_bits = min(max(keys.bit_length() - 7, 2), 7)  # few keys should share a bin, few bins be empty
         bins = (kernels.OCTAVES << mantissa_bits) + 1
         weight_RN = self.weight_RN.numpy()
         return (
@@ -165,7 +160,7 @@ class QuickRows:
         mean_R = first_R / n_R  # of logit - max
         log_total_R, likely_R = total_R.log(), product_R / total_R  # mean of logit - max under p
         return {
-            "n": self.n_R,
+            "n": n_R.long(),
             "logit_mean": self.highest_R + mean_R,
             "logit_std": (second_R / n_R - mean_R.square()).clamp(min=0).sqrt(),
             "logit_max": self.highest_R,
@@ -177,8 +172,8 @@ class QuickRows:
             "p_max": 1 / total_R,
             "sink_mass": self.sink_R,
             "learned_sink_mass": self.learned_sink_R,
-            **{k_min(eta): self.k_min(eta) for eta in ETAS},
-            **{f"count_{epsilon:g}": self.count_above(epsilon) for epsilon in EPSILONS},
+            **{k_min(eta): self._k_min[eta] for eta in ETAS},
+            **{f"count_{epsilon:g}": self._counts[epsilon] for epsilon in EPSILONS},
         }
 
 
@@ -211,8 +206,7 @@ def measure_top_k(
     block, threads = _Block.of(logits_RN, learned_sink_R, scratch, etas, epsilons), _threads(logits_RN)
     source_W = np.full(windows, -1)
     source_W[list(sizes.tolerances)] = [block.etas.index(eta) for eta in sizes.tolerances.values()]
-    above_W = [len(block.etas) + block.epsilons.index(epsilon) for epsilon in sizes.thresholds.values()]
-    source_W[list(sizes.thresholds)] = above_W
+    source_W[list(sizes.thresholds)] = [len(block.etas) + block.epsilons.index(e) for e in sizes.thresholds.values()]
     value_NV = value_NV.float().contiguous()
     if lacking := -width % LANES:
         value_NV, width = pad(value_NV, (0, lacking)), width + lacking

@@ -6,6 +6,7 @@ Shape letters: R rows, N keys, W windows.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from torch import Tensor
 from experiments.answers import Answer, Estimate, Subset, TopK
 from experiments.measures.compute import Compute
 from experiments.measures.estimate import measure_estimate, measure_weighted
+from experiments.measures.own import own_facts
 from experiments.reference.exact import ExactRows
 from experiments.reference.subset import measure_subset
 from experiments.rows import Rows
@@ -52,12 +54,16 @@ def measure_block(
     """Measure all windows of a block of rows; see `measure_rows`."""
     questions = rows.questions()
     answers = [method(questions) for method in methods]
-    if all(isinstance(answer, TopK) for answer in answers):
+    if sizes.alike and all(isinstance(answer, TopK) for answer in answers):
         statistics, k_RW, measures = compute.measure_top_k(compute.logits(rows), rows.value_NV, sizes, rows.sink_R)
         return statistics, [measures | {"k": k_RW} for _ in answers]
     exact = ExactRows.from_logits(rows.logits(), rows.sink_R)
     k_RW = sizes.of(exact)
-    return exact.statistics(), [_measure(answer, exact, rows.value_NV, k_RW) | {"k": k_RW} for answer in answers]
+    measured = []
+    for number, answer in enumerate(answers):
+        kept_RW = sizes.of_method(k_RW, number, partial(own_facts, answer, exact, compute))
+        measured.append(_measure(answer, exact, rows.value_NV, kept_RW) | {"k": kept_RW})
+    return exact.statistics(), measured
 
 
 def _measure(answer: Answer, exact: ExactRows, value_NV: Tensor, k_RW: Tensor) -> dict[str, Tensor]:
@@ -74,7 +80,4 @@ def _measure(answer: Answer, exact: ExactRows, value_NV: Tensor, k_RW: Tensor) -
 
 
 def _join(blocks: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    whole = (
-        blocks[0] if len(blocks) == 1 else {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
-    )
-    return {name: values.cpu() for name, values in whole.items()}
+    return {name: torch.cat([block[name] for block in blocks]).cpu() for name in blocks[0]}

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from experiments.answers import TopK
+from experiments.answers import Answer, TopK
 from experiments.cache import Block, Cache, cap_
 from experiments.measures.compute import Compute
 from experiments.measures.output import output_of
+from experiments.measures.own import log_p_of, own_facts, shared_keys
 from experiments.models.below import LayersBelow
 from experiments.models.earlier import EarlierQueries
 from experiments.models.probe import Attention, intercept
@@ -31,13 +32,26 @@ class LazyRows:
     """What a window rule may ask of a block of rows; what needs more than the visible keys is ranked when asked for."""
 
     def __init__(
-        self, logits: Callable[[], Tensor], n_R: Tensor, compute: Compute, sink_R: Tensor | None = None
+        self,
+        logits: Callable[[], Tensor],
+        n_R: Tensor,
+        compute: Compute,
+        sink_R: Tensor | None = None,
+        answer: Answer | None = None,
+        shared_R: Tensor | None = None,
     ) -> None:
+        """Take the rows, a method's answer, and how many keys they keep of those that the heads of a layer share."""
         self._logits = logits
         self._compute = compute
         self._sink_R = sink_R
+        self._answer = answer
         self.n_R = n_R
+        self.shared_R = shared_R
         self.above_RN: Tensor | None = None  # weights that are 0 but for the keys above the threshold asked for
+
+    def own(self) -> RowFacts:
+        """Return the rows as the method estimates them."""
+        return self if self._answer is None else own_facts(self._answer, self, self._compute)
 
     def k_min(self, eta: float) -> Tensor:
         """Return the smallest k whose k most probable keys leave a dropped mass <= eta, per row [R] int64."""
@@ -55,9 +69,10 @@ class LazyRows:
 def attend_by(
     model: Any,
     selector: Selector,
-    keys_kept: Callable[[RowFacts, Tensor, int, int], Tensor],
+    keys_kept: Callable[[LazyRows, Tensor, int, int], Tensor],
     compute: Compute,
     *,
+    share: Callable[[Tensor, Tensor], Tensor] | None = None,
     sample: int = 0,
     layers: Collection[int] | None = None,
     keep_first: int = 0,
@@ -71,6 +86,9 @@ def attend_by(
     keys_kept
         Maps a block of rows, their positions [R], the layer and the query head to the number of keys that they keep
         [R] int64, within [1, n].
+    share
+        Maps what the method takes for the logarithm of the keys' probabilities in a block of rows of all heads
+        [H, R, N], and the keys that they see [R], to the keys that each head keeps [H, R]; None if none are shared.
     sample
         Number of the text, for methods that draw.
     layers
@@ -96,6 +114,7 @@ def attend_by(
         heads, tokens, _ = attention.query_HND.shape
         output_HNV = attention.query_HND.new_empty(heads, tokens, attention.value_GNV.shape[-1], dtype=torch.float32)
         groups = len(attention.key_GND)
+        shared_HT = None if share is None else _shared(attention, selector, earlier, below, compute, sample, share)
         for kv_head in range(groups):
             shared = slice(kv_head * heads // groups, (kv_head + 1) * heads // groups)
             query_HND = attention.query_HND[shared].float() * attention.scale
@@ -105,9 +124,10 @@ def attend_by(
                 stop = min(start + BLOCK, tokens)
                 for head in range(shared.start, shared.stop):
                     rows = _Rows(attention, head, start, stop, compute)
-                    facts = LazyRows(rows.logits, rows.n_R, compute, rows.sink_R)
-                    k_R = keys_kept(facts, rows.position_R, attention.layer, head)
                     answer, always_RN = answering(rows.block(sample)), rows.always_kept(keep_first, keep_recent)
+                    shared_R = None if shared_HT is None else shared_HT[head, start:stop]
+                    facts = LazyRows(rows.logits, rows.n_R, compute, rows.sink_R, answer, shared_R)
+                    k_R = keys_kept(facts, rows.position_R, attention.layer, head)
                     if isinstance(answer, TopK) and always_RN is None and facts.above_RN is not None:
                         weight_RN = facts.above_RN  # the k most probable keys are those above the threshold
                         output_RV = (weight_RN @ rows.value_NV.float()) / weight_RN.sum(-1, keepdim=True)
@@ -117,6 +137,32 @@ def attend_by(
         return output_HNV
 
     return intercept(model, attend)
+
+
+def _shared(
+    attention: Attention,
+    selector: Selector,
+    earlier: EarlierQueries | None,
+    below: LayersBelow | None,
+    compute: Compute,
+    sample: int,
+    share: Callable[[Tensor, Tensor], Tensor],
+) -> Tensor:
+    """Return the keys that each head keeps of those that a layer shares [H, T] for the T rows of a pass.
+
+    All KV heads are prepared at once.
+    """
+    heads, tokens, _ = attention.query_HND.shape
+    groups = len(attention.key_GND)
+    answering = [selector.prepare(cache_of(attention, range(g, g + 1), earlier, below)) for g in range(groups)]
+
+    def of_head(head: int, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        rows = _Rows(attention, head, start, stop, compute)
+        answer = answering[attention.kv_head(head)](rows.block(sample))
+        return log_p_of(answer, rows.logits).clone(), rows.n_R  # logits are good until the next are made
+
+    of_heads = [partial(of_head, head) for head in range(heads)]
+    return shared_keys(of_heads, tokens, attention.key_GND.shape[1], share)
 
 
 def cache_of(

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from experiments.measures.compute import Compute
-from experiments.models.attend import attend_by
+from experiments.models.attend import LazyRows, attend_by
 from experiments.models.earlier import EarlierQueries
 from experiments.models.probe import Attention, watch
 from experiments.selectors import Selector
-from experiments.windows import RowFacts, Windows
+from experiments.windows import Windows
 
 
 class Kept:
@@ -62,12 +62,14 @@ def within(
     kept, window = Kept(tokens), windows.only(index)
     of_head = cache(window.of_head)
 
-    def keys_kept(exact: RowFacts, position_R: Tensor, layer: int, head: int) -> Tensor:
-        k_R = of_head(layer, head).keys(exact)[:, 0]
+    def keys_kept(exact: LazyRows, position_R: Tensor, layer: int, head: int) -> Tensor:
+        k_R = exact.shared_R
+        if k_R is None:
+            k_R = of_head(layer, head).keys(exact, exact.own)[:, 0]
         kept.add(position_R, k_R)
         return k_R
 
-    with attend_by(model, selector, keys_kept, compute, **options):
+    with attend_by(model, selector, keys_kept, compute, share=window.sharing(), **options):
         yield kept
 
 

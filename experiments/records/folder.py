@@ -52,8 +52,7 @@ def run_folder(outputs: Path, run_id: str) -> Path:
 
 def finished(folder: Path) -> dict[str, Any] | None:
     """Return the manifest of a complete and undamaged run, None if there is no such run in `folder`."""
-    manifest, _ = inspect(folder)
-    return manifest
+    return inspect(folder)[0]
 
 
 def inspect(folder: Path) -> tuple[dict[str, Any] | None, str]:

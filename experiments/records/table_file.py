@@ -96,15 +96,10 @@ def _array(stored: dict[str, np.ndarray], column: Column) -> Any:
     values = stored[column.name]
     if column.type == "str":
         # few different ones: pyarrow makes a string of each line else
-        names, which = _names(values)
-        return pa.DictionaryArray.from_arrays(which, names).cast(pa.string())
+        names, which = np.unique(values, return_inverse=True)
+        return pa.DictionaryArray.from_arrays(which.astype(np.int32), names.astype(object)).cast(pa.string())
     null = None if column.same_as is None else values == stored[column.same_as]
     return pa.array(values, mask=null)
-
-
-def _names(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    names, which = np.unique(values, return_inverse=True)
-    return names.astype(object), which.astype(np.int32)
 
 
 def column_names(path: Path) -> list[str]:

@@ -20,7 +20,7 @@ from experiments.records.folder import Record
 from experiments.records.table_file import read
 from experiments.rows import Rows
 from experiments.runners import Findings, without
-from experiments.selectors import Selector, flops
+from experiments.selectors import Selector, check_weighs, flops
 from experiments.selectors.several import each
 from experiments.sources import MatrixRequest, ReadsText
 from experiments.tables import Table as RecordTable
@@ -28,12 +28,13 @@ from experiments.tables.attention import ATTENTION
 from experiments.tables.rows import ROWS
 from experiments.tables.unions import UNIONS
 from experiments.tables.windows import MEANS, WINDOWS
-from experiments.windows import Windows
+from experiments.windows import PerLayer, Windows
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from experiments.measures.compute import Compute
+    from experiments.measures.own import Place
 
 UNION_BYTES = 50  # of an entry of consecutive rows: logits, weights, probabilities by row and by key, and masks
 MOST_CELLS = 8192  # a side of a recorded matrix
@@ -69,6 +70,8 @@ class Approximation:
         self._check_variants(source)
         if any(method.traits.layers_below for method in each(selector)):
             self._check_layers_below(source, each(selector))
+        if (requested := windows.at(max(source.lengths))).by_estimate:
+            self._check_estimates(source, each(selector), requested)
         if isinstance(source, ReadsText) and source.is_encoder():
             for method in each(selector):
                 if method.traits.looks_back:
@@ -90,23 +93,19 @@ class Approximation:
 
         resident, methods = source.resident_bytes(), each(selector)
         windows_at = cache(windows.at)
+        shared: dict[Place, dict[int, Tensor]] = {}  # of the layer at hand
 
         def block_size(rows: Rows, count: int, side_by_side: int) -> int:
             shape = len(rows), rows.num_keys, count, rows.value_NV.shape[1]
             return max(1, rows_per_block(*shape, machine.memory_bytes, resident) // side_by_side)
 
         def lines_of(rows: Rows, compute: Compute, side_by_side: int) -> list[tuple[RecordTable, dict[str, Any]]]:
-            if self.score_power is not None:
-                if rows.softcap is not None or rows.sink_S is not None:
-                    raise UserError(
-                        f"runner.score_power={self.score_power:g}: attention in proportion to |q.k|^p has no soft cap "
-                        "and no learned sink, which this model has; leave it out"
-                    )
-                rows = replace(rows, power=self.score_power, variant=f"{rows.variant}, |x|^{self.score_power:g}")
             prepared = rows.cache()
             answering = [method.prepare(prepared) for method in methods]
             requested = windows_at(rows.length) if self.windowed(rows.variant) else Windows([], [])
             sizes = requested.of_heads(rows.layer, rows.heads, rows.n_R)
+            if shared:
+                sizes = replace(sizes, shared=shared.get((rows.variant, rows.length, rows.kv_head), {}))
             block = block_size(rows, len(requested), side_by_side)
             statistics, of_methods = measure_rows(rows, answering, sizes, block, compute)
             lines = [(ROWS, _row_columns(rows, statistics, of_methods[0]["output"]))]
@@ -115,6 +114,13 @@ class Approximation:
             return lines
 
         def on_rows(groups: Sequence[Rows]) -> None:
+            if self.score_power is not None:
+                groups = [self._by_power(rows) for rows in groups]
+            if windows_at(groups[0].length).of_kind(PerLayer):
+                from experiments.measures.own import share_layer
+
+                windowed = [rows for rows in groups if self.windowed(rows.variant)]
+                shared.update(share_layer(windowed, methods, windows_at))
             for rows, tables in zip(groups, workers.each(lines_of, groups), strict=True):
                 for table, lines in tables:
                     record.append(table, lines)
@@ -210,6 +216,25 @@ class Approximation:
                     f"selector={method.name}: it needs the layers below, and the source keeps {kept}: give a model "
                     f"and source.keep_layers={method.traits.layers_below}"
                 )
+
+    def _check_estimates(self, source: Any, methods: Sequence[Selector], windows: Windows) -> None:
+        """Raise UserError if windows go by estimates that a method does not make, or by heads that are left out."""
+        for method in methods:
+            check_weighs(method, windows)
+        if windows.of_kind(PerLayer) and isinstance(source, ReadsText) and source.heads is not None:
+            raise UserError(
+                f"windows.ada shares keys among all heads of a layer, and source.heads={source.heads} measures some: "
+                "leave out source.heads"
+            )
+
+    def _by_power(self, rows: Rows) -> Rows:
+        """Return the rows with attention in proportion to a power of the products."""
+        if rows.softcap is not None or rows.sink_S is not None:
+            raise UserError(
+                f"runner.score_power={self.score_power:g}: attention in proportion to |q.k|^p has no soft cap "
+                "and no learned sink, which this model has; leave it out"
+            )
+        return replace(rows, power=self.score_power, variant=f"{rows.variant}, |x|^{self.score_power:g}")
 
     def _check_matrices(self, source: Any) -> None:
         """Raise UserError if matrices are asked for and no measured head is among them."""

@@ -35,7 +35,7 @@ from experiments.selectors.several import each
 from experiments.tables import Table as RecordTable
 from experiments.tables.decoding import DECODING
 from experiments.tables.place import window_name
-from experiments.windows import DENSE, OfThreshold, OfTolerance, Windows
+from experiments.windows import DENSE, OfOwnTolerance, OfThreshold, OfTolerance, PerLayer, Windows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,14 +67,15 @@ class Decoding:
     def check(self, source: Any, selector: Any, windows: Any) -> None:
         """Raise UserError if the source is no language model, or a window is not one of the context length alone."""
         requested = checked_windows(source, windows, self.name)
-        check_methods(selector, DECODE, self.name)
+        check_methods(selector, requested, DECODE, self.name)
         for method in each(selector):
             if method.traits.layers_below:
                 raise UserError(
                     f"selector={method.name}: it makes no attention of its own, so runner={self.name} has nothing to "
                     f"time; leave it out of a set with ~selector.parts.{method.name}"
                 )
-        for kind, name in ((OfTolerance, "top_p"), (OfThreshold, "thresholds")):
+        of_rows = {"top_p": OfTolerance, "thresholds": OfThreshold, "own_top_p": OfOwnTolerance, "ada": PerLayer}
+        for name, kind in of_rows.items():
             of_kind = zip(requested.rules, requested.coordinates, strict=True)
             if any(part for rule, part in of_kind if isinstance(rule, kind)):
                 raise UserError(

@@ -75,14 +75,14 @@ class Language:
 
     def check(self, source: Any, selector: Any, windows: Any) -> None:
         """Raise UserError if the source is no language model, or a method has no meaning in this phase."""
-        checked_windows(source, windows, self.name)
+        requested = checked_windows(source, windows, self.name)
         self._check_layers(source)
         if self.phase == DECODE and min(source.lengths) <= self.decode_tokens:
             raise UserError(
                 f"source.lengths has {min(source.lengths)}, but runner.decode_tokens={self.decode_tokens} tokens of it "
                 "are decoded: give longer lengths or fewer tokens"
             )
-        check_methods(selector, self.phase, self.name, self.keep_first + self.keep_recent)
+        check_methods(selector, requested, self.phase, self.name, self.keep_first + self.keep_recent)
 
     def groups(self, source: Any, selector: Any, windows: Any) -> int:
         """Return how often `run` will call `advance`: once per pass."""

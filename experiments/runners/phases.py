@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from experiments.errors import UserError
-from experiments.selectors import check_in_model, check_prefill
+from experiments.selectors import check_in_model, check_prefill, check_weighs
 from experiments.selectors.several import each
 from experiments.sources import ReadsText
 from experiments.windows import Windows
@@ -29,10 +29,12 @@ def readings(selector: Any, windows: Windows) -> int:
     return sum(len(windows) if method.traits.has_budget else 1 for method in each(selector))
 
 
-def check_methods(selector: Any, phase: str, runner: str, always_kept: int = 0) -> None:
-    """Raise UserError if a method has no meaning in a phase, or keeps no keys where some are always kept."""
+def check_methods(selector: Any, windows: Windows, phase: str, runner: str, always_kept: int = 0) -> None:
+    """Raise UserError if a method has no meaning in a phase or in a window, or keeps no keys where some always are."""
     for method in each(selector):
         check_in_model(method, runner)
+        if method.traits.has_budget:
+            check_weighs(method, windows)
         if phase == PREFILL:
             check_prefill(method, runner)
         if always_kept and method.traits.estimates:

@@ -80,8 +80,8 @@ class Retrieval:
 
     def check(self, source: Any, selector: Any, windows: Any) -> None:
         """Raise UserError if the source is no language model, or a method has no meaning in this phase."""
-        checked_windows(source, windows, self.name)
-        check_methods(selector, self.phase, self.name, self.keep_first + self.keep_recent)
+        requested = checked_windows(source, windows, self.name)
+        check_methods(selector, requested, self.phase, self.name, self.keep_first + self.keep_recent)
 
     def groups(self, source: Any, selector: Any, windows: Any) -> int:
         """Return how often `run` will call `advance`: once per context and way to answer."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 from experiments.answers import Answer
 from experiments.cache import Block, Cache
 from experiments.errors import UserError
+from experiments.windows import Windows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,6 +45,8 @@ class Traits:
         True if it is a floor that is made from all rows to come, as no method can be: measured on rows alone.
     layers_below
         How many layers below it needs the rows of.
+    weighs
+        True if it says what it takes for each key's probability, by which windows may be sized.
     flops
         Maps n, k, the head dimension and that of values to the multiply-adds of a row; preparation that serves all
         later rows is divided by n. None if every number that is read is multiplied once.
@@ -56,6 +59,7 @@ class Traits:
     has_budget: bool = True
     sees_ahead: bool = False
     layers_below: int = 0
+    weighs: bool = False
     flops: Callable[[Tensor, Tensor, int, int], Tensor] | None = None
 
 
@@ -83,6 +87,16 @@ class Selector(Protocol):
         A key without its value counts one half.
         """
         ...
+
+
+def check_weighs(selector: Selector, windows: Windows) -> None:
+    """Raise UserError if windows go by a method's own estimate of a row and it makes none."""
+    if windows.by_estimate and not selector.traits.weighs:
+        raise UserError(
+            f"selector={selector.name}: windows.{windows.by_estimate[0]} goes by what a method takes for each key's "
+            f"probability, and this one does not say; leave it out of a set with ~selector.parts.{selector.name}, "
+            f"or give windows.{windows.by_estimate[0]}=[]"
+        )
 
 
 def check_in_model(selector: Selector, runner: str) -> None:

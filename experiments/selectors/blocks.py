@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -11,7 +12,7 @@ from experiments.errors import UserError
 from experiments.lazy import torch
 from experiments.ranges import check_range
 from experiments.selectors import Answering, Traits
-from experiments.selectors.ranked import products
+from experiments.selectors.ranked import as_logits, products
 from experiments.selectors.tiles import tiles_of, whole_tiles
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Blocks:
     name: str = "blocks"
     tile: int = 64
     by: str = MEAN
-    traits: ClassVar[Traits] = Traits(looks_at_query=True)
+    traits: ClassVar[Traits] = Traits(looks_at_query=True, weighs=True)
     version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
@@ -56,7 +57,11 @@ class Blocks:
                 nothing = torch.full_like(logits_RN[:, :1], -torch.inf)
                 return tiles_of(logits_RN, self.tile, dim=1, fill=nothing).logsumexp(-1)
 
-            return whole_tiles(block, self.tile, score)
+            def estimate(score_RP: Tensor) -> Tensor:
+                """Return an even share of a tile's mass, or the logit of its mean key."""
+                return score_RP - math.log(self.tile) if self.by == MASS else as_logits(block, score_RP)
+
+            return whole_tiles(block, self.tile, score, estimate)
 
         return answer
 

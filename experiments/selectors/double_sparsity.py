@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from experiments.answers import Subset
@@ -11,7 +12,7 @@ from experiments.lazy import torch
 from experiments.ranges import check_range
 from experiments.selectors import Answering, Traits
 from experiments.selectors.earlier import CHUNK
-from experiments.selectors.ranked import products, ranked
+from experiments.selectors.ranked import as_logits, products, ranked
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,7 +34,7 @@ class DoubleSparsity:
 
     name: str = "double_sparsity"
     channels: int = 16
-    traits: ClassVar[Traits] = Traits(frozen=True, looks_back=True, looks_at_query=True)
+    traits: ClassVar[Traits] = Traits(frozen=True, looks_back=True, looks_at_query=True, weighs=True)
     version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
@@ -51,7 +52,7 @@ class DoubleSparsity:
                 of_row_RC = largest_GC.repeat_interleave(len(block) // len(largest_GC), dim=0)
                 return products(block.query_RD.gather(1, of_row_RC), part_GNC[:, : block.num_keys], block)
 
-            return ranked(block, score)
+            return ranked(block, score, partial(as_logits, block))
 
         return answer
 

@@ -12,7 +12,7 @@ from experiments.ranges import MOST_KEYS, check_range
 from experiments.selectors import Answering, Traits
 from experiments.selectors.earlier import MOST_OBSERVED
 from experiments.selectors.interleave import recency
-from experiments.selectors.ranked import ranked
+from experiments.selectors.ranked import TINY, ranked
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,7 +34,7 @@ class ExpectedAttention:
     window: int = 128
     sinks: int = 4
     value_norm: bool = True
-    traits: ClassVar[Traits] = Traits(frozen=True, looks_back=True)
+    traits: ClassVar[Traits] = Traits(frozen=True, looks_back=True, weighs=True)
     version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
@@ -53,9 +53,13 @@ class ExpectedAttention:
                 of_rows_RN = torch.where(key_N < self.sinks, 2.0, of_rows_RN)  # a score is at most 1
                 return torch.where(key_N < cache.prompt, of_rows_RN, 3.0 + block.num_keys - near_RN)
 
-            return ranked(block, score)
+            return ranked(block, score, self._log_p)
 
         return answer
+
+    def _log_p(self, score_RN: Tensor) -> Tensor:
+        """Return the logarithms of scores; what came after the prompt, and the first keys, have more than 1."""
+        return score_RN.clamp(min=TINY).log().masked_fill_(score_RN > 1.0, torch.inf)
 
     def _scores(self, cache: Cache, kv_head: int) -> Tensor:
         """Return the score of each key of the prompt as a share of the largest [N], float64; 0 for later keys."""

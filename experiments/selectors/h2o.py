@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 from experiments.answers import Subset
 from experiments.cache import Block, Cache
+from experiments.lazy import torch
 from experiments.selectors import Answering, Traits
 from experiments.selectors.earlier import Accumulated, ScoresOfRows, by_score
 from experiments.selectors.interleave import check_share, interleave, recency
+from experiments.selectors.ranked import TINY
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,7 +31,7 @@ class H2O:
     recent_share: float = 1.0
     heavy_share: float = 1.0
     per_kv_head: bool = True
-    traits: ClassVar[Traits] = Traits(looks_back=True)
+    traits: ClassVar[Traits] = Traits(looks_back=True, weighs=True)
     version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
@@ -56,7 +58,12 @@ class H2O:
                 patterns = [(self.recent_share, near_RN), (self.heavy_share, heavy_RN)]
                 return interleave(patterns, block.visible_RN)
 
-            return Subset(order)
+            def log_p() -> Tensor:
+                """Return the logarithms of the sums; the own key has had no attention yet, and is kept first."""
+                log_RN = scores.of(block).clamp(min=TINY).log().scatter_(1, block.own_R1, torch.inf)
+                return log_RN.masked_fill_(~block.visible_RN, -torch.inf)
+
+            return Subset(order, log_p=log_p)
 
         return answer
 

@@ -21,7 +21,7 @@ class Oracle:
     """
 
     name: str = "oracle"
-    traits: ClassVar[Traits] = Traits(looks_at_query=True)
+    traits: ClassVar[Traits] = Traits(looks_at_query=True, weighs=True)
     version: ClassVar[int] = 1
 
     def prepare(self, cache: Cache) -> Answering:

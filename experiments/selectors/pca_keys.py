@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from experiments.answers import Subset
@@ -10,7 +11,7 @@ from experiments.cache import Block, Cache
 from experiments.lazy import torch
 from experiments.ranges import check_range
 from experiments.selectors import Answering, Traits
-from experiments.selectors.ranked import products, ranked
+from experiments.selectors.ranked import as_logits, products, ranked
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +32,7 @@ class PcaKeys:
 
     name: str = "pca_keys"
     components: int = 16
-    traits: ClassVar[Traits] = Traits(frozen=True, looks_at_query=True)
+    traits: ClassVar[Traits] = Traits(frozen=True, looks_at_query=True, weighs=True)
     version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
@@ -47,7 +48,7 @@ class PcaKeys:
                 query_GSD = block.query_RD.to(basis_GDC.dtype).unflatten(0, (len(basis_GDC), -1))
                 return products((query_GSD @ basis_GDC).flatten(0, 1), part_GNC[:, : block.num_keys], block)
 
-            return ranked(block, score)
+            return ranked(block, score, partial(as_logits, block))
 
         return answer
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from experiments.answers import Subset
@@ -11,7 +12,7 @@ from experiments.errors import UserError
 from experiments.lazy import torch
 from experiments.ranges import check_range
 from experiments.selectors import Answering, Traits
-from experiments.selectors.ranked import products, ranked
+from experiments.selectors.ranked import as_logits, products, ranked
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,7 +43,7 @@ class QuantisedKeys:
     name: str = "quantised_keys"
     bits: int = 4
     group: int = 64
-    traits: ClassVar[Traits] = Traits(looks_at_query=True, flops=_flops)
+    traits: ClassVar[Traits] = Traits(looks_at_query=True, flops=_flops, weighs=True)
     version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
@@ -64,7 +65,7 @@ class QuantisedKeys:
                 score_RN[:, first:] = torch.where(key_M >= start_R1, exact_RM, score_RN[:, first:])
                 return score_RN
 
-            return ranked(block, score)
+            return ranked(block, score, partial(as_logits, block))
 
         return answer
 

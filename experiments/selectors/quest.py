@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from experiments.answers import Subset
 from experiments.cache import Block, Cache
 from experiments.ranges import check_range
 from experiments.selectors import Answering, Traits
+from experiments.selectors.ranked import as_logits
 from experiments.selectors.tiles import tiles_of, whole_tiles
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ class Quest:
 
     name: str = "quest"
     page: int = 16
-    traits: ClassVar[Traits] = Traits(looks_at_query=True)
+    traits: ClassVar[Traits] = Traits(looks_at_query=True, weighs=True)
     version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
@@ -46,7 +48,7 @@ class Quest:
             def bounds() -> Tensor:
                 return _bounded(query_GSD, low_GPD.to(query_GSD), high_GPD.to(query_GSD)).flatten(0, 1)
 
-            return whole_tiles(block, self.page, bounds)
+            return whole_tiles(block, self.page, bounds, partial(as_logits, block))
 
         return answer
 

@@ -9,15 +9,24 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from experiments.answers import Kept, Subset
-from experiments.cache import Block
+from experiments.cache import Block, cap_, log_of_power
 from experiments.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+TINY = 1e-300  # stands for no attention at all in the logarithm of a score, float64
 
-def ranked(block: Block, score: Callable[[], Tensor]) -> Subset:
-    """Return the row's own key, then the others by falling scores [R, N]; ties go to the lower key index."""
+
+def ranked(block: Block, score: Callable[[], Tensor], estimate: Callable[[Tensor], Tensor] | None = None) -> Subset:
+    """Return the row's own key, then the others by falling scores [R, N]; ties go to the lower key index.
+
+    Parameters
+    ----------
+    estimate
+        Makes of the scores what the method takes for logarithms of probabilities (`Subset.log_p`); None if they are
+        none.
+    """
 
     def own_first() -> Tensor:
         score_RN = score().masked_fill(~block.visible_RN, -torch.inf)
@@ -32,7 +41,19 @@ def ranked(block: Block, score: Callable[[], Tensor]) -> Subset:
             return Kept(order()[:, :k])
         return Kept(best.indices[:, :k])
 
-    return Subset(order, quick_first=first)
+    def log_p() -> Tensor:
+        assert estimate is not None
+        return estimate(score()).masked_fill(~block.visible_RN, -torch.inf)
+
+    return Subset(order, quick_first=first, log_p=None if estimate is None else log_p)
+
+
+def as_logits(block: Block, product_RX: Tensor) -> Tensor:
+    """Return the logits [R, X] of `products`, scaled and capped as the block's own are."""
+    product_RX = product_RX * block.scale
+    if block.power is not None:
+        product_RX = log_of_power(product_RX, block.power)
+    return cap_(product_RX, block.softcap)
 
 
 def products(query_RD: Tensor, key_GXD: Tensor, block: Block) -> Tensor:

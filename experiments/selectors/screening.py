@@ -12,7 +12,7 @@ from experiments.ranges import MOST_KEYS, check_range
 from experiments.selectors import Answering, Traits
 from experiments.selectors.earlier import CHUNK
 from experiments.selectors.interleave import recency
-from experiments.selectors.ranked import ranked
+from experiments.selectors.ranked import TINY, ranked
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +31,7 @@ class Screening:
     name: str = "screening"
     recent: int = 64
     per_kv_head: bool = True
-    traits: ClassVar[Traits] = Traits(looks_back=True)
+    traits: ClassVar[Traits] = Traits(looks_back=True, weighs=True)
     version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
@@ -44,6 +44,8 @@ class Screening:
             of_head.before(cache.prompt)
 
         def answer(block: Block) -> Subset:
+            near_RN = recency(block.num_keys, block.position_R)
+
             def score() -> Tensor:
                 rows_per_head, last = len(block) // len(gathered), int(block.position_R.max())
                 kept = []
@@ -51,12 +53,14 @@ class Screening:
                     score_SN = of_head.before(last)[:, : block.num_keys]
                     of_rows = score_SN.sum(0).expand(rows_per_head, -1)
                     kept.append(of_rows if self.per_kv_head else score_SN[head_R % len(score_SN)])
-                near_RN = recency(block.num_keys, block.position_R)
                 # a row adds at most 1 per head: what is recent stands above all scores, the nearest highest
                 top = block.num_keys + self.recent * len(score_SN)
                 return torch.where(near_RN < self.recent, top - near_RN, torch.cat(kept))
 
-            return ranked(block, score)
+            def estimate(score_RN: Tensor) -> Tensor:
+                return score_RN.clamp(min=TINY).log().masked_fill_(near_RN < self.recent, torch.inf)
+
+            return ranked(block, score, estimate)
 
         return answer
 

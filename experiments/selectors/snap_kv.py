@@ -13,6 +13,7 @@ from experiments.ranges import check_range
 from experiments.selectors import Answering, Traits
 from experiments.selectors.earlier import MOST_OBSERVED, ScoresOfRows, by_score, observed
 from experiments.selectors.interleave import NEVER, interleave, recency
+from experiments.selectors.ranked import TINY
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,7 +51,7 @@ class SnapKV:
     @property
     def traits(self) -> Traits:
         """It goes by earlier rows; frozen if it is told so."""
-        return Traits(looks_back=True, frozen=self.frozen)
+        return Traits(looks_back=True, frozen=self.frozen, weighs=True)
 
     def prepare(self, cache: Cache) -> Answering:
         """Return what counts the votes before every row, or before the end of the prompt once."""
@@ -62,16 +63,21 @@ class SnapKV:
         scores = ScoresOfRows(cache, votes, (lambda vote_SN: vote_SN.mean(0)) if self.per_kv_head else None)
 
         def answer(block: Block) -> Subset:
+            near_RN = recency(block.num_keys, block.position_R)
+            newest_R1 = self.window + (block.position_R[:, None] - cache.prompt if self.frozen else 0)
+
             def order() -> Tensor:
                 votes_RN = scores.of(block)
-                near_RN = recency(block.num_keys, block.position_R)
-                newest_R1 = self.window + (block.position_R[:, None] - cache.prompt if self.frozen else 0)
                 window_RN = near_RN.masked_fill(near_RN > newest_R1, NEVER)
                 # The window's turns come first, for its share is beyond every other.
                 patterns = [(2.0 * block.num_keys, window_RN), (1.0, by_score(votes_RN, block.visible_RN))]
                 return interleave(patterns, block.visible_RN)
 
-            return Subset(order)
+            def log_p() -> Tensor:
+                log_RN = scores.of(block).double().clamp(min=TINY).log().masked_fill_(near_RN <= newest_R1, torch.inf)
+                return log_RN.masked_fill_(~block.visible_RN, -torch.inf)
+
+            return Subset(order, log_p=log_p)
 
         return answer
 

@@ -10,7 +10,7 @@ from experiments.cache import Block, Cache
 from experiments.lazy import torch
 from experiments.ranges import check_range
 from experiments.selectors import Answering, Traits
-from experiments.selectors.ranked import products, ranked
+from experiments.selectors.ranked import as_logits, products, ranked
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,7 +29,7 @@ class SparQ:
 
     name: str = "sparq"
     channels: int = 16
-    traits: ClassVar[Traits] = Traits(looks_at_query=True)
+    traits: ClassVar[Traits] = Traits(looks_at_query=True, weighs=True)
     version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
@@ -39,14 +39,20 @@ class SparQ:
         """Return the order of the products in few channels; there is nothing to prepare."""
 
         def answer(block: Block) -> Subset:
+            size_RD = block.query_RD.abs()
+            largest_RC = size_RD.topk(min(self.channels, size_RD.shape[1]), dim=-1).indices
+
             def score() -> Tensor:
-                size_RD = block.query_RD.abs()
-                largest_RC = size_RD.topk(min(self.channels, size_RD.shape[1]), dim=-1).indices
                 part_RD = torch.zeros_like(block.query_RD)
                 part_RD.scatter_(1, largest_RC, block.query_RD.gather(1, largest_RC))
                 return products(part_RD, cache.key_GND[:, : block.num_keys], block)
 
-            return ranked(block, score)
+            def estimate(product_RN: Tensor) -> Tensor:
+                """Return the logits at the temperature by which the method allows for the channels left out."""
+                share_R1 = size_RD.gather(1, largest_RC).sum(-1, keepdim=True) / size_RD.sum(-1, keepdim=True)
+                return as_logits(block, product_RN / share_R1.sqrt())
+
+            return ranked(block, score, estimate)
 
         return answer
 

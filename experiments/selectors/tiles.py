@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def whole_tiles(block: Block, size: int, score: Callable[[], Tensor]) -> Subset:
+def whole_tiles(block: Block, size: int, score: Callable[[], Tensor], estimate: Callable[[Tensor], Tensor]) -> Subset:
     """Return the row's own tile, nearest key first, then whole tiles by falling scores, the latest key of each first.
 
     Parameters
@@ -26,6 +26,8 @@ def whole_tiles(block: Block, size: int, score: Callable[[], Tensor]) -> Subset:
         Keys of a tile; tiles start at multiples of it.
     score
         Returns a score of every tile [R, P], the last one not whole. Of the own tile and of later ones it is not used.
+    estimate
+        Makes of the scores what the method takes for the logarithm of the probability of each key of a tile.
     """
 
     def order() -> Tensor:
@@ -37,6 +39,12 @@ def whole_tiles(block: Block, size: int, score: Callable[[], Tensor]) -> Subset:
         by_score_RN = score_RN.gather(1, by_nearness_RN).argsort(dim=-1, descending=True, stable=True)
         return by_nearness_RN.gather(1, by_score_RN)
 
+    def log_p() -> Tensor:
+        """Return the estimates of whole tiles for each of their keys; the own tile's keys are kept anyway."""
+        tile_N = torch.arange(block.num_keys, device=block.query_RD.device) // size
+        log_p_RN = estimate(score())[:, tile_N].masked_fill(tile_N == block.own_R1 // size, torch.inf)
+        return log_p_RN.masked_fill_(~block.visible_RN, -torch.inf)
+
     def first(k: int) -> Kept:
         """Return the first keys of rows that see every key, of which the last is their own."""
         device, own = block.query_RD.device, (block.num_keys - 1) // size
@@ -47,7 +55,7 @@ def whole_tiles(block: Block, size: int, score: Callable[[], Tensor]) -> Subset:
         kept_RK = (tile_RM[..., None] * size + within_L).flatten(1)
         return Kept(torch.cat([own_N.expand(len(block), -1), kept_RK], dim=1)[:, :k])
 
-    return Subset(order, quick_first=first)
+    return Subset(order, quick_first=first, log_p=log_p)
 
 
 def tiles_of(tensor: Tensor, size: int, dim: int, fill: Tensor) -> Tensor:

@@ -48,10 +48,12 @@ class MatrixRequest:
 class ReadsText(Protocol):
     """A source whose model reads text, so that it may be run as a language model.
 
-    `keep_layers` is how many layers below the present one it keeps for methods that use their rows.
+    `keep_layers` is how many layers below the present one it keeps for methods that use their rows, and `heads` are the
+    query heads whose rows it pushes, None for all.
     """
 
     keep_layers: int
+    heads: list[int] | None
 
     def is_encoder(self) -> bool:
         """Say whether the model is known for one whose rows see later keys, before its weights are loaded."""

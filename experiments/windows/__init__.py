@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 from experiments.errors import UserError
 from experiments.lazy import np, torch
@@ -25,6 +25,7 @@ DENSE_WINDOW = {"rule": DENSE, "parameter": math.nan, "scale": math.nan}
 ANY_WINDOW = {"rule": "any", "parameter": math.nan, "scale": math.nan}  # of a method without a budget
 
 
+Kind = TypeVar("Kind")
 Visible = Callable[["np.ndarray"], tuple["np.ndarray", "np.ndarray"]]
 """Maps context lengths n [N] to the keys that rows see of them [kinds, N], and the heads of each kind [kinds]."""
 
@@ -55,7 +56,8 @@ class Rule(Protocol):
     """What the window set asks of a rule. One file per rule in `rules/`; the class is its own Hydra schema.
 
     How many keys its windows keep follows from the number that rows see (`OfLength`), from a dropped mass
-    (`OfTolerance`) or from a probability (`OfThreshold`).
+    (`OfTolerance`), from a probability (`OfThreshold`), from a dropped mass as the method estimates it
+    (`OfOwnTolerance`), or from the estimates of all heads of the layer (`PerLayer`).
     """
 
     rule: str
@@ -94,6 +96,35 @@ class OfThreshold(Protocol):
 
 
 @runtime_checkable
+class OfOwnTolerance(Protocol):
+    """A rule whose windows keep the fewest keys that leave at most some dropped mass by the method's own estimate."""
+
+    def own_tolerance(self, parameter: float) -> float:
+        """Return the dropped mass of a window."""
+        ...
+
+
+@runtime_checkable
+class PerLayer(Protocol):
+    """A rule that shares the keys of a layer among its heads; `sizes` (`OfLength`) says how many a head has on average.
+
+    Shape letter: H heads.
+    """
+
+    def share(self, log_p_HRN: Tensor, k_R: Tensor) -> Tensor:
+        """Return the keys of each head [H, R] int64.
+
+        Parameters
+        ----------
+        log_p_HRN
+            What the method takes for the logarithm of each key's probability; see `experiments.answers.Subset.log_p`.
+        k_R
+            Keys of a head, on average over the heads.
+        """
+        ...
+
+
+@runtime_checkable
 class PerHead(Protocol):
     """A rule that differs between heads."""
 
@@ -112,18 +143,49 @@ class Sizes:
         Keys kept, int64; 0 where the rows decide.
     tolerances, thresholds
         Dropped mass, or probability, of each window by whose index the rows decide.
+    own_tolerances
+        Dropped mass of each window by whose index the method's own estimate of the rows decides.
+    shared
+        Keys that each of M methods keeps [M, R] in each window by whose index the heads of a layer share them.
     """
 
     given_RW: Tensor
     tolerances: dict[int, float]
     thresholds: dict[int, float]
+    own_tolerances: dict[int, float] = field(default_factory=dict)
+    shared: dict[int, Tensor] = field(default_factory=dict)
 
     def rows(self, start: int, stop: int) -> Sizes:
         """Return those of rows start..stop-1."""
-        return replace(self, given_RW=self.given_RW[start:stop])
+        shared = {window: k_MR[:, start:stop] for window, k_MR in self.shared.items()}
+        return replace(self, given_RW=self.given_RW[start:stop], shared=shared)
+
+    @property
+    def alike(self) -> bool:
+        """Whether every method keeps as many keys."""
+        return not self.own_tolerances and not self.shared
+
+    def of_method(self, k_RW: Tensor, number: int, own: Callable[[], RowFacts]) -> Tensor:
+        """Return the keys that one method keeps [R, W] int64, of those that all would (`of`).
+
+        Parameters
+        ----------
+        number
+            Of the method, for what is shared.
+        own
+            Returns the rows as the method estimates them.
+        """
+        if self.alike:
+            return k_RW
+        k_RW, rows = k_RW.clone(), own()
+        for window, eta in self.own_tolerances.items():
+            k_RW[:, window] = rows.k_min(eta)
+        for window, k_MR in self.shared.items():
+            k_RW[:, window] = k_MR[number]
+        return k_RW
 
     def of(self, exact: RowFacts) -> Tensor:
-        """Return the keys kept [R, W] int64, within [1, n]."""
+        """Return the keys kept [R, W] int64, within [1, n]; 1 where the method's own estimate decides."""
         k_RW = self.given_RW.clone()
         for window, eta in self.tolerances.items():
             k_RW[:, window] = exact.k_min(eta)
@@ -169,12 +231,11 @@ class Windows:
         if len(self) > MOST_WINDOWS:
             raise UserError(f"windows: {len(self)} of them, but a row has at most {MOST_WINDOWS}: give fewer")
         names = set()
-        for rule, part in zip(self.rules, self.coordinates, strict=True):
-            for parameter, scale in part:
-                name = (rule.rule, float(parameter), float(scale))
-                if name in names:
-                    raise UserError(f"windows: {rule.rule} {parameter:g} x {scale:g} is there twice: name each once")
-                names.add(name)
+        for rule, parameter, scale in self._each:
+            name = (rule.rule, float(parameter), float(scale))
+            if name in names:
+                raise UserError(f"windows: {rule.rule} {parameter:g} x {scale:g} is there twice: name each once")
+            names.add(name)
 
     def __len__(self) -> int:
         """Return the number of windows W."""
@@ -209,17 +270,44 @@ class Windows:
         return replace(sizes[0], given_RW=torch.cat([part.given_RW for part in sizes]))
 
     @cached_property
+    def _each(self) -> list[tuple[Rule, float, float]]:
+        """Every window's rule, parameter and scale."""
+        return [(rule, *pair) for rule, part in zip(self.rules, self.coordinates, strict=True) for pair in part]
+
+    def of_kind(self, kind: type[Kind]) -> dict[int, tuple[Kind, float]]:
+        """Return rule and parameter of the windows of one kind of rule, by their index."""
+        return {i: (rule, parameter) for i, (rule, parameter, _) in enumerate(self._each) if isinstance(rule, kind)}
+
+    def sharing(self, index: int = 0) -> Callable[[Tensor, Tensor], Tensor] | None:
+        """Return what shares the keys of a layer in window number `index`; None where its heads share none.
+
+        It maps estimates [H, R, N] and the keys that rows see [R] to the keys of each head [H, R].
+        """
+        rule = self._each[index][0]
+        if not isinstance(rule, PerLayer):
+            return None
+
+        def share(log_p_HRN: Tensor, n_R: Tensor) -> Tensor:
+            return rule.share(log_p_HRN, self.sizes(n_R).given_RW[:, index])
+
+        return share
+
+    @property
+    def by_estimate(self) -> list[str]:
+        """The rules with windows that go by a method's own estimate of a row."""
+        return [self._each[index][0].rule for index in (*self.of_kind(OfOwnTolerance), *self.of_kind(PerLayer))]
+
+    @cached_property
     def _differs(self) -> bool:
         """Whether a rule differs between heads."""
         return any(isinstance(rule, PerHead) for rule in self.rules)
 
     def columns(self) -> dict[str, list[str] | list[float]]:
         """Return the columns of windows.parquet that name each window."""
-        flat = [(rule.rule, *pair) for rule, part in zip(self.rules, self.coordinates, strict=True) for pair in part]
         return {
-            "rule": [name for name, _, _ in flat],
-            "parameter": [float(parameter) for _, parameter, _ in flat],
-            "scale": [float(scale) for _, _, scale in flat],
+            "rule": [rule.rule for rule, _, _ in self._each],
+            "parameter": [float(parameter) for _, parameter, _ in self._each],
+            "scale": [float(scale) for _, _, scale in self._each],
         }
 
     def names(self) -> list[dict[str, str | float]]:
@@ -244,28 +332,24 @@ class Windows:
 
     def _sizes(self, n_R: Tensor) -> Sizes:
         parts = [torch.empty(len(n_R), 0, dtype=torch.float64, device=n_R.device)]
-        tolerances: dict[int, float] = {}
-        thresholds: dict[int, float] = {}
-        first = 0
         for rule, part in zip(self.rules, self.coordinates, strict=True):
-            if isinstance(rule, OfTolerance):
-                tolerances |= {first + i: rule.tolerance(parameter) for i, (parameter, _) in enumerate(part)}
-            elif isinstance(rule, OfThreshold):
-                thresholds |= {first + i: rule.threshold(parameter) for i, (parameter, _) in enumerate(part)}
             if isinstance(rule, OfLength) and part:
                 parameter_W, scale_W = torch.tensor(part, dtype=torch.float64, device=n_R.device).unbind(1)
                 parts.append(rule.sizes(n_R, parameter_W, scale_W).double())
             else:
                 parts.append(parts[0].new_zeros(len(n_R), len(part)))
-            first += len(part)
+        tolerances = {i: rule.tolerance(parameter) for i, (rule, parameter) in self.of_kind(OfTolerance).items()}
+        thresholds = {i: rule.threshold(parameter) for i, (rule, parameter) in self.of_kind(OfThreshold).items()}
+        own = {i: rule.own_tolerance(parameter) for i, (rule, parameter) in self.of_kind(OfOwnTolerance).items()}
         size_RW = torch.cat(parts, dim=1)
         if size_RW.isnan().any():
             raise UserError("a window's number of keys is no number: its factors or exponents are too large")
         # held within the row before it becomes an integer: a large x has no int64
         k_RW = torch.ceil(size_RW * (1 - 1e-9)).clamp_(min=1).minimum(n_R[:, None].double()).long()
-        k_RW[:, [*tolerances, *thresholds]] = 0
-        return Sizes(k_RW, tolerances, thresholds)
+        k_RW[:, [*tolerances, *thresholds, *own]] = 0
+        return Sizes(k_RW, tolerances, thresholds, own)
 
-    def keys(self, exact: RowFacts) -> Tensor:
-        """Return the keys kept [R, W] int64; see `sizes`."""
-        return self.sizes(exact.n_R).of(exact)
+    def keys(self, exact: RowFacts, own: Callable[[], RowFacts] | None = None) -> Tensor:
+        """Return the keys kept [R, W] int64 by a method that takes the rows for `own`, None: exact; see `sizes`."""
+        sizes = self.sizes(exact.n_R)
+        return sizes.of_method(sizes.of(exact), 0, (lambda: exact) if own is None else own)

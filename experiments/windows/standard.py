@@ -9,6 +9,9 @@ from experiments.errors import UserError
 from experiments.part import fields_of
 from experiments.windows import Visible, Windows, every_key
 
+# Rules of the first records. Those that came later are part of what decides a run only where they have windows.
+FIRST = ("fixed", "log", "power", "linear", "top_p", "threshold", "grid")
+
 
 @dataclass
 class Standard:
@@ -26,13 +29,15 @@ class Standard:
     fractions: list[float]
     top_p: list[float]
     thresholds: list[float]
+    own_top_p: list[float]
+    ada: list[int]
     grid_per_octave: int
     rules: dict[str, Any] = field(default_factory=dict)
     version: ClassVar[int] = 1
 
     def identity(self) -> dict[str, object]:
         """Return the rules, which have read the other fields."""
-        return {"rules": [fields_of(rule) for rule in self.rules.values()]}
+        return {"rules": [fields_of(rule) for rule in self.rules.values() if rule.rule in FIRST or rule.coordinates(1)]}
 
     def check_source(self, source: Any) -> None:
         """Accept every source."""

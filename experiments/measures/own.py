@@ -1,0 +1,126 @@
+"""What a method takes rows for: the estimates by which it may size its own windows.
+
+Shape letters: H heads, R rows, N keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from experiments.answers import Answer, Subset
+from experiments.measures.compute import Compute
+from experiments.rows import Rows
+from experiments.selectors import Answering, Selector
+from experiments.windows import PerLayer, RowFacts, Windows
+
+MOST_SHARED = 1 << 23  # estimates of all heads of a layer that are held at once
+
+OfHead = Callable[[int, int], tuple[Tensor, Tensor]]
+"""Maps start, stop to what a method takes for the logarithms of the probabilities of one head's rows there [R, N], and
+the keys that they see [R]."""
+
+
+class OwnRows:
+    """Rows as a method estimates them; `RowFacts` of the keys that it does not keep whatever they weigh."""
+
+    def __init__(self, log_p_RN: Tensor, compute: Compute) -> None:
+        certain_RN = torch.isposinf(log_p_RN)
+        self._certain_R = certain_RN.sum(-1)
+        rest_RN = log_p_RN.masked_fill(certain_RN, -torch.inf)
+        self._none_R = torch.isneginf(rest_RN).all(-1)  # all keys are certain: any row stands for the rest
+        self._rest_RN = rest_RN.masked_fill_(self._none_R[:, None], 0.0)
+        self._compute = compute
+        self.n_R = (log_p_RN > -torch.inf).sum(-1)
+
+    def _of(self, k_R: Tensor) -> Tensor:
+        return (self._certain_R + k_R.masked_fill(self._none_R, 0)).clamp(min=1)
+
+    def k_min(self, eta: float) -> Tensor:
+        """Return how many keys leave a dropped mass <= eta of the estimated rows [R] int64, and those kept anyway."""
+        return self._of(self._compute.facts(self._rest_RN, etas=[eta]).k_min(eta))
+
+    def count_above(self, epsilon: float) -> Tensor:
+        """Return how many keys are above a probability in the estimated rows [R] int64, and those kept anyway."""
+        return self._of(self._compute.facts(self._rest_RN, epsilons=[epsilon]).count_above(epsilon))
+
+
+def own_facts(answer: Answer, exact: RowFacts, compute: Compute) -> RowFacts:
+    """Return what a rule may ask of rows as a method estimates them: for the most probable keys the exact rows."""
+    if isinstance(answer, Subset) and answer.log_p is not None:
+        return OwnRows(answer.log_p(), compute)
+    return exact
+
+
+def log_p_of(answer: Answer, logits: Callable[[], Tensor]) -> Tensor:
+    """Return what a method takes for the logarithms of the keys' probabilities [R, N], up to a constant of the row."""
+    if isinstance(answer, Subset):
+        assert answer.log_p is not None  # checked before anything is measured: check_weighs
+        return answer.log_p()
+    return logits()
+
+
+def shared_keys(heads: Sequence[OfHead], rows: int, keys: int, share: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Return the keys that each head of a layer keeps [H, R] of those that its heads share.
+
+    Parameters
+    ----------
+    rows, keys
+        Rows of a head, and the keys of their context.
+    share
+        As `Windows.sharing` returns it.
+    """
+    block = min(max(MOST_SHARED // (len(heads) * keys), 1), rows)
+    parts = []
+    for start in range(0, rows, block):
+        log_p, n = zip(*(of_head(start, min(start + block, rows)) for of_head in heads), strict=True)
+        n_HR = torch.stack(n)
+        parts.append(share(torch.stack(log_p), n_HR.amax(0)).clamp(min=1).minimum(n_HR))
+    return torch.cat(parts, dim=1)
+
+
+Place = tuple[str, int, int]  # variant, length and KV head: one of a layer's groups of rows
+
+
+def share_layer(
+    groups: Sequence[Rows], methods: Sequence[Selector], windows_at: Callable[[int], Windows]
+) -> dict[Place, dict[int, Tensor]]:
+    """Return the keys [M, R] of M methods in each window that the heads of a layer share, by its index, per group.
+
+    Parameters
+    ----------
+    groups
+        All KV heads of a layer, of any lengths and variants.
+    windows_at
+        Returns the windows of rows of a nominal length.
+    """
+
+    def of_head(answering: Answering, rows: Rows, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        part = rows.block(start, stop)
+        return log_p_of(answering(part.questions()), part.logits), part.n_R
+
+    def place(rows: Rows) -> Place:
+        return rows.variant, rows.length, rows.kv_head
+
+    shared: dict[Place, dict[int, Tensor]] = {}
+    for _, of_one in groupby(sorted(groups, key=place), key=lambda rows: place(rows)[:2]):
+        layer = list(of_one)
+        windows, counts = windows_at(layer[0].length), [len(rows.heads) for rows in layer]
+        for window in windows.of_kind(PerLayer):
+            of_methods = []
+            for method in methods:
+                heads: list[OfHead] = []
+                for rows in layer:
+                    answering = method.prepare(rows.cache())
+                    heads += [partial(of_head, answering, of_one_head) for of_one_head in rows.of_each_head()]
+                share = windows.sharing(window)
+                assert share is not None
+                k_HR = shared_keys(heads, len(layer[0]) // counts[0], layer[0].num_keys, share)
+                of_methods.append([part_SR.flatten() for part_SR in k_HR.split(counts)])
+            for rows, k in zip(layer, zip(*of_methods, strict=True), strict=True):
+                shared.setdefault(place(rows), {})[window] = torch.stack(k)
+    return shared
