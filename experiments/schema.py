@@ -30,6 +30,7 @@ PARTS = {
     "windows": "experiments.windows",
     "windows/rules": "experiments.windows.rules",
     "runner": "experiments.runners",
+    "runner/task": "experiments.tasks",
     "tracking": "experiments.tracking",
 }
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from experiments.answers import Answer, Estimate, Subset, TopK
 from experiments.measures.compute import Compute
 from experiments.measures.estimate import measure_estimate, measure_weighted
-from experiments.measures.own import own_facts
+from experiments.measures.own import own_needs
 from experiments.reference.exact import ExactRows
 from experiments.reference.subset import measure_subset
 from experiments.rows import Rows
@@ -61,7 +61,7 @@ def measure_block(
     k_RW = sizes.of(exact)
     measured = []
     for number, answer in enumerate(answers):
-        kept_RW = sizes.of_method(k_RW, number, partial(own_facts, answer, exact, compute))
+        kept_RW = sizes.of_method(k_RW, number, partial(own_needs, answer, exact))
         measured.append(_measure(answer, exact, rows.value_NV, kept_RW) | {"k": kept_RW})
     return exact.statistics(), measured
 

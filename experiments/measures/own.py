@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from experiments.answers import Answer, Subset
-from experiments.measures.compute import Compute
+from experiments.reference.exact import ETA_SLACK
 from experiments.rows import Rows
 from experiments.selectors import Answering, Selector
-from experiments.windows import PerLayer, RowFacts, Windows
+from experiments.windows import Needs, PerLayer, Windows
 
 MOST_SHARED = 1 << 23  # estimates of all heads of a layer that are held at once
 
@@ -26,41 +26,39 @@ the keys that they see [R]."""
 
 
 class OwnRows:
-    """Rows as a method estimates them; `RowFacts` of the keys that it does not keep whatever they weigh."""
+    """Rows as a method estimates them, in the order in which it keeps their keys."""
 
-    def __init__(self, log_p_RN: Tensor, compute: Compute) -> None:
-        certain_RN = torch.isposinf(log_p_RN)
+    def __init__(self, order_RN: Tensor, log_p_RN: Tensor) -> None:
+        """Take the order, and logarithms of probabilities in key order; see `experiments.answers.Subset.log_p`."""
+        log_RN = log_p_RN.double().gather(1, order_RN)
+        certain_RN = torch.isposinf(log_RN)
         self._certain_R = certain_RN.sum(-1)
-        rest_RN = log_p_RN.masked_fill(certain_RN, -torch.inf)
-        self._none_R = torch.isneginf(rest_RN).all(-1)  # all keys are certain: any row stands for the rest
-        self._rest_RN = rest_RN.masked_fill_(self._none_R[:, None], 0.0)
-        self._compute = compute
-        self.n_R = (log_p_RN > -torch.inf).sum(-1)
-
-    def _of(self, k_R: Tensor) -> Tensor:
-        return (self._certain_R + k_R.masked_fill(self._none_R, 0)).clamp(min=1)
+        log_RN.masked_fill_(certain_RN, -torch.inf)
+        p_RN = torch.softmax(log_RN, dim=-1).nan_to_num_()  # where all keys are certain nothing is left to weigh
+        self._left_RN = p_RN.flip(-1).cumsum(-1)  # mass of the last keys of the order
 
     def k_min(self, eta: float) -> Tensor:
-        """Return how many keys leave a dropped mass <= eta of the estimated rows [R] int64, and those kept anyway."""
-        return self._of(self._compute.facts(self._rest_RN, etas=[eta]).k_min(eta))
-
-    def count_above(self, epsilon: float) -> Tensor:
-        """Return how many keys are above a probability in the estimated rows [R] int64, and those kept anyway."""
-        return self._of(self._compute.facts(self._rest_RN, epsilons=[epsilon]).count_above(epsilon))
+        """Return how many of the first keys leave an estimated mass <= eta, and all that are kept anyway [R] int64."""
+        bound_R1 = self._left_RN.new_full((len(self._left_RN), 1), eta * (1 + ETA_SLACK))
+        droppable_R = torch.searchsorted(self._left_RN, bound_R1, right=True).squeeze(-1)
+        return (self._left_RN.shape[1] - droppable_R).maximum(self._certain_R).clamp(min=1)
 
 
-def own_facts(answer: Answer, exact: RowFacts, compute: Compute) -> RowFacts:
-    """Return what a rule may ask of rows as a method estimates them: for the most probable keys the exact rows."""
+def own_needs(answer: Answer, exact: Needs) -> Needs:
+    """Return what tells the keys that a method needs by its own estimate: for the most probable keys the exact rows."""
     if isinstance(answer, Subset) and answer.log_p is not None:
-        return OwnRows(answer.log_p(), compute)
+        return OwnRows(answer.order(), answer.log_p())
     return exact
 
 
 def log_p_of(answer: Answer, logits: Callable[[], Tensor]) -> Tensor:
-    """Return what a method takes for the logarithms of the keys' probabilities [R, N], up to a constant of the row."""
+    """Return what a method takes for the logarithms of the keys' probabilities [R, N], up to a constant of the row.
+
+    The key that it keeps first is kept anyway.
+    """
     if isinstance(answer, Subset):
         assert answer.log_p is not None  # checked before anything is measured: check_weighs
-        return answer.log_p()
+        return answer.log_p().scatter(1, answer.order()[:, :1], torch.inf)
     return logits()
 
 

@@ -17,13 +17,13 @@ from experiments.answers import Answer, TopK
 from experiments.cache import Block, Cache, cap_
 from experiments.measures.compute import Compute
 from experiments.measures.output import output_of
-from experiments.measures.own import log_p_of, own_facts, shared_keys
+from experiments.measures.own import log_p_of, own_needs, shared_keys
 from experiments.models.below import LayersBelow
 from experiments.models.earlier import EarlierQueries
 from experiments.models.probe import Attention, intercept
 from experiments.rows import check_finite
 from experiments.selectors import Selector
-from experiments.windows import RowFacts
+from experiments.windows import Needs
 
 BLOCK = 256  # rows at a time: their logits stay in the cache
 
@@ -49,9 +49,9 @@ class LazyRows:
         self.shared_R = shared_R
         self.above_RN: Tensor | None = None  # weights that are 0 but for the keys above the threshold asked for
 
-    def own(self) -> RowFacts:
-        """Return the rows as the method estimates them."""
-        return self if self._answer is None else own_facts(self._answer, self, self._compute)
+    def own(self) -> Needs:
+        """Return what tells the keys that the method needs by its own estimate."""
+        return self if self._answer is None else own_needs(self._answer, self)
 
     def k_min(self, eta: float) -> Tensor:
         """Return the smallest k whose k most probable keys leave a dropped mass <= eta, per row [R] int64."""

@@ -22,23 +22,22 @@ from experiments.plan import Plan, memory_of
 from experiments.ranges import MOST_KEYS, MOST_LOGIT, check_range
 from experiments.records.folder import Record
 from experiments.runners import ROW_FIELDS, Findings, without
+from experiments.runners.asking import ask_of, each_way
 from experiments.runners.phases import DECODE, PHASES, PREFILL, check_methods, checked_windows, readings
 from experiments.selectors.several import each
 from experiments.selectors.sharpened import Sharpened
 from experiments.tables import Table as RecordTable
 from experiments.tables.place import by_window, methods_of
 from experiments.tables.retrieval import RETRIEVAL
+from experiments.tasks.haystack import spread
 
 CITIES = ("Paris", "London", "Berlin", "Madrid", "Rome", "Vienna", "Prague", "Dublin", "Athens", "Oslo", "Cairo")
 NEEDLE = "\nThe pass key of {city} is {number}. Remember it.\n"
 QUESTION = "\nNow recall what you read. The pass key of {city} is"
 ANSWER = " {number}"
 LINE_BYTES = 60
-SHARPENED = "sharpened"  # what the column `rule` has for the control
+ANSWERED = ("tokens", "log_prob", "exact")
 SPARSE_OVER_DENSE = 2.0  # seconds of a pass within windows over those of a plain one
-
-Outcome = tuple[int, float, bool]
-"""Tokens of an answer, its log-probability, and whether it is exact."""
 
 
 @dataclass
@@ -121,13 +120,11 @@ class Retrieval:
         UserError
             If the model is no causal language model, or a length has no room for the needles.
         """
-        from experiments.models.context import Context
         from experiments.models.language_model import open_language_model
         from experiments.models.load import encode, encode_pair, load_config
         from experiments.models.positions import check_one_regime
         from experiments.models.reading import Reading
 
-        methods = each(selector)
         documents = source.documents(seed)
         contexts = [[length] for length in source.lengths]
         model = open_language_model(
@@ -135,7 +132,7 @@ class Retrieval:
         )
         reading = Reading(
             model,
-            methods,
+            each(selector),
             checked_windows(source, windows, self.name),
             keep_first=self.keep_first,
             keep_recent=self.keep_recent,
@@ -147,40 +144,21 @@ class Retrieval:
                 numbers = rng.integers(10_000, 100_000, len(self.depths))
                 facts = [{"city": city, "number": number} for city, number in zip(cities, numbers, strict=True)]
                 needles = [encode(source.located, NEEDLE.format(**fact)) for fact in facts]
-                pairs = [encode_pair(source.located, QUESTION.format(**f), ANSWER.format(**f)) for f in facts]
-                asks, answers = [question + answer for question, answer in pairs], [answer for _, answer in pairs]
-                room = length - max(map(len, asks))
+                asks = [
+                    ask_of(partial(encode_pair, source.located, QUESTION.format(**fact)), [ANSWER.format(**fact)])
+                    for fact in facts
+                ]
+                room = length - max(len(ask.tokens) for ask in asks)
                 check_one_regime(load_config(source.located), [room, length], self.name)
-                context_N = _context(token_N.tolist(), needles, self.depths, room, length)
-                dense = Context(model)
-                reading.prompt(length, partial(dense.read, context_N))
-
-                def answer(read: bool, dense: Context = dense) -> list[Outcome]:
-                    context = dense
-                    if read:
-                        context = Context(model)
-                        context.read(context_N)  # noqa: B023  it is called within the same turn
-                    return _ask(context, asks, answers)  # noqa: B023
-
+                context_N = torch.tensor(spread(token_N.tolist(), needles, self.depths, room))
                 lines = {"sample": sample, "phase": self.phase, "length": length}
-                name, outcome, seen_N = reading.densely(length, partial(answer, read=False))
-                keys_seen = float(seen_N[room])  # of the first row that answers
-                # the columns that name each way to answer, the keys that its rows keep, and what it answered
-                ways = [(name, keys_seen, outcome)]
-                advance()
-                for factor in self.sharpen:
-                    control = {"selector": SHARPENED, "rule": SHARPENED, "parameter": factor, "scale": 1.0}
-                    outcome, _ = reading.without_window(Sharpened(factor), sample, length, partial(answer, read=False))
-                    ways.append((control, keys_seen, outcome))
-                    advance()
-                read = partial(answer, read=self.phase == PREFILL)
-                for name, outcome, keys_N in reading.by_methods(sample, length, read):
-                    ways.append((name, float(keys_N[room]), outcome))
-                    advance()
-                for name, keys, outcome in ways:
+                ways = each_way(model, reading, self.phase, sample, length, context_N, asks, self.sharpen)
+                for name, keys, outcomes in ways:
                     named = {column: np.repeat(value, len(asks)) for column, value in (lines | name).items()}
                     named |= {"depth": np.array(self.depths, dtype=float), "keys": np.repeat(keys, len(asks))}
-                    record.append(RETRIEVAL, named | _columns(outcome))
+                    answers = {part: np.array([getattr(o, part) for o in outcomes]) for part in ANSWERED}
+                    record.append(RETRIEVAL, named | answers)
+                    advance()
 
     def findings(self, folder: Path, manifest: dict[str, Any]) -> Findings:
         """Return a table of exact matches and log-probabilities per window and length."""
@@ -204,34 +182,3 @@ class Retrieval:
     def curves(self, folder: Path) -> pd.DataFrame:
         """Return the share of exact answers and the mean ln p of an answer, per window."""
         return means_of_windows(pd.read_parquet(folder / RETRIEVAL.file), ["exact", "log_prob"])
-
-
-def _columns(outcomes: list[Outcome]) -> dict[str, np.ndarray]:
-    tokens, log_prob, exact = map(np.array, zip(*outcomes, strict=True))
-    return {"tokens": tokens, "log_prob": log_prob, "exact": exact}
-
-
-def _ask(context: Any, asks: list[list[int]], answers: list[list[int]]) -> list[Outcome]:
-    """Return, per question, the tokens of its answer, the answer's log-probability and whether it is exact."""
-    losses = [context.losses(torch.tensor(ask)) for ask in asks]
-    return [
-        (len(answer), -float(loss[-len(answer) :].sum()), bool(hit[-len(answer) :].all()))
-        for (loss, hit), answer in zip(losses, answers, strict=True)
-    ]
-
-
-def _context(
-    haystack: list[int], needles: list[list[int]], depths: list[float], room: int, length: int
-) -> torch.Tensor:
-    """Return `room` tokens: the start of the haystack with each needle at its share of it."""
-    hay = room - sum(map(len, needles))
-    if hay < 1:
-        raise UserError(
-            f"source.lengths has {length}, too short for {len(needles)} needles and a question: give longer "
-            "lengths or fewer runner.depths"
-        )
-    context, used = [], 0
-    for depth, needle in sorted(zip(depths, needles, strict=True), key=lambda pair: pair[0]):
-        context += haystack[used : round(depth * hay)] + needle
-        used = round(depth * hay)
-    return torch.tensor(context + haystack[used:hay])

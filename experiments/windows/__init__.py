@@ -35,16 +35,20 @@ def every_key(n_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return n_N[None], np.ones(1)
 
 
-class RowFacts(Protocol):
-    """What a window rule may ask about a block of exact rows."""
+class Needs(Protocol):
+    """What tells how many keys a block of rows needs, exactly or as a method estimates them."""
+
+    def k_min(self, eta: float) -> Tensor:
+        """Return the smallest k >= 1 whose first k keys leave a dropped mass <= eta, per row [R] int64."""
+        ...
+
+
+class RowFacts(Needs, Protocol):
+    """What a window rule may ask about a block of exact rows, whose first keys are the most probable ones."""
 
     @property
     def n_R(self) -> Tensor:
         """Keys each row can see [R] int64."""
-        ...
-
-    def k_min(self, eta: float) -> Tensor:
-        """Return the smallest k >= 1 whose k most probable keys leave a dropped mass <= eta, per row [R] int64."""
         ...
 
     def count_above(self, epsilon: float) -> Tensor:
@@ -165,7 +169,7 @@ class Sizes:
         """Whether every method keeps as many keys."""
         return not self.own_tolerances and not self.shared
 
-    def of_method(self, k_RW: Tensor, number: int, own: Callable[[], RowFacts]) -> Tensor:
+    def of_method(self, k_RW: Tensor, number: int, own: Callable[[], Needs]) -> Tensor:
         """Return the keys that one method keeps [R, W] int64, of those that all would (`of`).
 
         Parameters
@@ -349,7 +353,7 @@ class Windows:
         k_RW[:, [*tolerances, *thresholds, *own]] = 0
         return Sizes(k_RW, tolerances, thresholds, own)
 
-    def keys(self, exact: RowFacts, own: Callable[[], RowFacts] | None = None) -> Tensor:
+    def keys(self, exact: RowFacts, own: Callable[[], Needs] | None = None) -> Tensor:
         """Return the keys kept [R, W] int64 by a method that takes the rows for `own`, None: exact; see `sizes`."""
         sizes = self.sizes(exact.n_R)
         return sizes.of_method(sizes.of(exact), 0, (lambda: exact) if own is None else own)

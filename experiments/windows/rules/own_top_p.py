@@ -10,9 +10,9 @@ from experiments.ranges import check_range
 
 @dataclass
 class OwnTopP:
-    """Windows for every tolerance eta: as many keys as leave at most eta by what the method takes for the row.
+    """Windows for every tolerance eta: the first keys of the method's order that leave at most eta by its own estimate.
 
-    The method's estimate is known without the exact row, so that this is what top-p costs and loses where nothing else
+    The estimate is known without the exact row, so that this is what top-p costs and loses where nothing else
     is at hand; for the oracle it is top-p itself. Keys that a method keeps whatever they weigh are kept beside it.
     """
 
