@@ -27,8 +27,8 @@ def spread(filler: list[int], pieces: Sequence[list[int]], depths: Sequence[floa
     hay = room - sum(map(len, pieces))
     if hay < 1:
         raise UserError(
-            f"source.lengths is too short: {len(pieces)} pieces and a question leave {max(hay, 0)} tokens of text "
-            "between them; give longer lengths, or ask for less"
+            f"source.lengths is too short: beside question and answer {max(room, 0)} tokens are left, and what is put "
+            f"into the text has {room - hay}; give longer lengths, or ask for less"
         )
     context, used = [], 0
     for depth, piece in sorted(zip(depths, pieces, strict=True), key=lambda pair: pair[0]):

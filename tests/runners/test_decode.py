@@ -18,8 +18,8 @@ from experiments.models.locate import locate
 from experiments.models.loss import token_losses
 from experiments.records.folder import Record
 from experiments.runners.decoding import _over_kept
-from experiments.runners.retrieval import _context
 from experiments.selectors.sharpened import Sharpened
+from experiments.tasks.haystack import spread
 from tests.models import small
 
 CPU = torch.device("cpu")
@@ -151,14 +151,14 @@ def test_answers_within_all_keys_are_dense_ones(tmp_path, smollm2, phase):
 
 def test_needles_stand_at_their_depths():
     haystack, needles = list(range(100)), [[1000], [2000, 2001], [3000]]
-    context = _context(haystack, needles, [0.5, 0.0, 1.0], 54, 60).tolist()
+    context = spread(haystack, needles, [0.5, 0.0, 1.0], 54)
     assert len(context) == 54
     assert context[:2] == [2000, 2001]
     assert context.index(1000) == 2 + 25
     assert context[-1] == 3000
     assert [token for token in context if token < 1000] == haystack[:50]
     with pytest.raises(UserError, match="too short"):
-        _context(haystack, needles, [0.5, 0.0, 1.0], 4, 60)
+        spread(haystack, needles, [0.5, 0.0, 1.0], 4)
 
 
 def test_gathered_attention_is_masked_attention():
