@@ -29,6 +29,7 @@ from experiments.tables.pruning import PRUNING, PRUNING_LOSSES
 from experiments.tables.retrieval import RETRIEVAL
 from experiments.tables.rows import ETAS, ROWS, k_min
 from experiments.tables.sketches import SKETCHES
+from experiments.tables.tasks import TASKS as ANSWERS
 from experiments.tables.unions import UNIONS
 from experiments.tables.windows import WINDOWS
 
@@ -192,7 +193,8 @@ def _lines_of_rows(runs: Sequence[Run], columns: Sequence[str] | None = None) ->
 
 
 TASKS = {
-    table.name: table for table in (LOSSES, RETRIEVAL, DECODING, UNIONS, COVERAGE, SKETCHES, PRUNING, PRUNING_LOSSES)
+    table.name: table
+    for table in (LOSSES, RETRIEVAL, ANSWERS, DECODING, UNIONS, COVERAGE, SKETCHES, PRUNING, PRUNING_LOSSES)
 }
 
 

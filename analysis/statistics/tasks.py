@@ -19,6 +19,8 @@ NAMES = {
     "budget": "each head's C",
     "head_fixed": "each head's k",
     "sharpened": "sharper softmax",
+    "own_top_p": "own top-p",
+    "ada": "shared in a layer",
 }
 SHARPENED = "sharpened"
 HEADS_FIXED = NAMES["head_fixed"]

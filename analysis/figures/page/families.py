@@ -1,6 +1,7 @@
 """How families of windows look in every figure of tasks: a shade, a dash and a marker each, and one legend."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -9,10 +10,10 @@ from matplotlib.lines import Line2D
 from analysis.figures.page import style
 from analysis.figures.page.sources import keep
 
-Look = tuple[style.Colour, str, str]  # shade, dash, marker
+Look = tuple[style.Colour, Any, str]  # shade, dash, marker
 BLACK = (0.0, 0.0, 0.0, 1.0)
 FIRST = ("fixed", "log")
-LAST = ("linear", "top-p", "threshold [T7]", "each head's C", "each head's k")
+LAST = ("linear", "top-p", "threshold [T7]", "each head's C", "each head's k", "own top-p", "shared in a layer")
 MARKERS = "o^sPXvDdhp"
 
 
@@ -22,7 +23,8 @@ def looks(names: Sequence[str]) -> dict[str, Look]:
     order = [name for name in (*FIRST, *powers, *LAST) if name in set(names)]
     plain = [name for name in order if name not in LAST[1:]]
     shades = dict(zip(plain, style.shades(len(plain)), strict=True))
-    dashes = {"top-p": ":", "threshold [T7]": "--", "each head's C": "-", "each head's k": "-."}
+    dashes: dict[str, Any] = {"top-p": ":", "threshold [T7]": "--", "each head's C": "-", "each head's k": "-."}
+    dashes |= {"own top-p": (0, (1, 2)), "shared in a layer": (0, (4, 1, 1, 1, 1, 1))}
     return {name: (shades.get(name, BLACK), dashes.get(name, "-"), MARKERS[i]) for i, name in enumerate(order)}
 
 
@@ -32,7 +34,7 @@ def curve(axes: Axes, line: pd.DataFrame, x: str, y: str, look: Look) -> None:
     line = line.sort_values(x)
     if "low" in line and line["low"].notna().any():
         axes.fill_between(line[x], line["low"], line["high"], color=colour, alpha=0.05, lw=0)
-    axes.plot(line[x], line[y], dash, marker=marker, color=colour, ms=2.6, lw=0.9, mfc="none", mew=0.6)
+    axes.plot(line[x], line[y], ls=dash, marker=marker, color=colour, ms=2.6, lw=0.9, mfc="none", mew=0.6)
 
 
 def legend(axes: Axes, looks_shown: dict[str, Look]) -> None:
