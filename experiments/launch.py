@@ -31,6 +31,7 @@ from experiments.interrupts import INTERRUPTED, STOPPED
 from experiments.job import execute
 from experiments.launches import Launches, WatchLaunch
 from experiments.lazy import torch
+from experiments.preset import with_design
 from experiments.progress import OUTCOME, interruptible, write_json
 from experiments.schema import Job, register, to_job
 from experiments.terminal import drop_output, terminal
@@ -64,6 +65,10 @@ def main() -> int:
     # The parser takes -m before or after all overrides, but not between them, where people write it too.
     flags = [argument for argument in sys.argv if argument in ("-m", "--multirun")]
     sys.argv = [argument for argument in sys.argv if argument not in flags] + flags[:1]
+    if any(argument.startswith("experiment=") for argument in sys.argv):
+        sys.argv, design = with_design(sys.argv)
+        if design:
+            terminal().print(f"The preset's own: {' '.join(design)}")
     # Hydra prints its own errors over several lines unless it is told to raise them.
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -165,7 +170,7 @@ def configure(*overrides: str) -> Job:
     """Return the job that `python run.py OVERRIDES` would run, for use from Python."""
     register()
     with hydra.initialize_config_dir(version_base="1.3", config_dir=CONF):
-        return to_job(hydra.compose("config", overrides=list(overrides)))
+        return to_job(hydra.compose("config", overrides=with_design(overrides)[0]))
 
 
 def one_line(error: BaseException) -> str:
