@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -18,6 +20,7 @@ from experiments.errors import UserError
 from experiments.models.probe import body, forward
 
 BLOCK = 256  # tokens whose logits over the vocabulary are held at once
+ROWS = 32  # of them, in float64
 HEAD_GAP = 0.02  # of the largest logit; half precision rounds by less
 
 
@@ -59,6 +62,73 @@ def losses_of_states(model: Any, state_NW: Tensor, token_N: Tensor) -> tuple[Ten
                 "source.dtype=float32 or bfloat16, or another checkpoint"
             )
     return torch.cat(losses).cpu(), torch.cat(hits).cpu()
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What a pass predicts of tokens 1..N-1, beside a dense pass over the same tokens; each [N - 1].
+
+    Attributes
+    ----------
+    loss_N
+        -ln p of the token, in nats.
+    hit_N
+        Whether the token is the most probable one.
+    agreement_N
+        Whether the most probable token is that of the dense pass.
+    kl_N
+        KL(dense || this pass) of the next token, in nats.
+    """
+
+    loss_N: Tensor
+    hit_N: Tensor
+    agreement_N: Tensor
+    kl_N: Tensor
+
+
+class DensePass:
+    """What a model predicts densely, for other passes over the same tokens to be compared with.
+
+    The last hidden states are kept. Logits over the vocabulary are made of them again, a stretch of tokens at a time,
+    of which the last is kept: the tokens that are decoded are but one.
+    """
+
+    def __init__(self, model: Any, state_NW: Tensor, token_N: Tensor) -> None:
+        """Take the model's last hidden states of the tokens, read densely."""
+        self._model, self._state_NW, self._token_N = model, state_NW, token_N
+        self._stretch = lru_cache(maxsize=1)(self._log_p)
+
+    def itself(self) -> Quality:
+        """Return what the dense pass predicts: it agrees with itself."""
+        loss_N, hit_N = losses_of_states(self._model, self._state_NW, self._token_N)
+        return Quality(loss_N, hit_N, torch.ones_like(hit_N), torch.zeros_like(loss_N))
+
+    def beside(self, state_NW: Tensor) -> Quality:
+        """Return what another pass predicts, by its last hidden states.
+
+        Raises
+        ------
+        UserError
+            If a loss is not finite.
+        """
+        loss_N, hit_N = losses_of_states(self._model, state_NW, self._token_N)
+        agreement, kl = [], []
+        for start in range(0, len(loss_N), BLOCK):
+            stop = min(start + BLOCK, len(loss_N))
+            dense_NC, token_N = self._stretch(start, stop), self._token_N[start:stop].to(self._model.device)
+            logits_NC = logits_of_states(self._model, state_NW[start:stop], token_N)
+            agreement.append(logits_NC.argmax(-1) == dense_NC.argmax(-1))
+            # a few rows at a time in float64: the difference of two normalisers is what float32 has no digits for
+            rows = zip(dense_NC.split(ROWS), logits_NC.split(ROWS), strict=True)
+            kl += [(p.exp() * (p - q.double().log_softmax(-1))).sum(-1) for p, q in ((p.double(), q) for p, q in rows)]
+        kl_N = torch.cat(kl).clamp_(min=0).float()
+        return Quality(loss_N, hit_N, torch.cat(agreement).cpu(), kl_N.cpu())
+
+    def _log_p(self, start: int, stop: int) -> Tensor:
+        """Return the log-probabilities of the dense pass [stop - start, C], float32."""
+        token_N = self._token_N[start:stop].to(self._model.device)
+        logits_NC = logits_of_states(self._model, self._state_NW[start:stop], token_N)
+        return logits_NC.log_softmax(-1)
 
 
 def logits_of_states(model: Any, state_NW: Tensor, token_N: Tensor) -> Tensor:
