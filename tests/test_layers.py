@@ -29,7 +29,7 @@ ROOMS = [
     ["plan"],
     ["runners"],
     ["tracking"],
-    ["job", "compose_once", "status", "completion"],
+    ["job", "compose_once", "launch_history", "status", "completion"],
     ["launches"],
     ["launch"],
 ]
