@@ -26,10 +26,10 @@ ROOMS = [
     ["records"],
     ["summary", "progress"],
     ["curves", "sweep"],
-    ["plan"],
+    ["plan", "launch_history"],
     ["runners"],
     ["tracking"],
-    ["job", "compose_once", "launch_history", "status", "completion"],
+    ["job", "compose_once", "status", "completion"],
     ["launches"],
     ["launch"],
 ]
