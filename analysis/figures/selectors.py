@@ -1,6 +1,7 @@
 """Practical selectors beside the oracle: errors against k, n and what is read, budget and choice, and exponents."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -44,7 +45,9 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
     grid = grid[grid["k"] < 0.9 * grid["length"]]  # beyond it the curves only fall to 0
     lines = [line for line in config.panels if line != "time" or grid["ms"].notna().any()]
     column = style.PAGE <= style.COLUMN
-    room = {"left": 0.7, "gap": 0.2, "edge": 0.83, "least": LEAST} if column else {"left": 0.95, "gap": 0.3, "edge": 1.05}
+    room: dict[str, Any] = (
+        {"left": 0.7, "gap": 0.2, "edge": 0.83, "least": LEAST} if column else {"left": 0.95, "gap": 0.3, "edge": 1.05}
+    )
     figure, axes = style.panels(len(lines), len(labels), config.height, right=0.04, **room)
     panels = dict(zip(lines, axes, strict=True))
     for j, label in enumerate(labels):

@@ -10,7 +10,7 @@ FEWER = ("shows", "gaussians", "models", "upper")
 
 
 def of_page(config: DictConfig) -> DictConfig:
-    """Return a figure's yaml for the page it is drawn on: in the column of a journal, `column` replaces what it names."""
+    """Return a figure's yaml for the page it is drawn on: in a journal's column, `column` replaces what it names."""
     if style.PAGE > style.COLUMN or "column" not in config:
         return config
     return OmegaConf.create({**config, **config.column})
