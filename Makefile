@@ -25,7 +25,7 @@ run: $(VENV)/.installed
 
 paper: $(VENV)/.installed $(VENV)/.models
 	for name in $(PAPER); do $(BIN)/python run.py experiment=$$name || exit 1; done
-	$(BIN)/python -m analysis.budget --model SmolLM2 --tolerance dropped_mass=0.05 --name smollm2
+	$(BIN)/python -m analysis.budget --model SmolLM2-135M --tolerance dropped_mass=0.05 --name smollm2
 	for name in $(WITHIN); do $(BIN)/python run.py experiment=$$name windows.file=$(BUDGET) || exit 1; done
 	$(BIN)/python -m analysis
 

@@ -12,6 +12,7 @@ import platform
 import re
 import shlex
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Collection
@@ -132,7 +133,8 @@ def _job(config: DictConfig, console: Console, swept: Collection[str] = ()) -> N
     if apart := [override for override in overrides if override in swept]:
         console.print(f"{', '.join(apart)}:")
     command = shlex.join(["python", "run.py", *overrides])
-    outcome: dict[str, Any] = {"command": command, "status": "started", "pid": os.getpid(), "node": platform.node()}
+    outcome: dict[str, Any] = {"command": command, "status": "started", "began": time.time()}
+    outcome |= {"pid": os.getpid(), "node": platform.node()}
     outcome["plan"] = bool(OmegaConf.select(config, "plan", throw_on_resolution_failure=False))
     write_json(folder / OUTCOME, outcome)  # a job that is killed leaves this behind
 
@@ -149,6 +151,7 @@ def _job(config: DictConfig, console: Console, swept: Collection[str] = ()) -> N
         log = folder / "error.log"
         log.write_text(traceback.format_exc())
         outcome |= {"status": "failed", "error": f"{_kind(error)}: {one_line(error)} (details in {log})"}
+    outcome["ended"] = time.time()
     write_json(folder / OUTCOME, outcome)
 
 

@@ -26,7 +26,7 @@ ROOMS = [
     ["records"],
     ["summary", "progress"],
     ["curves", "sweep"],
-    ["plan"],
+    ["plan", "launch_history"],
     ["runners"],
     ["tracking"],
     ["job", "compose_once", "status", "completion"],
