@@ -1,4 +1,4 @@
-"""From the command line to jobs, and from their outcomes to an exit status that tells the truth.
+"""From the command line to jobs, and from their outcomes to an exit status: 0 only if every job succeeded.
 
 Jobs never raise into Hydra: launchers differ in what an exception does to the rest of a sweep. A job writes its outcome
 into its own folder; once Hydra is done, or has been stopped, the outcomes are read and summed up here.
@@ -112,7 +112,7 @@ def _hydra_job(config: DictConfig) -> None:
     launches = WatchLaunch.launches
     if launches is None or launches.driver != os.getpid():
         end_with_parent()
-        _job(config, terminal(quiet=sys.stdout.isatty()))  # at a terminal the process that launched it has the word
+        _job(config, terminal(quiet=sys.stdout.isatty()))  # at a terminal only the process that launched it prints
         return
     try:
         _job(config, launches.console, launches.swept())
