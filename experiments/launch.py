@@ -128,9 +128,8 @@ def _job(config: DictConfig, console: Console, swept: Collection[str] = ()) -> N
     if apart := [override for override in overrides if override in swept]:
         console.print(f"{', '.join(apart)}:")
     command = shlex.join(["python", "run.py", *overrides])
-    outcome: dict[str, Any] = {"command": command, "status": "started", "began": time.time()}
-    outcome |= {"pid": os.getpid(), "node": platform.node()}
-    outcome["plan"] = bool(OmegaConf.select(config, "plan", throw_on_resolution_failure=False))
+    outcome: dict[str, Any] = {"command": command, "status": "started", "pid": os.getpid(), "node": platform.node()}
+    outcome |= {"began": time.time(), "plan": bool(OmegaConf.select(config, "plan", throw_on_resolution_failure=False))}
     write_json(folder / OUTCOME, outcome)  # a job that is killed leaves this behind
 
     def kept(result: dict[str, Any]) -> None:
