@@ -106,7 +106,7 @@ def k_min(
     outputs, lengths : as of `fits`.
     mean : over heads: `mean window`, the arithmetic mean, which a budget pays, or `typical head`, the geometric one.
     law : by its name, such as `power` or `log`; by default the one with least AICc.
-    layer, head : of one head, both or neither; `mean` then has no say.
+    layer, head : of one head, both or neither; `mean` is then not used.
 
     Returns
     -------

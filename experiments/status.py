@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from experiments.known_models import known_as
 from experiments.launch_history import PastLaunch, launches
 from experiments.progress import OUTCOME, PROGRESS, clock, read_json
 from experiments.records.folder import PARTIAL, abandoned, inspect
@@ -133,7 +134,7 @@ def _finished(folder: Path, manifest: dict[str, Any], apart: list[str]) -> Entry
     if (schema := manifest["schema"]) != SCHEMA_VERSION:
         note = f"{note} (schema {schema}: the analysis reads it, run.py measures it anew)".strip()
     seconds = manifest.get("seconds")
-    label = str(manifest.get("label", ""))
+    label = known_as(str(manifest.get("label", "")))
     return Entry("finished", folder, label, _size(folder), float(seconds) if seconds is not None else None, note)
 
 
