@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from experiments.models.pruned import LayerInput, Pair
 
+GRADIENT_BYTES = 0.5e9  # for what gradients of a layer need beside: 1.6 to 1.9 GB were seen of SmolLM2
 LINE_BYTES = 40
 STEP = 1.0  # seconds of a step of descent in one layer, over those of the layer's plain forward pass
 
@@ -103,7 +104,7 @@ class Pruning:
             rows=source.samples * len(layers) * len(heads) * self.tokens,
             windows=0,
             seconds=source.seconds() * passes * self.tokens / max(source.lengths),
-            memory_bytes=memory_of(source) + 8 * len(heads) * self.tokens**2 * 4,
+            memory_bytes=memory_of(source) + GRADIENT_BYTES + 8 * len(heads) * self.tokens**2 * 4,
             disk_bytes=lines * LINE_BYTES,
         )
 
