@@ -5,7 +5,11 @@ import pandas as pd
 import pytest
 
 from analysis import settings
+from analysis.pipeline import of_model
+from analysis.records.evidence import Records
+from analysis.records.load import complete_runs
 from analysis.statistics.own_windows import beside_fixed
+from tests.analysis.synthetic import law, write_run
 
 
 def test_what_tasks_lose_is_paired_with_dense_attention(analysed):
@@ -44,3 +48,18 @@ def test_fixed_windows_are_read_off_between_their_sizes():
     assert table.loc[0.2, "fixed_tv"] == pytest.approx(0.2)  # halfway in ln k, and in ln TV
     assert table.loc[0.2, "ratio"] == pytest.approx(1.5)
     assert np.isnan(table.loc[0.1, "ratio"])  # beyond what was measured
+
+
+def test_the_next_command_measures_the_model_of_the_records(tmp_path):
+    def reason(**source):
+        rows = law(lambda n: n**0.5, clusters=2, rows=2)
+        write_run(tmp_path, "one", "A model", rows, **source)
+        return of_model("no losses: python run.py experiment=language", Records(complete_runs(tmp_path)))
+
+    command = "no losses: python run.py experiment=language"
+    assert reason(source="smollm2", model="tiny") == command
+    assert reason(source="gaussian", s=0.5) == command
+    assert reason(source="qwen3", model="Qwen/Qwen3-0.6B") == f"{command} source=qwen3"
+    other = reason(source="checkpoint", model="/my models/x", text=None)
+    assert other == f"{command} source=checkpoint 'source.model=/my models/x'"
+    assert reason(source="checkpoint", model="x", text="t.txt").endswith("source.model=x source.text=t.txt")
