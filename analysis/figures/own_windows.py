@@ -8,7 +8,7 @@ from matplotlib.ticker import NullLocator
 from omegaconf import DictConfig
 
 from analysis.figures.page import style
-from analysis.figures.page.sources import keep, tag
+from analysis.figures.page.sources import tag
 
 TITLES = {"ada": "shared in a layer", "own_top_p": "own top-p"}
 MARKERS = "os^Dv"
@@ -23,7 +23,7 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
     table = table[table["length"] == table["length"].max()]
     names = table["selector"].unique().tolist()
     rules = [rule for rule in TITLES if rule in set(table["rule"])]
-    figure, axes = style.panels(1, len(rules), config.height, left=1.05, gap=0.75, right=0.75, edge=0.1)
+    figure, axes = style.panels(1, len(rules), config.height, left=1.2, gap=0.75, right=0.75, edge=0.1)
     for panel, rule in zip(axes[0], rules, strict=True):
         tag(label, panel)
         own = table[table["rule"] == rule]
@@ -46,6 +46,7 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
         panel.set_ylim(len(names) - 0.5, -0.5)
         panel.set_title(TITLES[rule])
         panel.set_xlabel("TV over that of fixed windows")
-        keep(panel.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), fontsize=style.SMALL, borderaxespad=0))
+        panel.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), fontsize=style.SMALL, borderaxespad=0)
+    axes[0, 0].set_ylabel("method")
     style.footer(figure, style.counts(sources[sources["label"] == label]))
     return figure
