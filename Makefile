@@ -15,7 +15,7 @@ WITHIN := language retrieval prefill
 BUDGET := outputs/budgets/smollm2.json
 
 # Beyond the paper's claims: methods that replace the row, and diagnostics.
-BEYOND := tasks approximators shared floors coverage sketches triples pruning
+BEYOND := tasks approximators own_windows shared floors coverage sketches triples pruning
 
 .PHONY: run paper paper-all figures quotes test test-all examples soak check bench format clean clean-outputs
 
@@ -25,7 +25,7 @@ run: $(VENV)/.installed
 
 paper: $(VENV)/.installed $(VENV)/.models
 	for name in $(PAPER); do $(BIN)/python run.py experiment=$$name || exit 1; done
-	$(BIN)/python -m analysis.budget --model SmolLM2 --tolerance dropped_mass=0.05 --name smollm2
+	$(BIN)/python -m analysis.budget --model SmolLM2-135M --tolerance dropped_mass=0.05 --name smollm2
 	for name in $(WITHIN); do $(BIN)/python run.py experiment=$$name windows.file=$(BUDGET) || exit 1; done
 	$(BIN)/python -m analysis
 

@@ -25,8 +25,12 @@ def load(
     *,
     label: "str | Sequence[str] | None" = None,
     lengths: "Sequence[int] | None" = None,
+    experiment: "str | None" = None,
 ) -> "tuple[pd.DataFrame, pd.DataFrame]":
     """Read rows and windows of all complete runs below an outputs directory; see `analysis.records.load.load`.
+
+    A model that several experiments measured, of other heads, lengths or rows, has lines of each: one line on stderr
+    says so. Choose by `experiment`, or by the columns `run` or `design`, before a mean is taken over lines.
 
     Parameters
     ----------
@@ -34,14 +38,16 @@ def load(
     columns : those wanted, all by default.
     label : that of a source, or a part that no other label has; several in a list. All by default.
     lengths : nominal context lengths, in tokens; all by default.
+    experiment : the preset that asked for the runs, such as `heads`; all by default.
 
     Raises
     ------
-    UserError : if there is no complete run, or no such label or length was measured; the message names those that were.
+    UserError : if there is no complete run, or no such label, experiment or length was measured; the message names
+        those that were.
     """
     from analysis.questions import load as read
 
-    return read(outputs, columns, label, lengths)
+    return read(outputs, columns, label, lengths, experiment)
 
 
 def fits(
@@ -84,8 +90,13 @@ def k_min(
     mean: str = "mean window",
     law: "str | None" = None,
     lengths: "Sequence[int] | None" = None,
+    layer: "int | None" = None,
+    head: "int | None" = None,
 ) -> "pd.DataFrame":
-    """Say how many keys the rows of a model, or of another label, need at context lengths n for a dropped mass of eta.
+    """Say how many keys the rows of a model, one of its heads, or another label need at context lengths n.
+
+    k is the mean over rows of the least number of keys that drop at most eta: half of the rows or so need more. For
+    keys that 90% of a head's rows are promised to need no more than, see `python -m analysis.budget`.
 
     Parameters
     ----------
@@ -95,6 +106,7 @@ def k_min(
     outputs, lengths : as of `fits`.
     mean : over heads: `mean window`, the arithmetic mean, which a budget pays, or `typical head`, the geometric one.
     law : by its name, such as `power` or `log`; by default the one with least AICc.
+    layer, head : of one head, both or neither; `mean` is then not used.
 
     Returns
     -------
@@ -104,11 +116,11 @@ def k_min(
 
     Raises
     ------
-    UserError : if there is no such label, tolerance or law, or no law can be fitted or ranked.
+    UserError : if there is no such label, head, tolerance or law, or no law can be fitted or ranked.
     """
     from analysis.questions import k_min as needed
 
-    return needed(model, n, eta, outputs, mean, law, lengths)
+    return needed(model, n, eta, outputs, mean, law, lengths, layer, head)
 
 
 def compare(first: str, second: str, outputs: "str | Path" = "outputs") -> "Comparison":

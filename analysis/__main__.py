@@ -3,7 +3,7 @@
 import argparse
 import gc
 import sys
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -31,26 +31,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--force", action="store_true", help="make everything anew, fresh or not")
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), metavar="DIR", help="where runs/ lies")
     for_paper = parser.add_argument_group("for a paper: any of these draws the figures once more, into outputs/paper")
-    for_paper.add_argument("--width", metavar="WIDTH", help="of the figures, such as 85mm, 3.3in or 246pt; 7in if not")
-    for_paper.add_argument("--font", type=float, metavar="POINTS", help="size of their text; 7 if not given")
-    for_paper.add_argument("--format", nargs="+", choices=list(save.FORMATS), help="pdf if not given")
+    paper.add_options(for_paper)
+    for_paper.add_argument(
+        "--to", type=Path, metavar="FOLDER", help="draw them there, and make nothing else: no table, report or figure"
+    )
     requested = parser.parse_args(arguments)
     try:
         paper_of = None
-        if any(option is not None for option in (requested.width, requested.font, requested.format)):
+        if paper.asked(requested) or requested.to:
             size = Size.of(requested.width, requested.font)
             paper_of = partial(paper.draw, size=size, formats=requested.format or ["pdf"])
+        if paper_of is not None and requested.to:
+            _draw_only(requested.outputs, requested.to, paper.check_names(requested.only), paper_of)
+            return 0
         failed = analyse(requested.outputs, requested.only, requested.force, Terminal(), paper_of)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except OSError as error:
         where, reason = error.filename or requested.outputs, error.strerror or error
-        print(f"error: {where}: {reason}; free space, make it writable or choose another --outputs", file=sys.stderr)
+        other = "--to" if requested.to else "--outputs"
+        print(f"error: {where}: {reason}; free space, make it writable or choose another {other}", file=sys.stderr)
         return 1
     for outcome in failed:
         print(f"error: {outcome.name} failed: {outcome.reason}; the others are made", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _draw_only(outputs: Path, folder: Path, figures: Sequence[str], paper_of: Callable[..., list[str]]) -> None:
+    """Draw figures for a paper into a folder, of the tables of the last analysis; nothing below `outputs` changes."""
+    current = ledger.current_tables(outputs, Records(complete_runs(outputs)))
+    for note in paper_of(partial(save.read_csv, outputs / "tables"), folder, figures, current):
+        print(note)
+    print(folder)
 
 
 def analyse(
@@ -58,7 +71,7 @@ def analyse(
     only: Sequence[str] | None,
     force: bool,
     console: Console,
-    paper_of: Callable[[Path, Sequence[str], Collection[str]], list[str]] | None = None,
+    paper_of: Callable[..., list[str]] | None = None,
 ) -> list[Outcome]:
     """Make the stale tables, the stale figures among those requested (all by default), the verdicts and the report.
 
@@ -68,7 +81,8 @@ def analyse(
     only : names of figures, None for all; then only the tables that they and the report read are made.
     force : make anew what is fresh.
     console : for progress and the summary; the last line printed is the path of the report.
-    paper_of : draws the figures requested for a paper, of the current tables, and says what was left out; or None.
+    paper_of : draws the figures requested for a paper, of the current tables, and says what was left out, as
+        `paper.draw` of a size and formats; or None.
 
     Returns
     -------
@@ -79,9 +93,7 @@ def analyse(
     UserError : for an unknown name, if there are no records, or if one cannot be read.
     """
     figures = settings.figures()
-    if unknown := sorted(set(only or ()) - set(figures)):
-        raise UserError(f"no figure named {', '.join(unknown)}: choose from {', '.join(sorted(figures))}")
-    requested = [name for name in figures if not only or name in only]
+    requested = paper.check_names(only)
     needed = set(provenance.owners([*report.READS, *(table for name in requested for table in _reads(name))]))
     if not only:
         needed = set(settings.studies())
@@ -111,7 +123,10 @@ def analyse(
         latex.write(latex.verdicts(verdicts, unjudged), outputs / "tables" / "claims.tex")
         ledger.write(outputs / "tables", current)
         page = report.write(outputs, list(studies.values()), drawn, verdicts, records.runs, settings.analysis())
-        notes = [] if paper_of is None else paper_of(outputs, requested, current)
+        notes = []
+        if paper_of is not None:
+            read = partial(save.read_csv, outputs / "tables")
+            notes = paper_of(read, outputs / paper.FOLDER, requested, current)
     console.print(_summary(studies.values(), drawn, len(records.runs)))
     for note in notes:
         console.print(note, soft_wrap=True, highlight=False, markup=False)

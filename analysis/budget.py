@@ -31,6 +31,7 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis import save, settings
+from analysis.questions import not_one
 from analysis.records.load import complete_runs, fullest_design, load_rows, load_task
 from analysis.statistics import bootstrap
 from analysis.statistics.equal_cost import scale_for
@@ -347,9 +348,11 @@ def _rows_of(rows: pd.DataFrame, model: str, how: str = "") -> pd.DataFrame:
     matching = [label for label in labels if label == model] or [
         label for label in labels if model.lower() in label.lower()
     ]
-    if len(matching) != 1:
+    if len(matching) > 1:
+        raise UserError(f"--model {not_one(model, matching, labels)}")
+    if not matching:
         raise UserError(
-            f"--model {model}: {'no' if not matching else 'more than one'} measured model is called so; "
+            f"--model {model}: no measured model is called so; "
             f"measured{how and f' with {how}'} are: {', '.join(labels) or 'none'}"
         )
     return fullest_design(real[real["label"] == matching[0]])

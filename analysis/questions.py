@@ -3,6 +3,7 @@
 `analysis` has these functions by their names; nothing is measured or written.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,20 +26,50 @@ from experiments.tables.rows import ETAS
 
 Labels = str | Sequence[str] | None
 PLAIN = "plain"
+CHOSEN_BY = ["label", "length", "experiment", "design", "run", "score_power"]
 ERRORS = ["k", "dropped_mass", "output_error_renormalised"]
 
 
 def load(
-    outputs: str | Path, columns: Sequence[str] | None, label: Labels, lengths: Sequence[int] | None
+    outputs: str | Path,
+    columns: Sequence[str] | None,
+    label: Labels,
+    lengths: Sequence[int] | None,
+    experiment: str | None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Read rows and windows, of some labels and context lengths alone; see `analysis.load`."""
-    if label is None and lengths is None:
-        return load_all(outputs, columns)
-    wanted = None if columns is None else list(dict.fromkeys([*columns, "label", "length"]))
-    rows, windows = (_chosen(frame, label, lengths) for frame in load_all(outputs, wanted))
+    """Read rows and windows, of some labels, context lengths and one experiment alone; see `analysis.load`."""
+    wanted = None if columns is None else list(dict.fromkeys([*columns, *CHOSEN_BY]))
+    rows, windows = (_of(_chosen(frame, label, lengths), experiment) for frame in load_all(outputs, wanted))
+    if mixed := _mixed(rows):
+        told = [f"{name} ({', '.join(experiments)})" for name, experiments in mixed.items()]
+        print(
+            f"runs of several configurations bear one label: {'; '.join(told)}; a mean over all lines counts the heads "
+            "of each: choose one by experiment=, or by the column run or design",
+            file=sys.stderr,
+        )
     if columns is not None:
         rows, windows = (frame[[name for name in frame if name in columns]] for frame in (rows, windows))
     return rows, windows
+
+
+def _of(frame: pd.DataFrame, experiment: str | None) -> pd.DataFrame:
+    """Return the lines of one experiment, all by default."""
+    if experiment is None:
+        return frame
+    there = sorted(set(frame["experiment"].dropna().astype(str)))
+    if experiment not in there:
+        raise UserError(f"experiment={experiment!r}: choose one of {', '.join(there) or 'none, for no run has one'}")
+    return frame[frame["experiment"] == experiment]
+
+
+def _mixed(rows: pd.DataFrame) -> dict[str, list[str]]:
+    """Return the labels whose rows are of several designs, with the experiments or, without one, the runs of each."""
+    mixed = {}
+    for label, part in rows[CHOSEN_BY].groupby("label", observed=True):
+        part = part[part["score_power"].isna()].drop_duplicates("design")
+        if len(part) > 1:
+            mixed[str(label)] = sorted(part["experiment"].astype(object).fillna(part["run"].astype(object)).astype(str))
+    return mixed
 
 
 def fits(
@@ -54,9 +85,17 @@ def fits(
 
 
 def k_min(
-    model: str, n: ArrayLike, eta: float, outputs: str | Path, mean: str, law: str | None, lengths: Sequence[int] | None
+    model: str,
+    n: ArrayLike,
+    eta: float,
+    outputs: str | Path,
+    mean: str,
+    law: str | None,
+    lengths: Sequence[int] | None,
+    layer: int | None,
+    head: int | None,
 ) -> pd.DataFrame:
-    """Return the keys that a label needs at context lengths n, by a law fitted to it; see `analysis.k_min`."""
+    """Return the keys that a label, or one of its heads, needs at context lengths n; see `analysis.k_min`."""
     how = replace(settings.fits(settings.analysis()), etas=(_tolerance(eta),))
     laws = {each.name: each for each in LAWS}
     if mean not in (means.MEAN, means.TYPICAL):
@@ -65,9 +104,13 @@ def k_min(
         raise UserError(f"law={law!r}: choose one of {', '.join(laws)}")
     rows = load_all(outputs)[0]
     rows = rows[(rows["variant"] == PLAIN) & rows["score_power"].isna()]
-    rows = _chosen(rows, _label(rows, model), lengths)
-    every = list(means.means_of(rows, eta, how))
-    asked = next(item for item in every if item.name == mean and item.scope == means.ALL)
+    label = _label(rows, model)
+    rows = _chosen(rows, label, lengths)
+    if layer is None and head is None:
+        every = means.means_of(rows, eta, how)
+        asked = next(item for item in every if item.name == mean and item.scope == means.ALL)
+    else:
+        model, asked = f"{label}, layer {layer}, head {head}", _one_head(rows, label, layer, head, eta, how)
     points = asked.points
     fitted = means.laws([asked], how).set_index("law")
     if fitted["lengths"].iloc[0] < how.min_lengths:
@@ -95,6 +138,21 @@ def k_min(
             "extrapolated": at > longest,
         }
     )
+
+
+def _one_head(
+    rows: pd.DataFrame, label: str, layer: int | None, head: int | None, eta: float, how: Settings
+) -> means.Mean:
+    """Return the mean over the rows of one head, as one over heads."""
+    (curves,) = curves_of(rows, replace(how, etas=(eta,)))
+    if (layer, head) not in curves.head_keys:
+        last = [max(curves.head_keys.get_level_values(name)) for name in ("layer", "head")]
+        raise UserError(
+            f"layer={layer}, head={head}: give both, of a head of {label} that was measured; the last are "
+            f"{last[0]} and {last[1]}"
+        )
+    own = curves.only(curves.head_keys == (layer, head))
+    return means.Mean(own, "head", means.ALL, 1, own.of_heads(how))
 
 
 @dataclass(frozen=True)
@@ -198,9 +256,18 @@ def _label(frame: pd.DataFrame, name: str) -> str:
         label for label in labels if name.lower() in label.lower()
     ]
     if len(matching) != 1:
-        what = f"may be any of {', '.join(matching)}" if matching else f"is none of {', '.join(labels) or 'none'}"
-        raise UserError(f"label {name} {what}: name one of those that are measured")
+        raise UserError(not_one(name, matching, labels))
     return matching[0]
+
+
+def not_one(name: str, matching: Sequence[str], labels: Sequence[str]) -> str:
+    """Say that a name is part of several labels, or of none, and what to give instead; labels may have commas."""
+    listed = ", ".join(f'"{label}"' for label in matching or labels)
+    if matching:
+        return f'"{name}" is part of several labels: give one of {listed}'
+    return (
+        f'no label has "{name}" in it: give one of {listed}' if labels else f'"{name}": no such label, none is measured'
+    )
 
 
 def _chosen(frame: pd.DataFrame, label: Labels, lengths: Sequence[int] | None) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""From the command line to jobs, and from their outcomes to an exit status that tells the truth.
+"""From the command line to jobs, and from their outcomes to an exit status: 0 only if every job succeeded.
 
 Jobs never raise into Hydra: launchers differ in what an exception does to the rest of a sweep. A job writes its outcome
 into its own folder; once Hydra is done, or has been stopped, the outcomes are read and summed up here.
@@ -12,6 +12,7 @@ import platform
 import re
 import shlex
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Collection
@@ -116,7 +117,7 @@ def _hydra_job(config: DictConfig) -> None:
     launches = WatchLaunch.launches
     if launches is None or launches.driver != os.getpid():
         end_with_parent()
-        _job(config, terminal(quiet=sys.stdout.isatty()))  # at a terminal the process that launched it has the word
+        _job(config, terminal(quiet=sys.stdout.isatty()))  # at a terminal only the process that launched it prints
         return
     try:
         _job(config, launches.console, launches.swept())
@@ -133,7 +134,7 @@ def _job(config: DictConfig, console: Console, swept: Collection[str] = ()) -> N
         console.print(f"{', '.join(apart)}:")
     command = shlex.join(["python", "run.py", *overrides])
     outcome: dict[str, Any] = {"command": command, "status": "started", "pid": os.getpid(), "node": platform.node()}
-    outcome["plan"] = bool(OmegaConf.select(config, "plan", throw_on_resolution_failure=False))
+    outcome |= {"began": time.time(), "plan": bool(OmegaConf.select(config, "plan", throw_on_resolution_failure=False))}
     write_json(folder / OUTCOME, outcome)  # a job that is killed leaves this behind
 
     def kept(result: dict[str, Any]) -> None:
@@ -149,6 +150,7 @@ def _job(config: DictConfig, console: Console, swept: Collection[str] = ()) -> N
         log = folder / "error.log"
         log.write_text(traceback.format_exc())
         outcome |= {"status": "failed", "error": f"{_kind(error)}: {one_line(error)} (details in {log})"}
+    outcome["ended"] = time.time()
     write_json(folder / OUTCOME, outcome)
 
 

@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from rich.console import Console
@@ -138,7 +141,7 @@ class WatchLaunch(Callback):
         composed = compose_once.install(keep=config.hydra.launcher._target_.endswith(".BasicLauncher"))
         if "joblib" in config.hydra.launcher._target_:
             bind_joblib()
-        sweep.write(Path(config.hydra.sweep.dir), config.hydra.overrides.task)
+        sweep.write(Path(config.hydra.sweep.dir), config.hydra.overrides.task, _jobs_of(config))
         self._watch(
             Launch(Path(config.hydra.sweep.dir), f"**/{OUTCOME}", lambda: composed.jobs, lambda: composed.swept)
         )
@@ -146,6 +149,17 @@ class WatchLaunch(Callback):
     def _watch(self, launch: Launch) -> None:
         if self.launches is not None:
             self.launches.add(launch)
+
+
+def _jobs_of(config: DictConfig) -> int:
+    """Return how many jobs a sweep has, by Hydra's own sweeper; 0 if another sweeper decides, or Hydra refuses it."""
+    if not config.hydra.sweeper._target_.endswith(".BasicSweeper"):
+        return 0
+    words = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+    with contextlib.suppress(HydraException):
+        overrides = OverridesParser.create().parse_overrides([*words, *config.hydra.overrides.task])
+        return len(BasicSweeper.split_arguments(overrides, None)[0])
+    return 0
 
 
 def _job_number(path: Path) -> tuple[int, str]:

@@ -1,4 +1,4 @@
-"""The state of the runs below outputs/: `python -m experiments.status`."""
+"""The state of the runs below outputs/, and what became of launches: `python -m experiments.status`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import shutil
 import sys
 import time
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,12 @@ from experiments.interrupts import end_on_ctrl_c
 if __name__ == "__main__":
     end_on_ctrl_c()
 
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from experiments.known_models import known_as
+from experiments.launch_history import PastLaunch, launches
 from experiments.progress import OUTCOME, PROGRESS, clock, read_json
 from experiments.records.folder import PARTIAL, abandoned, inspect
 from experiments.records.identity import SCHEMA_VERSION
@@ -130,7 +134,7 @@ def _finished(folder: Path, manifest: dict[str, Any], apart: list[str]) -> Entry
     if (schema := manifest["schema"]) != SCHEMA_VERSION:
         note = f"{note} (schema {schema}: the analysis reads it, run.py measures it anew)".strip()
     seconds = manifest.get("seconds")
-    label = str(manifest.get("label", ""))
+    label = known_as(str(manifest.get("label", "")))
     return Entry("finished", folder, label, _size(folder), float(seconds) if seconds is not None else None, note)
 
 
@@ -172,8 +176,65 @@ def _has(entry: Entry, text: str | None) -> bool:
     return text is None or text.lower() in line
 
 
+def _began(launch: PastLaunch) -> str:
+    return "" if launch.began is None else f"{datetime.fromtimestamp(launch.began):%Y-%m-%d %H:%M:%S}"
+
+
+def _launches_table(listed: list[PastLaunch]) -> Table:
+    table = Table("began", "s", "jobs", "measured", "there already", "failed", "not ended", "command")
+    for launch in listed:
+        counts = (launch.jobs, launch.measured, launch.found, len(launch.failures), launch.running + launch.not_begun)
+        command = launch.command + (f"  ({launch.planned} planned only)" if launch.planned else "")
+        table.add_row(*map(Text, (_began(launch), f"{launch.seconds:.0f}", *map(str, counts), command)))
+    return table
+
+
+def _account(launch: PastLaunch) -> list[str]:
+    """Return the lines that say what became of a launch."""
+    counts = {
+        "measured": launch.measured,
+        "measured before": launch.found,
+        "planned only": launch.planned,
+        "running": launch.running,
+        "failed": len(launch.failures),
+        "waiting" if launch.runs else "never began": launch.not_begun,
+    }
+    jobs = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "none"
+    state = f"runs since {clock(launch.seconds)}" if launch.runs else f"ended after {clock(launch.seconds)}"
+    lines = [launch.command, f"began {_began(launch) or 'at an unknown time'}, {state}; {launch.folder}"]
+    lines.append(f"{launch.jobs} job{'s' * (launch.jobs != 1)}: {jobs}")
+    for failure in launch.failures:
+        lines += [f"error: {failure.error}", f"  {failure.command}  # {failure.folder}"]
+    if launch.failures or (launch.not_begun and not launch.runs):
+        lines.append("the same command, repeated, measures only what is missing")
+    return lines
+
+
+def _report_launches(options: argparse.Namespace, console: Console) -> None:
+    """Print the newest launch, or all of them."""
+    listed = launches(options.outputs / "jobs")
+    if options.match:
+        listed = [launch for launch in listed if options.match.lower() in launch.command.lower()]
+    if options.last:
+        listed = listed[:1]
+    if options.json:
+        fields = [{**dataclasses.asdict(each), "not_begun": each.not_begun} for each in listed]
+        console.print(json.dumps(fields, indent=2, default=str))
+    elif not listed:
+        console.print(_nothing(f"no launch in {options.outputs / 'jobs'}", options.match))
+    elif options.last:
+        for line in _account(listed[0]):
+            console.print(line)
+    else:
+        console.print(_launches_table(listed))
+
+
+def _nothing(what: str, match: str | None) -> str:
+    return what + (f" has {match!r} in it" if match else "")
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """List the runs; remove failed or stale ones on request."""
+    """List the runs, or launches; remove failed or stale runs on request."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments.status",
         description="List the runs below outputs/: finished, running, failed (no record) and stale (damaged, of a "
@@ -182,7 +243,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="where results lie (default: outputs)")
     parser.add_argument("--only", choices=STATES, nargs="+", default=STATES, help="list only these states")
     parser.add_argument("--match", metavar="TEXT", help="list only what has this in its run, label, command or note")
-    parser.add_argument("--json", action="store_true", help="print the list as JSON: bytes, seconds, groups done")
+    parser.add_argument("--json", action="store_true", help="print as JSON what is listed: bytes, seconds, counts")
+    of_launches = parser.add_mutually_exclusive_group()
+    of_launches.add_argument("--last", action="store_true", help="what became of the newest launch (job or sweep)")
+    of_launches.add_argument("--launches", action="store_true", help="list all launches, the newest first")
     parser.add_argument(
         "--remove", choices=("failed", "stale"), help="delete these: records of stale runs, job folders of failed jobs"
     )
@@ -191,6 +255,12 @@ def main(arguments: list[str] | None = None) -> int:
     if not options.outputs.is_dir():
         print(f"error: --outputs {options.outputs}: there is no such directory", file=sys.stderr)
         return 1
+    if options.last or options.launches:
+        if options.remove or options.only != STATES:
+            print("error: --only and --remove are for runs, not for --last and --launches", file=sys.stderr)
+            return 1
+        _report_launches(options, console)
+        return 0
     listed = entries(options.outputs)
     if options.remove:
         removed = [entry for entry in listed if entry.state == options.remove]
@@ -202,9 +272,13 @@ def main(arguments: list[str] | None = None) -> int:
     if options.json:
         console.print(json.dumps([dataclasses.asdict(entry) for entry in shown], indent=2, default=str))
         return 0
+    if not shown and (options.match or options.only != STATES):
+        states = "run" if options.only == STATES else f"{' or '.join(options.only)} run"
+        console.print(_nothing(f"no {states} in {options.outputs}", options.match))
+        return 0
     console.print(_table(shown))
-    counts = {state: sum(entry.state == state for entry in listed) for state in STATES}
-    total = sum(entry.size for entry in listed) / 1e6
+    counts = {state: sum(entry.state == state for entry in shown) for state in STATES if state in options.only}
+    total = sum(entry.size for entry in shown) / 1e6
     console.print(", ".join(f"{count} {state}" for state, count in counts.items()) + f"; {total:.1f} MB")
     return 0
 

@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
+import platform
+import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from experiments.progress import read_json, write_json
 
@@ -39,11 +43,18 @@ def deciding(overrides: Iterable[str]) -> list[str]:
     return [word for word in overrides if word.lstrip("+~").partition("=")[0].split(".")[0] not in ELSEWHERE]
 
 
-def write(folder: Path, overrides: Iterable[str]) -> None:
-    """Write the name of a sweep into the folder of its jobs, if it can be written; a job will say if nothing can."""
+def write(folder: Path, overrides: Iterable[str], jobs: int = 0) -> None:
+    """Write what a sweep is into the folder of its jobs, if it can be written; a job will say if nothing can.
+
+    That is its name, its words, how many jobs it has (0 where that is not known), when it began, and which process
+    launched it.
+    """
+    words = list(overrides)
+    about: dict[str, Any] = {"name": name_of(words), "words": words, "jobs": jobs, "began": time.time()}
+    about |= {"pid": os.getpid(), "node": platform.node()}
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / SWEEP, {"name": name_of(overrides)})
+        write_json(folder / SWEEP, about)
 
 
 def read(folder_of_job: Path) -> str | None:

@@ -10,6 +10,7 @@ import experiments
 ROOT = Path(experiments.__file__).parent
 # In the order of the flow; rooms of one line do not import each other.
 ROOMS = [
+    ["known_models"],
     ["errors", "durable", "terminal", "interrupts", "numba_cache", "lazy", "threads", "workers", "options"],
     ["ranges", "misspelt"],
     ["tables", "part"],
@@ -26,7 +27,7 @@ ROOMS = [
     ["records"],
     ["summary", "progress"],
     ["curves", "sweep"],
-    ["plan"],
+    ["plan", "launch_history"],
     ["runners"],
     ["tracking"],
     ["job", "compose_once", "status", "completion"],

@@ -2,7 +2,9 @@
 
 import contextlib
 import json
+import os
 import platform
+import shutil
 
 import pytest
 
@@ -124,3 +126,82 @@ def test_a_failure_that_was_mended_is_no_failure(tmp_path, monkeypatch):
 def test_no_outputs_is_one_line(tmp_path, capsys):
     assert status(["--outputs", str(tmp_path / "nowhere")]) == 1
     assert capsys.readouterr().err.startswith("error: ")
+
+
+def last(outputs, capsys, *words):
+    assert status(["--outputs", str(outputs), "--last", "--json", *words]) == 0
+    (launch,) = json.loads(capsys.readouterr().out)
+    return launch
+
+
+def test_the_newest_launch_says_what_became_of_each_job(tmp_path, monkeypatch, capsys):
+    for seeds in ("seed=0,1", "seed=1,7"):
+        monkeypatch.setattr("sys.argv", ["run.py", "-m", *TINY, seeds, "source.rows=2,-1", f"outputs={tmp_path}"])
+        assert main() == 1
+    capsys.readouterr()
+    launch = last(tmp_path, capsys)
+    counts = [launch[name] for name in ("jobs", "measured", "found", "planned", "running", "not_begun")]
+    assert counts == [4, 1, 1, 0, 0, 0]
+    assert len(launch["failures"]) == 2
+    assert "seed=1,7" in launch["words"]
+    assert not launch["runs"]
+    assert launch["seconds"] > 0
+    assert status(["--outputs", str(tmp_path), "--last"]) == 0
+    out = capsys.readouterr().out
+    assert "4 jobs: 1 measured, 1 measured before, 2 failed" in out
+    assert out.count("error: source.rows=-1: give a number") == 2  # each with the command that repeats it alone
+    assert out.count(f"source.rows=-1 source.samples=1 tracking=disabled seed=7 outputs={tmp_path}") == 1
+    assert status(["--outputs", str(tmp_path), "--launches", "--json"]) == 0
+    newest, oldest = json.loads(capsys.readouterr().out)
+    assert (newest["folder"], oldest["measured"]) == (launch["folder"], 2)
+    assert last(tmp_path, capsys, "--match", "SEED=0,1")["folder"] == oldest["folder"]
+    assert status(["--outputs", str(tmp_path), "--launches"]) == 0
+    assert "there already" in capsys.readouterr().out
+
+
+def test_jobs_that_wait_were_killed_or_never_began(tmp_path, capsys):
+    sweep, job = tmp_path / "jobs" / "day" / "time", {"node": platform.node(), "command": "python run.py seed=3"}
+    about = {"words": ["seed=range(0,8)"], "jobs": 8, "began": 1e9, "node": platform.node()}
+    (sweep / "3").mkdir(parents=True)
+    write_json(sweep / "3" / OUTCOME, {"status": "started", "pid": 999999999, **job})
+    write_json(sweep / "sweep.json", about | {"pid": os.getpid()})
+    launch = last(tmp_path, capsys)
+    assert launch["runs"]
+    assert launch["failures"][0]["error"] == "ended without a word: killed, or out of memory"
+    assert launch["not_begun"] == 7
+    status(["--outputs", str(tmp_path), "--last"])
+    assert "1 failed, 7 waiting" in capsys.readouterr().out
+    write_json(sweep / "sweep.json", about | {"pid": 999999999})
+    status(["--outputs", str(tmp_path), "--last"])
+    assert "1 failed, 7 never began" in capsys.readouterr().out
+    write_json(sweep / "3" / OUTCOME, {"status": "started", "pid": os.getpid(), **job})
+    assert (last(tmp_path, capsys)["running"], last(tmp_path, capsys)["failures"]) == (1, [])
+
+
+def test_a_launch_that_noted_less_is_told_by_its_jobs(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["run.py", "-m", *TINY, "seed=0,1", f"outputs={tmp_path / 'there'}"])
+    assert main() == 0
+    capsys.readouterr()
+    for path in (tmp_path / "there" / "jobs").rglob("sweep.json"):
+        path.unlink()
+    for path in (tmp_path / "there" / "jobs").rglob(OUTCOME):
+        outcome = json.loads(path.read_text())
+        write_json(path, {name: outcome[name] for name in outcome if name not in ("began", "ended")})
+    shutil.copytree(tmp_path / "there", tmp_path / "copy")
+    there, copy = (last(tmp_path / name, capsys) for name in ("there", "copy"))
+    assert (there["jobs"], there["measured"]) == (2, 2)
+    assert "tracking=disabled" in there["words"]
+    assert not any(word.startswith("seed") for word in there["words"])
+    assert there["seconds"] == copy["seconds"] > 0  # whenever it was copied
+    assert there["began"] == copy["began"] is not None
+
+
+def test_nothing_that_matches_is_said_and_totals_are_of_what_does(outputs, capsys):
+    assert status(["--outputs", str(outputs), "--match", "nowhere"]) == 0
+    assert capsys.readouterr().out.strip() == f"no run in {outputs} has 'nowhere' in it"
+    assert status(["--outputs", str(outputs), "--match", "seed="]) == 0
+    assert "2 finished, 0 running, 0 failed, 0 stale" in capsys.readouterr().out
+    assert status(["--outputs", str(outputs), "--launches", "--match", "nowhere"]) == 0
+    assert "no launch" in capsys.readouterr().out
+    assert status(["--outputs", str(outputs), "--last", "--only", "failed"]) == 1
+    assert capsys.readouterr().err.startswith("error: --only")

@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 
 from analysis.figures.page import style
 from analysis.figures.page.lighter import lighten
+from analysis.figures.page.shown import of_page
 from analysis.figures.page.size import Size
 from analysis.figures.page.sources import number
 
@@ -55,7 +56,7 @@ def drawn(
     with mpl.rc_context(), collecting_later(), size.laid_out():
         mpl.rcdefaults()
         mpl.style.use(STYLE)
-        figure = module.draw(tables, config)
+        figure = module.draw(tables, of_page(config))
         style.name_folded(figure)
         lighten(figure)
         number(figure)

@@ -1,6 +1,6 @@
 """Window rules at equal total cost, and the least cost with the error held: who wins, and by how much."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import pandas as pd
@@ -29,6 +29,7 @@ RULES = {
     "free": ("best k(n)", ":", ""),
     "floor": ("floor [T7]", "-", ""),
 }
+NARROWEST = 0.55  # inches of a panel beside another in the column of a journal
 BLACK = (0.0, 0.0, 0.0, 1.0)
 MARKERS = "os^Dv*P"
 
@@ -38,21 +39,30 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
     table, sources = tables["adaptive"], sources_shown(tables["adaptive_sources"], config)
     if sources.empty:
         raise NothingToDraw("no source that the figure shows was compared at equal cost")
-    labels, mixes = sources["label"].tolist(), table["mix"].unique().tolist()
+    labels, mixes = sources["label"].tolist(), [mix for mix in table["mix"].unique() if _asked(mix, config.mixes)]
+    above = sources_shown(sources, config.upper)["label"].tolist() if config.upper else labels
     table = table[table["label"].isin(labels)]
     figure, axes = style.panels(
-        len(MEASURES) + 2, len(labels), config.height, left=0.78, right=0.04, gap=0.08, edge=0.8
+        len(config.measures) + 2,
+        len(above),
+        config.height,
+        left=0.78,
+        right=0.04,
+        gap=0.08,
+        edge=0.8,
+        least=NARROWEST,
     )
     shown, names = table[table["mix"] == config.mix], style.short_names(labels, 16)
-    for line, (measure, name) in zip(axes, MEASURES.items(), strict=False):
-        for panel, label in zip(line, labels, strict=True):
+    shown = shown[shown["label"].isin(above)]
+    for line, measure in zip(axes, config.measures, strict=False):
+        for panel, label in zip(line, above, strict=True):
             tag(label, panel)
             _rules(panel, shown[shown["label"] == label], measure, shown[measure])
             panel.tick_params(labelleft=panel is line[0])
-            if measure == next(iter(MEASURES)):
+            if measure == config.measures[0]:
                 style.title(panel, names[label], panel.get_position().width * style.PAGE)
-            panel.set_xlabel("budget (keys)" if measure == list(MEASURES)[-1] else "")
-        line[0].set_ylabel(name)
+            panel.set_xlabel("budget (keys)" if measure == config.measures[-1] else "")
+        line[0].set_ylabel(MEASURES[measure])
     shades = _shades()
     families.legend(axes[0, -1], {name: (shades[rule], dash, marker) for rule, (name, dash, marker) in RULES.items()})
     against = table[table["rule"] == "power"]
@@ -67,7 +77,7 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
         panel.tick_params(labelleft=mix == mixes[0])
     held = tables["held_error"]
     held = held[held["label"].isin(labels) & (held["mix"] == config.mix)]
-    taus = sorted(held["tau"].unique(), reverse=True)
+    taus = sorted((tau for tau in held["tau"].unique() if _asked(tau, config.taus)), reverse=True)
     last = style.bottom_row(axes, max(len(taus), 1))
     for panel, tau in zip(last, taus, strict=False):
         _held(panel, held[held["tau"] == tau], labels)
@@ -78,6 +88,10 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
     style.make_room(figure, 0.15)  # for names that stand steeper on a narrow page
     style.footer(figure, style.counts(sources))
     return figure
+
+
+def _asked(value: object, wanted: Collection[object] | None) -> bool:
+    return wanted is None or value in wanted
 
 
 def _rules(axes: Axes, table: pd.DataFrame, measure: str, every: pd.Series) -> None:

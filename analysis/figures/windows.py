@@ -49,7 +49,8 @@ def _panel(axes: Axes, table: pd.DataFrame, floor: float) -> None:
     axes.set_yscale("log")
     axes.set_ylim(floor, 1.4)
     lengths = sorted(table["length"].unique())
-    axes.xaxis.set_major_locator(FixedLocator([8.0**power for power in range(8)]))
+    base = 8.0 if style.PAGE > style.COLUMN else 32.0
+    axes.xaxis.set_major_locator(FixedLocator([base**power for power in range(8)]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: style.count_text(value)))
     axes.xaxis.set_minor_locator(NullLocator())
     for length, shade, marker in zip(lengths, style.shades(len(lengths)), MARKERS, strict=False):

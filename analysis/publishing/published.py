@@ -18,6 +18,8 @@ from PIL import Image
 
 from analysis import save, settings
 from analysis.figures import NothingToDraw, drawn, shown_lines
+from analysis.figures.page.size import Size
+from analysis.publishing import paper
 from experiments.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,13 +35,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m analysis.published", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--outputs", type=Path, metavar="DIR", help="first publish the tables of DIR")
     parser.add_argument("--to", type=Path, default=ROOT / "outputs" / "published", metavar="DIR", help="where to draw")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help=f"figures to draw: {', '.join(settings.figures())}")
+    paper.add_options(parser.add_argument_group("for a paper: any of these draws one format, at one width"))
     requested = parser.parse_args(arguments)
     try:
+        names = paper.check_names(requested.only)
+        if requested.outputs and (requested.only or paper.asked(requested)):
+            raise UserError("--outputs publishes every figure: give it without --only, --width, --font and --format")
+        if paper.asked(requested):
+            size = Size.of(requested.width, requested.font)
+            reads = list(_readers())
+            for note in paper.draw(_reader(TABLES), requested.to, names, reads, size, requested.format or ["pdf"]):
+                print(note)
+            print(requested.to)
+            return 0
         if requested.outputs:
             from analysis.publishing import ledger  # it reads records
 
             publish(ledger.reader(requested.outputs), TABLES)
-        left_out = draw(TABLES, requested.to)
+        left_out = draw(TABLES, requested.to, names)
         if requested.outputs:
             save.write_text(PAGE, page(PAGE.read_text(encoding="utf-8")))
             pictures(TABLES, PICTURES)
@@ -83,14 +97,14 @@ def publish(read: Callable[[str], pd.DataFrame], folder: Path) -> None:
             draft.write_bytes(content)
 
 
-def draw(tables: Path, outputs: Path) -> dict[str, str]:
-    """Draw every figure of published tables below `outputs`; return the reasons of those that show nothing.
+def draw(tables: Path, outputs: Path, names: Sequence[str] | None = None) -> dict[str, str]:
+    """Draw figures of published tables, all by default, below `outputs`; return the reasons of those that show nothing.
 
     Raises
     ------
     UserError : if a published table is missing or cannot be read.
     """
-    return _each(tables, lambda name, figure: save.write_figure(figure, outputs, name))
+    return _each(tables, lambda name, figure: save.write_figure(figure, outputs, name), names)
 
 
 def pictures(tables: Path, folder: Path) -> None:
@@ -127,7 +141,7 @@ def _readers() -> dict[str, list[str]]:
     return readers
 
 
-def _each(tables: Path, write: Callable[[str, Figure], None]) -> dict[str, str]:
+def _reader(tables: Path) -> Callable[[str], pd.DataFrame]:
     def read(name: str) -> pd.DataFrame:
         path = tables / f"{name}.csv.gz"
         try:
@@ -135,10 +149,14 @@ def _each(tables: Path, write: Callable[[str, Figure], None]) -> dict[str, str]:
         except (OSError, ValueError, EOFError) as error:
             raise UserError(f"{path}: cannot be read ({error}); take it from the repository again") from error
 
+    return read
+
+
+def _each(tables: Path, write: Callable[[str, Figure], None], names: Sequence[str] | None = None) -> dict[str, str]:
     left_out = {}
-    for name in settings.figures():
+    for name in settings.figures() if names is None else names:
         try:
-            drawn(name, settings.figure(name), read, lambda figure, name=name: write(name, figure))  # type: ignore[misc]
+            drawn(name, settings.figure(name), _reader(tables), lambda figure, name=name: write(name, figure))  # type: ignore[misc]
         except NothingToDraw as reason:
             left_out[name] = str(reason)
     return left_out

@@ -23,7 +23,7 @@ from experiments.tables.rows import ROWS
 from experiments.tables.windows import WINDOWS
 
 TABLES = {table.name: table for table in (ROWS, WINDOWS)}
-# What a study knows of the run that a line is of; a yaml may name more in `uses`.
+# The columns that say which run a line is of; a yaml may name more in `uses`.
 CONFIGURATION = ("run", "label", "kind", "role", "s", "sigma", "model_hash", "seed", "design", "cluster")
 PLACE = ["cluster", "layer", "head", "variant", "length"]
 
@@ -100,7 +100,7 @@ def gather(config: DictConfig, records: Records) -> Evidence:
 
 
 def sources(lines: pd.DataFrame) -> pd.DataFrame:
-    """Say what stands behind the lines of a study, in the order in which a reader wants the labels.
+    """Say what stands behind the lines of a study, labels in the order of `labels_in_order`.
 
     Parameters
     ----------

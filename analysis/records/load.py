@@ -13,9 +13,9 @@ import pandas as pd
 import pyarrow as pa
 import yaml
 
-from analysis import settings
 from analysis.records.lines import GrowingLines, Lines
 from experiments.errors import UserError
+from experiments.known_models import known_as
 from experiments.records.folder import inspect
 from experiments.records.identity import READABLE
 from experiments.records.table_file import chunks, column_names
@@ -247,7 +247,7 @@ def fullest_design(frame: pd.DataFrame, most: str | None = None) -> pd.DataFrame
 
 
 def labels_in_order(frame: pd.DataFrame) -> list[str]:
-    """Labels as a reader wants them: Gaussian sources by s, then by sigma, then real models by name."""
+    """Labels in the order of figures and tables: Gaussian sources by s, then by sigma, then real models by name."""
     labels = frame[["label", "kind", "s", "sigma"]].drop_duplicates("label")
     labels = labels.astype({"label": str, "kind": str})
     return labels.sort_values(["kind", "s", "sigma", "label"])["label"].tolist()
@@ -281,13 +281,7 @@ def _read_run(folder: Path) -> Run | None:
         whole, damage = inspect(folder)
         if whole is None:
             raise _unreadable(folder, ValueError(damage))
-    return Run(folder, config, manifest, hashlib.sha256(raw).hexdigest(), _as_known(str(manifest["label"])))
-
-
-def _as_known(label: str) -> str:
-    """Return a record's label with its model's name as people know it, where conf/analysis.yaml gives one."""
-    model, comma, text = label.partition(", ")
-    return f"{settings.analysis().names.get(model, model)}{comma}{text}"
+    return Run(folder, config, manifest, hashlib.sha256(raw).hexdigest(), known_as(str(manifest["label"])))
 
 
 def _regular(path: Path) -> Path:

@@ -76,7 +76,7 @@ def by_head(every: list[Trial]) -> pd.DataFrame:
     -------
     DataFrame : per (label, variant, eta, layer, head): `lead_power`, AICc of a + b ln n less that of the power law.
         `p_power`, how often a lead as small or smaller comes out where the power law is true, and `p_log`, how often
-        one as large or larger where a + b ln n is: a small one speaks against that law, in favour of the other. And how
+        one as large or larger where a + b ln n is: a small one is evidence against that law and for the other. And how
         well either law fits, whatever the other does: `misfit_power`, `misfit_log`, how often noise alone leaves a
         residual as large as that of the data; a small one says that no parameters of this law fit.
     """

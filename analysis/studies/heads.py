@@ -19,6 +19,7 @@ def study(evidence: Evidence, config: DictConfig, how: Settings) -> dict[str, pd
         raise NothingMeasured("no real model has been measured")
     exponents = heads.exponents(rows, config.eta, how)
     table = heads.by_head(exponents)
+    table.insert(4, "eta", config.eta)
     if table["C"].isna().all():
         raise NothingMeasured("no head was measured at enough lengths to fit an exponent")
     # which law wins does not depend on the bootstrap

@@ -34,12 +34,16 @@ class Context:
         output = run(self._model, token_N, use_cache=True, past_key_values=self._cache)
         return output.last_hidden_state[0]
 
+    def states(self, token_N: Tensor) -> Tensor:
+        """Read on and forget it again; return the last hidden states [N, W]."""
+        before = len(self)
+        state_NW = self.read(token_N)
+        self.forget(before)
+        return state_NW
+
     def losses(self, token_N: Tensor) -> tuple[Tensor, Tensor]:
         """Read on and forget it again; return -ln p of tokens 1..N-1 and whether each is the most probable one."""
-        before = len(self)
-        losses = losses_of_states(self._model, self.read(token_N), token_N)
-        self.forget(before)
-        return losses
+        return losses_of_states(self._model, self.states(token_N), token_N)
 
     def forget(self, length: int) -> None:
         """Keep the first `length` tokens alone."""

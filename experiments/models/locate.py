@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 
 from experiments.errors import UserError
+from experiments.known_models import known_as
 from experiments.ranges import written_out
 
 PACKAGE = "package:"
@@ -27,6 +28,8 @@ class Checkpoint:
 
     Attributes
     ----------
+    label
+        What people call the model: the folder's or the file's name, or a hub id; see `known_as`.
     trusted
         True if the user lets the checkpoint's own code run. Its files are then part of the hash.
     """
@@ -86,7 +89,7 @@ def locate(model: str, *, trusted: bool = False) -> Checkpoint:
         return _in_package(model.removeprefix(PACKAGE), trusted)
     path = Path(written_out("source.model", model))
     if os.path.isfile(path) and path.suffix == ".gguf":  # unlike Path's own, it takes names of any length
-        return Checkpoint(path.stem, path.parent, path.name)
+        return Checkpoint(known_as(path.stem), path.parent, path.name)
     if os.path.isdir(path):
         return Checkpoint(path.resolve().name, _checked_folder(path, model), trusted=trusted)
     named = HUB_ID.fullmatch(model)
@@ -121,7 +124,7 @@ def _in_package(name: str, trusted: bool) -> Checkpoint:
     paths = [Path(str(file.locate())) for file in files]
     for path in paths:
         if path.suffix == ".gguf" and path.is_file():
-            return Checkpoint(path.stem, path.parent, path.name)
+            return Checkpoint(known_as(path.stem), path.parent, path.name)
     for path in paths:
         if path.suffix == ".safetensors" and (path.parent / "config.json").is_file():
             return Checkpoint(name, path.parent, trusted=trusted)

@@ -12,6 +12,7 @@ from experiments.runners.phases import PREFILL
 from experiments.selectors.sharpened import Sharpened
 
 if TYPE_CHECKING:
+    from experiments.models.loss import Quality
     from experiments.models.reading import Reading
 
 SHARPENED = "sharpened"  # what the column `rule` has for the control
@@ -39,12 +40,18 @@ class Outcome:
         Whether each token is the most probable one given those before, which is what greedy decoding yields.
     recalled
         Share of its parts of which that holds.
+    agreement
+        Share of its tokens where the most probable one is that of dense attention.
+    kl
+        KL(dense || this) of the next token in nats, mean over its tokens.
     """
 
     tokens: int
     log_prob: float
     exact: bool
     recalled: float
+    agreement: float
+    kl: float
 
 
 Way = tuple[dict[str, Any], float, list[Outcome]]
@@ -71,27 +78,33 @@ def each_way(
         Tokens of the context with the longest question and answer.
     """
     from experiments.models.context import Context
+    from experiments.models.loss import DensePass
 
-    dense = Context(model)
-    reading.prompt(length, partial(dense.read, context_N))
+    read_densely = Context(model)
+    reading.prompt(length, partial(read_densely.read, context_N))
     first = len(context_N)  # position of the first row that answers
 
-    def answer(read: bool) -> list[Outcome]:
-        context = dense
+    def states(read: bool) -> list[torch.Tensor]:
+        """Return the last hidden states of every question with its answer."""
+        context = read_densely
         if read:
             context = Context(model)
             context.read(context_N)
-        return [_outcome(context, ask) for ask in asks]
+        return [context.states(torch.tensor(ask.tokens)) for ask in asks]
 
-    name, outcomes, seen_N = reading.densely(length, partial(answer, read=False))
+    def outcomes_of(answers: Sequence[torch.Tensor]) -> list[Outcome]:
+        return [_outcome(own.beside(state_NW), ask) for own, state_NW, ask in zip(dense, answers, asks, strict=True)]
+
+    name, of_dense, seen_N = reading.densely(length, partial(states, read=False))
+    dense = [DensePass(model, state_NW, torch.tensor(ask.tokens)) for state_NW, ask in zip(of_dense, asks, strict=True)]
     keys_seen = float(seen_N[first])
-    yield name, keys_seen, outcomes
+    yield name, keys_seen, [_outcome(own.itself(), ask) for own, ask in zip(dense, asks, strict=True)]
     for factor in sharpen:
         control = {"selector": SHARPENED, "rule": SHARPENED, "parameter": factor, "scale": 1.0}
-        outcomes, _ = reading.without_window(Sharpened(factor), sample, length, partial(answer, read=False))
-        yield control, keys_seen, outcomes
-    for name, outcomes, keys_N in reading.by_methods(sample, length, partial(answer, read=phase == PREFILL)):
-        yield name, float(keys_N[first]), outcomes
+        answers, _ = reading.without_window(Sharpened(factor), sample, length, partial(states, read=False))
+        yield control, keys_seen, outcomes_of(answers)
+    for name, answers, keys_N in reading.by_methods(sample, length, partial(states, read=phase == PREFILL)):
+        yield name, float(keys_N[first]), outcomes_of(answers)
 
 
 def ask_of(question_and_answer: Callable[[str], tuple[list[int], list[int]]], parts: Sequence[str]) -> Ask:
@@ -107,9 +120,15 @@ def ask_of(question_and_answer: Callable[[str], tuple[list[int], list[int]]], pa
     return Ask(question + answer, [*(min(end, len(answer)) for end in begun), len(answer)])
 
 
-def _outcome(context: Any, ask: Ask) -> Outcome:
-    loss_N, hit_N = context.losses(torch.tensor(ask.tokens))
+def _outcome(quality: Quality, ask: Ask) -> Outcome:
     tokens = ask.ends[-1]
-    hits = hit_N[-tokens:].tolist()
+    hits = quality.hit_N[-tokens:].tolist()
     recalled = [all(hits[start:end]) for start, end in zip([0, *ask.ends], ask.ends, strict=False)]
-    return Outcome(tokens, -float(loss_N[-tokens:].sum()), all(hits), sum(recalled) / len(recalled))
+    return Outcome(
+        tokens=tokens,
+        log_prob=-float(quality.loss_N[-tokens:].sum()),
+        exact=all(hits),
+        recalled=sum(recalled) / len(recalled),
+        agreement=float(quality.agreement_N[-tokens:].double().mean()),
+        kl=float(quality.kl_N[-tokens:].double().mean()),
+    )

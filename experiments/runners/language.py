@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -29,9 +28,11 @@ from experiments.windows import DENSE
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from experiments.models.loss import Quality
+
 QUARTERS = 4
 SPARSE_OVER_DENSE = 2.0  # seconds of a pass within windows over those of a plain one: 1.5 of a prefill, more decoding
-LOSS_BYTES = 12  # of a line of losses.parquet
+LOSS_BYTES = 17  # of a line of losses.parquet
 
 
 @dataclass
@@ -52,7 +53,7 @@ class Language:
     keep_recent: int = 0
     name: str = "language"
     tables: ClassVar[tuple[RecordTable, ...]] = (LOSSES,)
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2  # agreement and KL
     draws: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -123,7 +124,7 @@ class Language:
         """
         from experiments.models.context import Context
         from experiments.models.language_model import open_language_model
-        from experiments.models.loss import token_losses
+        from experiments.models.loss import DensePass
         from experiments.models.reading import Reading
 
         requested, methods = checked_windows(source, windows, self.name), each(selector)
@@ -138,23 +139,26 @@ class Language:
             model, methods, requested, layers=self.layers, keep_first=self.keep_first, keep_recent=self.keep_recent
         )
 
-        def measure(sample: int, length: int, first: int, read: Callable[[], Tensor]) -> None:
-            passes = chain([reading.densely(length, read)], reading.by_methods(sample, length, read))
-            for name, losses_N, keys_N in passes:
-                facts = {"sample": sample, "phase": self.phase, "length": length, **name}
-                record.append(LOSSES, _lines(facts, first, losses_N, keys_N))
+        def measure(sample: int, length: int, token_N: Tensor, read: Callable[[], Tensor]) -> None:
+            first, place = length - len(token_N), {"sample": sample, "phase": self.phase, "length": length}
+            name, state_NW, keys_N = reading.densely(length, read)
+            dense = DensePass(model, state_NW, token_N)
+            record.append(LOSSES, _lines(place | name, first, dense.itself(), keys_N))
+            advance()
+            for name, state_NW, keys_N in reading.by_methods(sample, length, read):
+                record.append(LOSSES, _lines(place | name, first, dense.beside(state_NW), keys_N))
                 advance()
 
         for sample, token_N in documents.items():
             if self.phase == PREFILL:
-                measure(sample, len(token_N), 0, partial(token_losses, model, token_N))
+                measure(sample, len(token_N), token_N, partial(_read, model, token_N))
                 continue
             context = Context(model)
             reading.prompt(len(token_N), partial(context.read, token_N[:-1]))
             for length in sorted(source.lengths, reverse=True):
                 first = length - self.decode_tokens
                 context.forget(first)
-                measure(sample, length, first, partial(_decoded, context, token_N[first:length]))
+                measure(sample, length, token_N[first:length], partial(context.states, token_N[first:length]))
 
     def findings(self, folder: Path, manifest: dict[str, Any]) -> Findings:
         """Return a table of perplexities, whole and by quarters of the context."""
@@ -166,16 +170,26 @@ class Language:
         facts = f"{losses['sample'].nunique()} samples of {length} tokens in {manifest['seconds']:.0f} s"
         title = (
             f"{manifest['label']}, {phase}, by {methods_of(losses)}: {facts}\n"
+            "agree: share of next tokens whose most probable one is the dense one; KL(dense || this) in nats\n"
             "Q1 ... Q4: perplexity over dense, by quarter of what was read"
         )
         table = Table(title=title, title_justify="left", title_style="bold")
-        for name in ("window", "keys per row", "perplexity", *(f"Q{q + 1}" for q in range(QUARTERS))):
+        for name in (
+            "window",
+            "keys per row",
+            "perplexity",
+            "agreement",
+            "KL",
+            *(f"Q{q + 1}" for q in range(QUARTERS)),
+        ):
             table.add_column(name, justify="left" if name == "window" else "right", no_wrap=True, min_width=6)
         dense = losses[losses["rule"] == DENSE].groupby("quarter")["loss"].mean()
         for name, lines in by_window(losses):
             ratios = np.exp(lines.groupby("quarter")["loss"].mean() - dense)
             perplexity = np.exp(lines["loss"].mean())
-            table.add_row(name, f"{lines['keys'].mean():.0f}", f"{perplexity:.3f}", *(f"{r:.4f}" for r in ratios))
+            near = f"{lines['agreement'].mean():.1%}", f"{lines['kl'].mean():.3g}"
+            kept = f"{lines['keys'].mean():.0f}"
+            table.add_row(name, kept, f"{perplexity:.3f}", *near, *(f"{r:.4f}" for r in ratios))
         return Findings([table], {})
 
     def curves(self, folder: Path) -> pd.DataFrame:
@@ -188,16 +202,20 @@ class Language:
             raise UserError(f"runner.layers has {bad[0]}, but the model has layers {everything[0]}..{everything[-1]}")
 
 
-def _decoded(context: Any, token_N: Tensor) -> Tensor:
-    return context.losses(token_N)[0]
+def _read(model: Any, token_N: Tensor) -> Tensor:
+    from experiments.models.probe import forward
+
+    return forward(model, token_N)[0]
 
 
-def _lines(facts: dict[str, Any], first: int, losses_N: Tensor, keys_N: np.ndarray) -> dict[str, np.ndarray]:
+def _lines(facts: dict[str, Any], first: int, quality: Quality, keys_N: np.ndarray) -> dict[str, np.ndarray]:
     """Return the lines of one pass: `position` is the place of the predicting token."""
-    count = len(losses_N)
+    count = len(quality.loss_N)
     position_N = np.arange(first, first + count)
     return {name: np.repeat(value, count) for name, value in facts.items()} | {
         "position": position_N.astype(np.int32),
-        "loss": losses_N.numpy().astype(np.float32),
+        "loss": quality.loss_N.numpy().astype(np.float32),
         "keys": keys_N[position_N].astype(np.float32),
+        "agreement": quality.agreement_N.numpy().astype(np.float32),
+        "kl": quality.kl_N.numpy().astype(np.float32),
     }

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from experiments.models.pruned import LayerInput, Pair
 
+GRADIENT_BYTES = 0.5e9  # for what gradients of a layer need beside: 1.6 to 1.9 GB were seen of SmolLM2
 LINE_BYTES = 40
 STEP = 1.0  # seconds of a step of descent in one layer, over those of the layer's plain forward pass
 
@@ -47,7 +48,7 @@ class Pruning:
     probes: int = 16
     name: str = "pruning"
     tables: ClassVar[tuple[RecordTable, ...]] = (PRUNING, PRUNING_LOSSES)
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2  # agreement and KL
     draws: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -103,7 +104,7 @@ class Pruning:
             rows=source.samples * len(layers) * len(heads) * self.tokens,
             windows=0,
             seconds=source.seconds() * passes * self.tokens / max(source.lengths),
-            memory_bytes=memory_of(source) + 8 * len(heads) * self.tokens**2 * 4,
+            memory_bytes=memory_of(source) + GRADIENT_BYTES + 8 * len(heads) * self.tokens**2 * 4,
             disk_bytes=lines * LINE_BYTES,
         )
 
@@ -125,7 +126,8 @@ class Pruning:
             If the model is no causal language model, or a layer has not W_Q and W_K each as a matrix of its own.
         """
         from experiments.models.language_model import open_language_model
-        from experiments.models.loss import token_losses
+        from experiments.models.loss import DensePass, Quality
+        from experiments.models.probe import forward
         from experiments.models.pruned import keep, layer_inputs, pruned, scores
 
         _check_prunable(source)
@@ -138,12 +140,14 @@ class Pruning:
             first_N, next_N = token_N[: self.tokens], token_N[self.tokens : 2 * self.tokens]
             calibrated, judged = layer_inputs(model, first_N, layers), layer_inputs(model, next_N, layers)
 
-            def add_loss(criterion: str, share: float) -> None:
-                loss = float(token_losses(model, next_N).double().mean())  # noqa: B023  called in this turn of the loop
+            def add_loss(criterion: str, share: float, quality: Quality) -> None:
                 facts = {"sample": sample, "length": self.tokens, "criterion": criterion, "share": share}  # noqa: B023
-                record.append(PRUNING_LOSSES, _columns(facts | {"layers": len(layers), "loss": loss}, 1))
+                means = {"loss": quality.loss_N, "agreement": quality.agreement_N, "kl": quality.kl_N}
+                facts |= {name: float(values_N.double().mean()) for name, values_N in means.items()}
+                record.append(PRUNING_LOSSES, _columns(facts | {"layers": len(layers)}, 1))
 
-            add_loss(DENSE, 1.0)
+            dense = DensePass(model, forward(model, next_N)[0], next_N)
+            add_loss(DENSE, 1.0, dense.itself())
             for criterion in self.criteria:
                 masks: dict[float, dict[int, Pair]] = {share: {} for share in self.shares}
                 for layer in layers:
@@ -163,7 +167,8 @@ class Pruning:
                     advance()
                 for share in self.shares:
                     with pruned(model, masks[share]):
-                        add_loss(criterion, share)
+                        state_NW = forward(model, next_N)[0]
+                    add_loss(criterion, share, dense.beside(state_NW))
 
     def findings(self, folder: Path, manifest: dict[str, Any]) -> Findings:
         """Return a table of both errors and of the loss, by criterion and share."""

@@ -36,7 +36,7 @@ NEEDLE = "\nThe pass key of {city} is {number}. Remember it.\n"
 QUESTION = "\nNow recall what you read. The pass key of {city} is"
 ANSWER = " {number}"
 LINE_BYTES = 60
-ANSWERED = ("tokens", "log_prob", "exact")
+ANSWERED = ("tokens", "log_prob", "exact", "agreement", "kl")
 SPARSE_OVER_DENSE = 2.0  # seconds of a pass within windows over those of a plain one
 
 
@@ -59,7 +59,7 @@ class Retrieval:
     keep_recent: int = 0
     name: str = "retrieval"
     tables: ClassVar[tuple[RecordTable, ...]] = (RETRIEVAL,)
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2  # agreement and KL
     draws: ClassVar[bool] = True  # cities and numbers
 
     def __post_init__(self) -> None:

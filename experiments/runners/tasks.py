@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -49,7 +49,7 @@ class Tasks:
     keep_recent: int = 0
     name: str = "tasks"
     tables: ClassVar[tuple[RecordTable, ...]] = (TASKS,)
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2  # agreement and KL
     draws: ClassVar[bool] = True  # names, numbers and words
 
     def __post_init__(self) -> None:
@@ -184,7 +184,7 @@ def _best(outcomes: list[Outcome]) -> Outcome:
     """Return how the model reads the right answers of a question: the most probable, and whether any is exact."""
     best = max(outcomes, key=lambda outcome: outcome.log_prob)
     exact, recalled = any(o.exact for o in outcomes), max(o.recalled for o in outcomes)
-    return Outcome(best.tokens, best.log_prob, exact, recalled)
+    return replace(best, exact=exact, recalled=recalled)
 
 
 def _lines(place: dict[str, Any], keys: float, outcomes: list[Outcome]) -> dict[str, np.ndarray]:
@@ -192,8 +192,5 @@ def _lines(place: dict[str, Any], keys: float, outcomes: list[Outcome]) -> dict[
     return {column: np.repeat(value, count) for column, value in place.items()} | {
         "question": np.arange(count, dtype=np.int32),
         "keys": np.repeat(keys, count),
-        "tokens": np.array([o.tokens for o in outcomes]),
-        "log_prob": np.array([o.log_prob for o in outcomes]),
-        "exact": np.array([o.exact for o in outcomes]),
-        "recalled": np.array([o.recalled for o in outcomes]),
+        **{name: np.array([getattr(o, name) for o in outcomes]) for name in Outcome.__dataclass_fields__},
     }

@@ -26,7 +26,7 @@ Answering = Callable[[Block], Answer]
 
 @dataclass(frozen=True)
 class Traits:
-    """What a runner must know of a method.
+    """The properties of a method that runners use.
 
     Attributes
     ----------
@@ -74,7 +74,7 @@ class Selector(Protocol):
 
     @property
     def traits(self) -> Traits:
-        """What a runner must know of the method."""
+        """The properties of the method that runners use."""
         ...
 
     def prepare(self, cache: Cache) -> Answering:

@@ -1,4 +1,4 @@
-"""What methods that look back know of a row: the attention of the rows before it.
+"""The attention of earlier rows, which methods that look back use.
 
 Shape letters besides those of `experiments.cache`: T earlier rows.
 """

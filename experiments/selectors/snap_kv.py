@@ -50,7 +50,7 @@ class SnapKV:
 
     @property
     def traits(self) -> Traits:
-        """It goes by earlier rows; frozen if it is told so."""
+        """The method uses earlier rows; with `frozen`, those at the end of the prompt alone."""
         return Traits(looks_back=True, frozen=self.frozen, weighs=True)
 
     def prepare(self, cache: Cache) -> Answering:

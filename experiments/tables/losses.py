@@ -2,6 +2,7 @@
 
 from experiments.tables import Column, Table
 from experiments.tables.place import LENGTH, PHASE, SAMPLE, SELECTOR, WINDOW
+from experiments.tables.quality import AGREEMENT, KL
 
 LOSSES = Table(
     name="losses",
@@ -18,5 +19,7 @@ LOSSES = Table(
     values=(
         Column("loss", "float32", "-ln p of the next token", "nats"),
         Column("keys", "float32", "keys kept by its rows, mean over layers and heads", "keys"),
+        AGREEMENT,
+        KL,
     ),
 )

@@ -2,6 +2,7 @@
 
 from experiments.tables import Column, Table
 from experiments.tables.place import HEAD, LAYER, LENGTH, SAMPLE
+from experiments.tables.quality import AGREEMENT, KL
 
 CRITERIA = ("magnitude", "wanda", "gradient", "softmax_saliency", "head_saliency")
 MAGNITUDE, WANDA, GRADIENT, SALIENCY, HEAD_SALIENCY = CRITERIA
@@ -44,5 +45,7 @@ PRUNING_LOSSES = Table(
     values=(
         Column("layers", "int32", "layers pruned, or measured beside in the dense reading"),
         Column("loss", "float64", "mean -ln p of the tokens but the first", "nats"),
+        AGREEMENT,
+        KL,
     ),
 )

@@ -2,6 +2,7 @@
 
 from experiments.tables import Column, Table
 from experiments.tables.place import LENGTH, PHASE, SAMPLE, SELECTOR, WINDOW
+from experiments.tables.quality import AGREEMENT, KL
 
 RETRIEVAL = Table(
     name="retrieval",
@@ -20,5 +21,7 @@ RETRIEVAL = Table(
         Column("tokens", "int64", "tokens of the answer"),
         Column("log_prob", "float64", "ln p of the whole answer", "nats"),
         Column("exact", "bool", "true if each token of the answer is the most probable one"),
+        AGREEMENT,
+        KL,
     ),
 )

@@ -2,6 +2,7 @@
 
 from experiments.tables import Column, Table
 from experiments.tables.place import LENGTH, PHASE, SAMPLE, SELECTOR, WINDOW
+from experiments.tables.quality import AGREEMENT, KL
 
 TASKS = Table(
     name="tasks",
@@ -21,6 +22,8 @@ TASKS = Table(
         Column("tokens", "int64", "tokens of the answer"),
         Column("log_prob", "float64", "ln p of the whole answer; of several right ones the most probable", "nats"),
         Column("exact", "bool", "true if each token of a right answer is the most probable one"),
+        AGREEMENT,
+        KL,
         Column(
             "recalled", "float64", "share of an answer's parts that are exact; of several right answers the largest"
         ),

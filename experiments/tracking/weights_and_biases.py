@@ -14,6 +14,7 @@ import yaml
 
 from experiments.curves import ROW_COLUMNS, exponents
 from experiments.errors import UserError
+from experiments.known_models import known_as
 from experiments.lazy import np, pd
 from experiments.records.table_file import read
 from experiments.tables.rows import ROWS
@@ -59,6 +60,7 @@ class WeightsAndBiases:
         for earlier in (outputs / "wandb").glob(f"offline-run-*-{record.name}"):
             shutil.rmtree(earlier, ignore_errors=True)
         manifest = json.loads((record / "manifest.json").read_text())
+        manifest["label"] = known_as(manifest["label"])  # of records made before labels were
         config = yaml.load((record / "config.yaml").read_text(), Loader=YAML_LOADER)
         run = start(
             outputs,

@@ -144,6 +144,7 @@ def write_run(
     unions=None,
     selector=None,
     runner=None,
+    experiment="quick",
     **keys,
 ):
     """Write one run folder as experiments/ does, the manifest last; `keys` go into the source's configuration."""
@@ -153,7 +154,7 @@ def write_run(
     defaults = {"s": None, "sigma": None, "inputs": "gaussian", "head_dim": 64} if source == "gaussian" else {}
     lengths = sorted(int(n) for n in rows["length"].unique())
     config = {
-        "experiment": "quick",
+        "experiment": experiment,
         "seed": seed,
         "device": "cpu",
         "source": {

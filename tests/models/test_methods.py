@@ -107,6 +107,11 @@ def test_a_method_runs_wherever_it_has_a_meaning(name, way):
         assert set(result["selector"]) - {"dense"} == {name}
 
 
+def wide_names(result):
+    """Return a name for the window of each line."""
+    return result["rule"] + result["parameter"].map("{:g}".format)
+
+
 @pytest.mark.parametrize(("name", "way"), pairs([name for name in ORDERED if name not in WEIGHTED], MODEL_WAYS))
 def test_a_window_of_all_keys_is_dense_attention(name, way):
     if refusal(name, way) is not None:
@@ -114,10 +119,13 @@ def test_a_window_of_all_keys_is_dense_attention(name, way):
     result = trial(name, way)
     value = "loss" if "loss" in result else "log_prob"
     line = [column for column in ("sample", "length", "position", "depth") if column in result]
-    wide = result.assign(window=result["rule"] + result["parameter"].map("{:g}".format))
-    wide = wide.pivot_table(value, line, "window")
+    wide = result.assign(window=wide_names(result)).pivot_table(value, line, "window")
     assert (wide["fixed10000"] - wide["densenan"]).abs().max() < 1e-4
     assert (wide["fixed48"] - wide["densenan"]).abs().max() > 1e-4
+    near = result.assign(window=wide_names(result)).groupby("window")[["kl", "agreement"]]
+    assert near.max().loc["fixed10000", "kl"] <= 1e-6
+    assert near.mean().loc["fixed10000", "agreement"] >= 0.999
+    assert near.mean().loc["fixed48", "kl"] > 1e-6
 
 
 @pytest.mark.parametrize("way", MODEL_WAYS)

@@ -14,6 +14,7 @@ from experiments.errors import UserError
 from experiments.launch import configure
 from experiments.machine import Machine
 from experiments.models.load import load_model
+from experiments.models.loss import Quality
 from experiments.records.folder import Record
 from experiments.records.identity import run_id
 from experiments.runners.asking import Ask, _outcome, ask_of
@@ -179,12 +180,11 @@ def test_an_answer_ends_part_by_part():
 
     assert ask_of(pair, [" a", ", bc"]) == Ask(characters("Q: a, bc"), [2, 6])
 
-    class Context:
-        def losses(self, token_N):
-            return torch.arange(7.0), torch.tensor([False, True, True, True, True, True, False])
-
-    found = _outcome(Context(), Ask(characters("Q: a, bc"), [2, 6]))
+    hits = torch.tensor([False, True, True, True, True, True, False])
+    agreed = torch.tensor([False, True, True, True, True, False, False])
+    found = _outcome(Quality(torch.arange(7.0), hits, agreed, torch.ones(7)), Ask(characters("Q: a, bc"), [2, 6]))
     assert (found.tokens, found.log_prob, found.exact, found.recalled) == (6, -21.0, False, 0.5)
+    assert (found.agreement, found.kl) == (pytest.approx(4 / 6), 1.0)
 
 
 def record_of(tmp_path, *overrides):

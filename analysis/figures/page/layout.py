@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from analysis.figures.page import style
 from analysis.figures.page.sources import tag
 
+LEAST = 0.7  # inches of a panel beside another in the column of a journal; only the first has a named y axis
 MEASURES = {
     "dropped_mass": "dropped mass",
     "output_error_truncated": "output error, relative",
@@ -34,7 +35,7 @@ def by_label(
     """
     columns = min(len(labels), across)
     blocks = -(-len(labels) // columns)
-    figure, grid = style.panels(blocks * len(measures), columns, height, block=len(measures))
+    figure, grid = style.panels(blocks * len(measures), columns, height, block=len(measures), least=LEAST)
     axes = {}
     for index, (block, column) in enumerate(np.ndindex(blocks, columns)):
         for i, measure in enumerate(measures):

@@ -23,11 +23,13 @@ T = TypeVar("T")
 Colour = tuple[float, float, float, float]
 
 FULL_PAGE = 7.0  # inches, both columns of a journal page
+COLUMN = 4.5  # inches, the most that counts as one column
 PAGE = FULL_PAGE  # of what is being drawn, see `page_of`
 FOOTER = 0.32  # inches kept free below the panels
 FOOTER_LINE = 0.1  # inches
 FOOTER_LETTERS = 165  # of a line across the full page
 LEAST = 1.0  # inches, the least width of a panel that stands beside another
+TICK = 0.3  # inches that the name of a length takes
 NARROWEST = 0.55  # and of one that stands alone
 MODEL_DASHES = ("--", ":", "-.")
 SMALL = 6.0  # points, the least that is legible in print
@@ -59,6 +61,7 @@ def panels(
     right: float = 0.42,
     edge: float = 0,
     block: int = 1,
+    least: float = LEAST,
 ) -> tuple[Figure, np.ndarray]:
     """Lay out a page-wide grid in inches, with room right of each panel for the names of its curves.
 
@@ -74,6 +77,7 @@ def panels(
     gap, right : what each further panel has free to its left, and each panel to its right, inches.
     edge : what the last column has free besides, inches.
     block : rows that share their x axis; they stand close, with ticks named below the last of them alone.
+    least : width below which panels do not stand beside each other on a narrow page, inches.
 
     Returns
     -------
@@ -85,7 +89,7 @@ def panels(
     """
     top, bottom, between = 0.33, 0.34, 0.12
 
-    across, width = side_by_side(columns, left=left, gap=gap, right=right, edge=edge)
+    across, width = side_by_side(columns, left=left, gap=gap, right=right, edge=edge, least=least)
     folds = -(-columns // across)
     total = folds * (rows * height + (rows // block) * (top + bottom + (block - 1) * between)) + FOOTER
     figure = Figure(figsize=(PAGE, total))
@@ -107,14 +111,16 @@ def panels(
     return figure, axes
 
 
-def side_by_side(columns: int, *, left: float, gap: float, right: float, edge: float) -> tuple[int, float]:
+def side_by_side(
+    columns: int, *, left: float, gap: float, right: float, edge: float, least: float = LEAST
+) -> tuple[int, float]:
     """Return how many panels of a row stand side by side, and the width of each in inches; see `panels`."""
 
     def width_of(across: int) -> float:
         return (PAGE - left - edge - across * right - (across - 1) * gap) / across
 
     across = columns
-    while PAGE < FULL_PAGE and across > 1 and width_of(across) < LEAST:
+    while PAGE < FULL_PAGE and across > 1 and width_of(across) < least:
         across -= 1
     if width_of(across) < NARROWEST:
         short = 25.4 * (NARROWEST - width_of(across))
@@ -247,6 +253,8 @@ def length_axis(axes: Axes, lengths: Sequence[float], most: int = 5) -> None:
     """Put a logarithmic x axis with ticks on measured lengths, thinned to at most `most`."""
     axes.set_xscale("log", base=2)
     ticks = sorted(set(lengths))
+    if PAGE < FULL_PAGE:
+        most = min(most, max(int(axes.get_position().width * PAGE / TICK), 2))
     step = max(-(-len(ticks) // most), 1)
     # counted from the longest, the one that the argument is about
     axes.xaxis.set_major_locator(FixedLocator(ticks[::-1][::step]))

@@ -1,13 +1,16 @@
 """Tables and verdicts in LaTeX: whole, escaped, with captions, units and intervals."""
 
 import re
+from functools import partial
 
 import pandas as pd
 import pytest
+from omegaconf import OmegaConf
 
 from analysis import save, settings
 from analysis.__main__ import main
-from analysis.publishing import claims, latex
+from analysis.figures.page.size import Size
+from analysis.publishing import claims, latex, paper
 
 EVERY = [table for name in settings.studies() for table in settings.study(name).tables]
 
@@ -98,6 +101,38 @@ def test_figures_for_a_paper_are_drawn_beside_the_usual_ones(outputs, capsys):
     assert float(re.search(r'width="([\d.]+)pt"', page)[1]) == pytest.approx(85 / 25.4 * 72, rel=1e-3)
     assert {path: path.read_bytes() for path in (outputs / "figures").iterdir()} == before
     assert str(outputs / "paper") in capsys.readouterr().out.replace("\n", "")
+
+
+def test_to_a_folder_draws_there_and_changes_nothing_else(outputs, tmp_path, capsys):
+    def there():
+        return {path: path.stat().st_mtime_ns for path in outputs.rglob("*") if path.is_file()}
+
+    before, to = there(), tmp_path / "paper"
+    assert main(["--outputs", str(outputs), "--only", "cost", "--width", "85mm", "--to", str(to)]) == 0
+    assert [path.name for path in to.iterdir()] == ["cost.pdf"]
+    assert there() == before
+    assert capsys.readouterr().out.splitlines()[-1] == str(to)
+    table = outputs / "tables" / "cost.csv"
+    table.write_text(table.read_text().replace("0.", "0.1", 1))
+    assert main(["--outputs", str(outputs), "--only", "cost", "--to", str(to)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: cost: not drawn, there is no table cost")
+    assert "python -m analysis makes the tables" in error
+
+
+def test_a_figure_higher_than_a_page_names_settings_of_its_yaml(outputs, tmp_path, capsys):
+    config = {name: settings.figure(name) for name in settings.figures()}
+    read = partial(save.read_csv, outputs / "tables")
+    owned = [path.stem for path in (outputs / "tables").glob("*.csv")]
+    notes = paper.draw(read, tmp_path, list(config), owned, Size.of("85mm", 7), ["svg"])
+    high = [note for note in notes if "more than a page" in note]
+    assert high
+    for note in high:
+        name, told = note.partition(":")[0], re.search(r"fewer sources \(([^)]*) in conf/figure/(\w+)\.yaml\)", note)
+        assert note.endswith("a larger --width or a smaller --font")
+        if told:
+            assert told[2] == name
+            assert all(OmegaConf.select(config[name], key) is not None for key in told[1].split(", "))
 
 
 @pytest.mark.parametrize(

@@ -89,3 +89,15 @@ def test_the_page_shows_every_figure_as_its_yaml_says():
 def test_no_torch_is_needed():
     code = "import sys, analysis.publishing.published; assert not {'torch', 'pyarrow.parquet'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=published.ROOT, check=True)
+
+
+def test_one_figure_for_a_paper_is_drawn_where_it_is_asked_for(tmp_path, capsys):
+    to = tmp_path / "mine"
+    words = ["--only", "cost", "--width", "85mm", "--format", "pdf", "--to", str(to)]
+    assert published.main(words) == 0
+    assert [path.name for path in to.iterdir()] == ["cost.pdf"]
+    assert capsys.readouterr().out.splitlines()[-1] == str(to)
+    assert published.main(["--only", "costs", "--to", str(to)]) == 1
+    assert capsys.readouterr().err.startswith("error: no figure named costs: choose from ")
+    assert published.main([*words, "--outputs", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.startswith("error: --outputs publishes every figure")

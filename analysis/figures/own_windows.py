@@ -1,0 +1,47 @@
+"""Windows by a method's own estimate over fixed windows at equal keys: a line per method."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+from matplotlib.figure import Figure
+from omegaconf import DictConfig
+
+from analysis.figures.page import style
+from analysis.figures.page.sources import keep, tag
+
+TITLES = {"ada": "shared in a layer", "own_top_p": "own top-p"}
+MARKERS = "os^Dv"
+
+
+def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
+    """Draw the first source at its longest length; see conf/figure/own_windows.yaml."""
+    sources, table = tables["own_windows_sources"], tables["own_windows"]
+    label = str(sources["label"].iloc[0])
+    table = table[(table["label"] == label) & table["ratio"].notna()]
+    table = table[table["length"] == table["length"].max()]
+    names = table["selector"].unique().tolist()
+    rules = [rule for rule in TITLES if rule in set(table["rule"])]
+    figure, axes = style.panels(1, len(rules), config.height, left=1.05, gap=0.75, right=0.05, edge=0.1)
+    for panel, rule in zip(axes[0], rules, strict=True):
+        tag(label, panel)
+        own = table[table["rule"] == rule]
+        parameters = sorted(own["parameter"].unique())
+        shades = style.shades(len(parameters))
+        for i, parameter in enumerate(parameters):
+            lines = own[own["parameter"] == parameter].set_index("selector").reindex(names)
+            y = [j + 0.7 * ((i + 0.5) / len(parameters) - 0.5) for j in range(len(names))]
+            look = {"color": shades[i], "lw": 0.8}
+            panel.hlines(y, lines["ratio_low"], lines["ratio_high"], **look)
+            text = f"k = {parameter:g}" if rule == "ada" else rf"$\eta$ = {parameter:g}"
+            panel.plot(
+                lines["ratio"], y, MARKERS[i % len(MARKERS)], color=shades[i], ms=3, mew=0.6, mfc="white", label=text
+            )
+        panel.axvline(1, color="black", lw=0.6)
+        panel.set_xscale("log", base=2)
+        panel.set_yticks(range(len(names)), names if panel is axes[0, 0] else [""] * len(names))
+        panel.invert_yaxis()
+        panel.set_title(TITLES[rule])
+        panel.set_xlabel("TV over that of fixed windows")
+        keep(panel.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), fontsize=style.SMALL, borderaxespad=0))
+    style.footer(figure, style.counts(sources[sources["label"] == label]))
+    return figure
