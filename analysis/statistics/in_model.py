@@ -114,7 +114,8 @@ def keys_for(lines: pd.DataFrame, targets: Mapping[str, list[float]], how: Setti
     Returns
     -------
     DataFrame : per label, phase, selector, `quality` and `target`, a line for each length with `k`, NaN where no window
-        is enough, `k_low`, `k_high`, `at_most` where the fewest keys that were measured do, and `exponent`, `exponent_low`, `exponent_high`, the same in each of these lines.
+        is enough, `k_low`, `k_high`, `at_most` where the fewest keys that were measured are enough, and `exponent`,
+        `exponent_low`, `exponent_high` over the lengths without either, the same in each of these lines.
     """
     parts = []
     curves = lines[lines["rule"].isin(CURVE)]
