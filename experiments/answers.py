@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from experiments.lazy import torch
 
@@ -55,12 +55,21 @@ class Subset:
         Returns what the method takes for the logarithm of each key's probability, up to a constant of the row, in key
         order [R, N]: infinite where it keeps the key whatever it weighs, -inf where the key is not visible. None where
         it has no such estimate.
+    turn
+        Returns the numbers [R, N] by which keys are ordered, the lowest first, of equal ones the first key: a window's
+        keys are then found without ordering all. None where there is more to the order.
     """
 
     order: Callable[[], Tensor]
     weight: Callable[[Tensor], Tensor] | None = None
     quick_first: Callable[[int], Kept] | None = None
     log_p: Callable[[], Tensor] | None = None
+    turn: Callable[[], Tensor] | None = None
+
+    @classmethod
+    def by_turn(cls, turn: Callable[[], Tensor], **others: Any) -> Subset:
+        """Return keys in the order of their turns; see `turn`."""
+        return cls(lambda: turn().argsort(dim=-1, stable=True), turn=turn, **others)
 
     def first(self, k: int) -> Kept:
         """Return the first `k` keys of every row."""

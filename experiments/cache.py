@@ -6,7 +6,7 @@ Shape letters besides those of `experiments.rows`: G KV heads, S query heads tha
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -32,10 +32,14 @@ class Earlier:
         Maps positions start, stop to the scaled, masked logits [S, stop - start, stop] of the queries there.
     queries
         Maps positions start, stop to the queries there, times the scale [S, stop - start, D].
+    kept
+        What was made of the rows before a position, and that position, by the name of what it is; it holds for every
+        pass that reads on from there.
     """
 
     logits: Callable[[int, int], Tensor]
     queries: Callable[[int, int], Tensor]
+    kept: dict[str, tuple[int, Tensor]] = field(default_factory=dict)
 
 
 Below = Callable[[int, "Tensor", "Tensor"], "Tensor | None"]
@@ -103,6 +107,15 @@ class Cache:
             hidden_STN = torch.isneginf(logits_STN)
             logits_STN = log_of_power(logits_STN, self.power).masked_fill_(hidden_STN, -torch.inf)
         return softmax(logits_STN, None if self.sink_GS is None else self.sink_GS[kv_head, :, None])
+
+    def of_prompt(self, name: str, kv_head: int, make: Callable[[], Tensor]) -> Tensor:
+        """Return what `make` makes of one KV head's rows before the prompt's end [..., prompt], once for all passes."""
+        if self.earlier is None:
+            return make()
+        kept = self.earlier[kv_head].kept
+        if name not in kept or kept[name][0] != self.prompt:
+            kept[name] = (self.prompt, make())
+        return kept[name][1]
 
     def earlier_queries(self, kv_head: int, start: int, stop: int) -> Tensor:
         """Return the scaled queries [S, stop - start, D] at positions start..stop-1 of one KV head.

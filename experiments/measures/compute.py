@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from experiments.cache import softmax
+from experiments.kernels import first_turns
 from experiments.kernels import top_k as kernels
 from experiments.kernels.quick_rows import QuickRows, measure_top_k
 from experiments.kernels.scratch import Scratch
@@ -103,3 +104,9 @@ class Compute:
         """Return which keys are among the k most probable of their row [R, N]."""
         path = kernels if self._quick(logits_RN.device, logits_RN.dtype) else top_k
         return path.top_k_mask(logits_RN, k_R)
+
+    def first_mask(self, turn_RN: Tensor, k_R: Tensor) -> Tensor:
+        """Return which keys are the k of the lowest turns of their row [R, N]; of equal turns the first keys are."""
+        if turn_RN.device.type == "cpu" and not self._reference:
+            return first_turns.first_mask(turn_RN, k_R)
+        return top_k.first_mask(turn_RN, k_R)

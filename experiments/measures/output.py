@@ -56,7 +56,7 @@ def output_of(
         ranked_RN = torch.where(always_RN, logits_RN.amax(-1, keepdim=True) + 1.0, logits_RN)
         kept_RN = compute.top_k_mask(ranked_RN, k_R)
     else:
-        kept_RN = _first(answer, k_R, always_RN)
+        kept_RN = _first(answer, k_R, compute, always_RN)
         if answer.weight is not None:
             weight_RN = answer.weight(k_R)
             if always_RN is not None:
@@ -65,8 +65,10 @@ def output_of(
     return softmax(logits_RN.masked_fill(~kept_RN, -torch.inf), sink_R) @ value_NV.to(logits_RN.dtype)
 
 
-def _first(answer: Subset, k_R: Tensor, always_RN: Tensor | None) -> Tensor:
+def _first(answer: Subset, k_R: Tensor, compute: Compute, always_RN: Tensor | None) -> Tensor:
     """Return which keys are among the first k of their row [R, N]."""
+    if answer.turn is not None and always_RN is None:
+        return compute.first_mask(answer.turn(), k_R)
     order_RN = answer.order()
     rank_N = torch.arange(order_RN.shape[1], device=order_RN.device)
     if always_RN is not None:

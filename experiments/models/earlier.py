@@ -5,6 +5,7 @@ Shape letters: H query heads, S of them share a KV head, T queries, N keys, D he
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -20,6 +21,7 @@ class EarlierQueries:
 
     def __init__(self) -> None:
         self._passes: dict[int, list[Attention]] = {}
+        self._kept: defaultdict[tuple[int, int], dict[str, tuple[int, Tensor]]] = defaultdict(dict)
 
     def add(self, attention: Attention) -> None:
         """Keep the queries of a layer's pass; those at its positions and later, of a pass forgotten since, go."""
@@ -28,6 +30,10 @@ class EarlierQueries:
         no_keys = attention.key_GND.new_empty(*attention.key_GND.shape[:2], 0)
         kept.append(replace(attention, key_GND=no_keys, value_GNV=no_keys))
         self._passes[attention.layer] = [part for part in kept if part.query_HND.shape[1]]
+        for kv_head in range(len(attention.key_GND)):
+            of_rows = self._kept[attention.layer, kv_head]
+            for name in [name for name, (position, _) in of_rows.items() if position > attention.first]:
+                del of_rows[name]
 
     def before(self, attention: Attention, kv_head: int) -> Earlier:
         """Return what was asked of a KV head, up to the last query of the layer's present pass."""
@@ -46,7 +52,7 @@ class EarlierQueries:
         def queries(start: int, stop: int) -> Tensor:
             return torch.cat([earlier_queries(*part, kv_head) for part in parts(start, stop)], dim=1)
 
-        return Earlier(logits, queries)
+        return Earlier(logits, queries, self._kept[attention.layer, kv_head])
 
 
 def of_pass(attention: Attention, kv_head: int) -> Earlier:

@@ -43,3 +43,10 @@ def weights_above(logits_RN: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
     probability_RN = torch.softmax(logits_RN.double(), dim=-1)
     k_R = (probability_RN > epsilon).sum(-1).clamp(min=1)
     return k_R, probability_RN.masked_fill(~top_k_mask(logits_RN, k_R), 0.0).to(logits_RN.dtype)
+
+
+def first_mask(turn_RN: Tensor, k_R: Tensor) -> Tensor:
+    """Return which keys are the `k_R` of the lowest turns of their row [R, N]; of equal turns the first keys are."""
+    order_RN = turn_RN.argsort(dim=-1, stable=True)
+    rank_N = torch.arange(turn_RN.shape[1], device=turn_RN.device)
+    return torch.zeros_like(turn_RN, dtype=torch.bool).scatter_(1, order_RN, rank_N < k_R[:, None])

@@ -108,8 +108,9 @@ class Coverage:
     def _measured(self, rows: Rows, method: Any, memory: int, resident: int) -> dict[float, dict[str, Any]]:
         """Return the numbers [R] of every base sample of a group of rows."""
         from experiments.measures.coverage import measure_coverage
+        from experiments.selectors.interleave import ranks
         from experiments.selectors.random import random_integers
-        from experiments.selectors.verified import chosen_order, ranks
+        from experiments.selectors.verified import chosen_order
 
         cache = rows.cache()
         answering = method.prepare(cache)

@@ -10,7 +10,7 @@ from experiments.cache import Block, Cache
 from experiments.lazy import torch
 from experiments.ranges import check_range
 from experiments.selectors import Answering, Traits
-from experiments.selectors.interleave import check_share, interleave, recency
+from experiments.selectors.interleave import check_share, interleave, ranks, recency
 from experiments.selectors.random import random_integers
 
 if TYPE_CHECKING:
@@ -40,13 +40,13 @@ class BigBird:
 
     def prepare(self, cache: Cache) -> Answering:
         """Return the order of the three patterns in turn; there is nothing to prepare."""
-        return lambda block: Subset(lambda: self._order(block))
+        return lambda block: Subset.by_turn(lambda: self._turn(block))
 
-    def _order(self, block: Block) -> Tensor:
+    def _turn(self, block: Block) -> Tensor:
         near_RN = recency(block.num_keys, block.position_R)
         first_N = torch.arange(block.num_keys, device=near_RN.device, dtype=near_RN.dtype)
         random_RN = random_integers(block, self.draw).masked_fill(~block.visible_RN, torch.iinfo(torch.int64).max)
-        turn_RN = random_RN.argsort(dim=-1, stable=True).argsort(dim=-1).double()
+        turn_RN = ranks(random_RN.argsort(dim=-1, stable=True)).double()
         patterns = [
             (self.window_share, near_RN),
             (self.first_share, first_N.expand_as(near_RN)),

@@ -71,25 +71,46 @@ class Accumulated:
 
     def before(self, position: int) -> Tensor:
         """Return the attention [S, N] that every key has had from all rows before `position`, float64."""
-        if position < self._done:
-            self._done, self._total_SN = 0, None
-        if self._total_SN is None:
-            shared = self._cache.earlier_rows(self._kv_head, 0, 1).shape[0]
-            device = self._cache.key_GND.device
-            self._total_SN = torch.zeros(shared, self._cache.num_keys, dtype=torch.float64, device=device)
-        while self._done < position:
-            stop = min(self._done + CHUNK, position)
-            seen_STN = self._cache.earlier_rows(self._kv_head, self._done, stop)
-            self._total_SN[:, :stop] += seen_STN.sum(1, dtype=torch.float64)
-            self._done = stop
+        if self._total_SN is None or position < self._done:
+            self._done, self._total_SN = 0, self._none()
+            if 0 < self._cache.prompt <= position:
+                self._done = self._cache.prompt
+                self._total_SN[:, : self._done] = self._cache.of_prompt("attention", self._kv_head, self._of_prompt)
+        self._add(self._total_SN, self._done, position)
+        self._done = max(self._done, position)
         return self._total_SN.clone()
 
+    def _of_prompt(self) -> Tensor:
+        total_SN = self._none()
+        self._add(total_SN, 0, self._cache.prompt)
+        return total_SN[:, : self._cache.prompt]
 
-def observed(cache: Cache, kv_head: int, position: int, window: int) -> Tensor:
-    """Return the attention [S, T, position] of the T <= `window` rows just before a position."""
-    if position == 0:
-        return cache.earlier_rows(kv_head, 0, 1)[:, :0, :0]
-    return cache.earlier_rows(kv_head, max(position - window, 0), position)
+    def _none(self) -> Tensor:
+        shared = self._cache.earlier_rows(self._kv_head, 0, 1).shape[0]
+        return torch.zeros(shared, self._cache.num_keys, dtype=torch.float64, device=self._cache.key_GND.device)
+
+    def _add(self, total_SN: Tensor, start: int, stop: int) -> None:
+        """Add the attention of the rows at positions start..stop-1."""
+        for first in range(start, stop, CHUNK):
+            last = min(first + CHUNK, stop)
+            total_SN[:, :last] += self._cache.earlier_rows(self._kv_head, first, last).sum(1, dtype=torch.float64)
+
+
+class Observed:
+    """The attention of the rows just before a position; what is read for one position serves those after it."""
+
+    def __init__(self, cache: Cache, kv_head: int, window: int) -> None:
+        self._cache, self._kv_head, self._window = cache, kv_head, window
+        self._start = self._stop = 0
+        self._seen_STN: Tensor | None = None
+
+    def before(self, position: int) -> Tensor:
+        """Return the attention [S, T, position] of the T <= `window` rows just before a position."""
+        start = max(position - self._window, 0)
+        if self._seen_STN is None or start < self._start or position > self._stop:
+            self._start, self._stop = start, max(min(position + CHUNK, self._cache.num_keys), 1)
+            self._seen_STN = self._cache.earlier_rows(self._kv_head, self._start, self._stop)
+        return self._seen_STN[:, start - self._start : position - self._start, :position]
 
 
 def by_score(score_RN: Tensor, visible_RN: Tensor) -> Tensor:

@@ -51,7 +51,7 @@ class H2O:
         )
 
         def answer(block: Block) -> Subset:
-            def order() -> Tensor:
+            def turn() -> Tensor:
                 total_RN = scores.of(block)
                 near_RN = recency(block.num_keys, block.position_R)
                 heavy_RN = by_score(total_RN, block.visible_RN)
@@ -63,7 +63,7 @@ class H2O:
                 log_RN = scores.of(block).clamp(min=TINY).log().scatter_(1, block.own_R1, torch.inf)
                 return log_RN.masked_fill_(~block.visible_RN, -torch.inf)
 
-            return Subset(order, log_p=log_p)
+            return Subset.by_turn(turn, log_p=log_p)
 
         return answer
 

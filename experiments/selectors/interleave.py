@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import TYPE_CHECKING
 
 from experiments.lazy import torch
@@ -17,7 +18,7 @@ LEAST_SHARE, MOST_SHARE = 1e-9, 1e3  # turns far apart would be lost beside the 
 
 
 def interleave(patterns: Sequence[tuple[float, Tensor]], visible_RN: Tensor) -> Tensor:
-    """Return the order [R, N] in which the patterns take turns, each in proportion to its share.
+    """Return the turn [R, N] of every key where the patterns take turns, each in proportion to its share.
 
     Parameters
     ----------
@@ -29,8 +30,8 @@ def interleave(patterns: Sequence[tuple[float, Tensor]], visible_RN: Tensor) -> 
     """
     # Of equal turns the earlier pattern's is first.
     turns = [(place_RN + 1) / share + i * TIE for i, (share, place_RN) in enumerate(patterns)]
-    turn_RN = torch.stack(turns).amin(0)
-    return turn_RN.masked_fill(~visible_RN, NEVER).argsort(dim=-1, stable=True)
+    turn_RN = reduce(torch.minimum, turns)
+    return turn_RN.masked_fill_(~visible_RN, NEVER)
 
 
 def check_share(key: str, share: float) -> None:
@@ -47,8 +48,13 @@ def recency(block_keys: int, position_R: Tensor) -> Tensor:
 def only(place_RN: Tensor, where_RN: Tensor) -> Tensor:
     """Return the places of the keys of a pattern, counted anew among themselves in the order of `place_RN`."""
     among_RN = place_RN.masked_fill(~where_RN, NEVER)
-    counted_RN = among_RN.argsort(dim=-1, stable=True).argsort(dim=-1).double()
-    return counted_RN.masked_fill(~where_RN, NEVER)
+    return ranks(among_RN.argsort(dim=-1, stable=True)).double().masked_fill(~where_RN, NEVER)
+
+
+def ranks(order_RN: Tensor) -> Tensor:
+    """Return the place [R, N] of every key in an order."""
+    rank_N = torch.arange(order_RN.shape[1], device=order_RN.device)
+    return torch.empty_like(order_RN).scatter_(1, order_RN, rank_N.expand_as(order_RN))
 
 
 def own_first(order_RN: Tensor, position_R: Tensor) -> Tensor:

@@ -35,13 +35,12 @@ class Random:
 
     def prepare(self, cache: Cache) -> Answering:
         """Return the order own key, then at random; there is nothing to prepare."""
-        return lambda block: Subset(lambda: self._order(block))
+        return lambda block: Subset.by_turn(lambda: self._turn(block))
 
-    def _order(self, block: Block) -> Tensor:
+    def _turn(self, block: Block) -> Tensor:
         number_RN = random_integers(block, self.draw)
         number_RN.scatter_(1, block.own_R1, torch.iinfo(torch.int64).min)
-        number_RN.masked_fill_(~block.visible_RN, torch.iinfo(torch.int64).max)
-        return number_RN.argsort(dim=-1, stable=True)
+        return number_RN.masked_fill_(~block.visible_RN, torch.iinfo(torch.int64).max)
 
     def keys_read(self, n: Tensor, k: Tensor, head_dim: int) -> Tensor:
         """Return k."""

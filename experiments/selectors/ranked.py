@@ -45,7 +45,7 @@ def ranked(block: Block, score: Callable[[], Tensor], estimate: Callable[[Tensor
         assert estimate is not None
         return estimate(score()).masked_fill(~block.visible_RN, -torch.inf)
 
-    return Subset(order, quick_first=first, log_p=None if estimate is None else log_p)
+    return Subset(order, quick_first=first, log_p=None if estimate is None else log_p, turn=lambda: own_first().neg_())
 
 
 def as_logits(block: Block, product_RX: Tensor) -> Tensor:

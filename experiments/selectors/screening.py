@@ -83,14 +83,28 @@ class WhileRecent:
         Later rows add nothing to these, so that one sum serves all positions up to the last.
         """
         if self._total_SN is None:
-            shared = self._cache.earlier_rows(self._kv_head, 0, 1).shape[0]
-            device = self._cache.key_GND.device
-            self._total_SN = torch.zeros(shared, self._cache.num_keys, dtype=torch.float64, device=device)
-        while self._done < position:
-            stop = min(self._done + CHUNK, position)
-            seen_STN = self._cache.earlier_rows(self._kv_head, self._done, stop)
-            position_T = torch.arange(self._done, stop, device=seen_STN.device)
-            old_TN = recency(stop, position_T) >= self._recent
-            self._total_SN[:, :stop] += seen_STN.masked_fill(old_TN, 0.0).sum(1, dtype=torch.float64)
-            self._done = stop
+            self._total_SN = self._none()
+            if 0 < self._cache.prompt <= position:
+                self._done, name = self._cache.prompt, f"attention while one of {self._recent}"
+                self._total_SN[:, : self._done] = self._cache.of_prompt(name, self._kv_head, self._of_prompt)
+        self._add(self._total_SN, self._done, position)
+        self._done = max(self._done, position)
         return self._total_SN
+
+    def _of_prompt(self) -> Tensor:
+        total_SN = self._none()
+        self._add(total_SN, 0, self._cache.prompt)
+        return total_SN[:, : self._cache.prompt]
+
+    def _none(self) -> Tensor:
+        shared = self._cache.earlier_rows(self._kv_head, 0, 1).shape[0]
+        return torch.zeros(shared, self._cache.num_keys, dtype=torch.float64, device=self._cache.key_GND.device)
+
+    def _add(self, total_SN: Tensor, start: int, stop: int) -> None:
+        """Add the attention of the rows at positions start..stop-1 to the keys that are recent there."""
+        for first in range(start, stop, CHUNK):
+            last = min(first + CHUNK, stop)
+            seen_STN = self._cache.earlier_rows(self._kv_head, first, last)
+            position_T = torch.arange(first, last, device=seen_STN.device)
+            old_TN = recency(last, position_T) >= self._recent
+            total_SN[:, :last] += seen_STN.masked_fill(old_TN, 0.0).sum(1, dtype=torch.float64)

@@ -34,7 +34,7 @@ class Sinks:
 
     def prepare(self, cache: Cache) -> Answering:
         """Return the order own key, sinks, nearest keys; there is nothing to prepare."""
-        return lambda block: Subset(lambda: turns(block, self.sinks).argsort(dim=-1, stable=True))
+        return lambda block: Subset.by_turn(lambda: turns(block, self.sinks))
 
     def keys_read(self, n: Tensor, k: Tensor, head_dim: int) -> Tensor:
         """Return k."""

@@ -11,7 +11,7 @@ from experiments.errors import UserError
 from experiments.lazy import torch
 from experiments.ranges import check_range
 from experiments.selectors import Answering, Traits
-from experiments.selectors.earlier import MOST_OBSERVED, ScoresOfRows, by_score, observed
+from experiments.selectors.earlier import MOST_OBSERVED, Observed, ScoresOfRows, by_score
 from experiments.selectors.interleave import NEVER, interleave, recency
 from experiments.selectors.ranked import TINY
 
@@ -55,10 +55,11 @@ class SnapKV:
 
     def prepare(self, cache: Cache) -> Answering:
         """Return what counts the votes before every row, or before the end of the prompt once."""
-        at_end = [self._votes(cache, g, cache.prompt) for g in range(len(cache.key_GND))] if self.frozen else None
+        seen = [Observed(cache, kv_head, self.window) for kv_head in range(len(cache.key_GND))]
+        at_end = [self._votes(cache, of_head.before(cache.prompt)) for of_head in seen] if self.frozen else None
 
         def votes(kv_head: int, position: int) -> Tensor:
-            return self._votes(cache, kv_head, position) if at_end is None else at_end[kv_head]
+            return self._votes(cache, seen[kv_head].before(position)) if at_end is None else at_end[kv_head]
 
         scores = ScoresOfRows(cache, votes, (lambda vote_SN: vote_SN.mean(0)) if self.per_kv_head else None)
 
@@ -66,7 +67,7 @@ class SnapKV:
             near_RN = recency(block.num_keys, block.position_R)
             newest_R1 = self.window + (block.position_R[:, None] - cache.prompt if self.frozen else 0)
 
-            def order() -> Tensor:
+            def turn() -> Tensor:
                 votes_RN = scores.of(block)
                 window_RN = near_RN.masked_fill(near_RN > newest_R1, NEVER)
                 # The window's turns come first, for its share is beyond every other.
@@ -77,13 +78,12 @@ class SnapKV:
                 log_RN = scores.of(block).double().clamp(min=TINY).log().masked_fill_(near_RN <= newest_R1, torch.inf)
                 return log_RN.masked_fill_(~block.visible_RN, -torch.inf)
 
-            return Subset(order, log_p=log_p)
+            return Subset.by_turn(turn, log_p=log_p)
 
         return answer
 
-    def _votes(self, cache: Cache, kv_head: int, position: int) -> Tensor:
+    def _votes(self, cache: Cache, seen_STN: Tensor) -> Tensor:
         """Return the pooled votes [S, N] of the rows just before a position; keys within the window have none."""
-        seen_STN = observed(cache, kv_head, position, self.window)
         shared, observers, keys = seen_STN.shape
         vote_SN = torch.zeros(shared, cache.num_keys, device=seen_STN.device, dtype=seen_STN.dtype)
         before = keys - observers

@@ -51,9 +51,8 @@ class SortLSH:
                 return turn_RN.scatter_(1, block.own_R1, -1)
 
             # keys that come before the row differ in their distance, so that no turns are equal and both give one order
-            return Subset(
-                lambda: turns().argsort(dim=-1, stable=True),
-                quick_first=lambda k: Kept(turns().topk(k, largest=False, sorted=True).indices),
+            return Subset.by_turn(
+                turns, quick_first=lambda k: Kept(turns().topk(k, largest=False, sorted=True).indices)
             )
 
         return answer

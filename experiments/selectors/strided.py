@@ -35,9 +35,9 @@ class Strided:
 
     def prepare(self, cache: Cache) -> Answering:
         """Return the order of the two patterns in turn; there is nothing to prepare."""
-        return lambda block: Subset(lambda: self._order(block, cache.num_keys))
+        return lambda block: Subset.by_turn(lambda: self._turn(block, cache.num_keys))
 
-    def _order(self, block: Block, length: int) -> Tensor:
+    def _turn(self, block: Block, length: int) -> Tensor:
         stride = self.stride or math.isqrt(length)
         near_RN = recency(block.num_keys, block.position_R)
         window_RN = only(near_RN, near_RN < stride)

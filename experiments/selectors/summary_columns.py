@@ -37,9 +37,9 @@ class SummaryColumns:
 
     def prepare(self, cache: Cache) -> Answering:
         """Return the order of the two patterns in turn; there is nothing to prepare."""
-        return lambda block: Subset(lambda: self._order(block, cache.num_keys))
+        return lambda block: Subset.by_turn(lambda: self._turn(block, cache.num_keys))
 
-    def _order(self, block: Block, length: int) -> Tensor:
+    def _turn(self, block: Block, length: int) -> Tensor:
         size = self.block or math.isqrt(length)
         key_N = torch.arange(block.num_keys, device=block.query_RD.device)
         near_RN = recency(block.num_keys, block.position_R)

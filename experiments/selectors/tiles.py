@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from experiments.answers import Kept, Subset
 from experiments.cache import Block
 from experiments.lazy import torch
-from experiments.selectors.interleave import recency
+from experiments.selectors.interleave import ranks, recency
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,14 +30,15 @@ def whole_tiles(block: Block, size: int, score: Callable[[], Tensor], estimate: 
         Makes of the scores what the method takes for the logarithm of the probability of each key of a tile.
     """
 
-    def order() -> Tensor:
-        tile_N = torch.arange(block.num_keys, device=block.query_RD.device) // size
-        own_RN, hidden_RN = tile_N == block.own_R1 // size, ~block.visible_RN
-        score_RN = score()[:, tile_N].masked_fill(own_RN, float("inf")).masked_fill(hidden_RN, -float("inf"))
-        near_RN = recency(block.num_keys, block.position_R).masked_fill(hidden_RN, float("inf"))
-        by_nearness_RN = near_RN.argsort(dim=-1, stable=True)
-        by_score_RN = score_RN.gather(1, by_nearness_RN).argsort(dim=-1, descending=True, stable=True)
-        return by_nearness_RN.gather(1, by_score_RN)
+    def turn() -> Tensor:
+        key_N = torch.arange(block.num_keys, device=block.query_RD.device)
+        tile_N, own_R1 = key_N // size, block.own_R1 // size
+        # of equal scores the latest tile is first
+        rank_RP = ranks(score().flip(-1).argsort(dim=-1, descending=True, stable=True)).flip(-1)
+        within_RN = torch.where(tile_N > own_R1, key_N % size, size - 1 - key_N % size)
+        near_RN = recency(block.num_keys, block.position_R).long()
+        turn_RN = torch.where(tile_N == own_R1, near_RN, (rank_RP[:, tile_N] + 2) * size + within_RN)
+        return turn_RN.masked_fill_(~block.visible_RN, torch.iinfo(torch.int64).max)
 
     def log_p() -> Tensor:
         """Return the estimates of whole tiles for each of their keys; the own tile's keys are kept anyway."""
@@ -55,7 +56,7 @@ def whole_tiles(block: Block, size: int, score: Callable[[], Tensor], estimate: 
         kept_RK = (tile_RM[..., None] * size + within_L).flatten(1)
         return Kept(torch.cat([own_N.expand(len(block), -1), kept_RK], dim=1)[:, :k])
 
-    return Subset(order, quick_first=first, log_p=log_p)
+    return Subset.by_turn(turn, quick_first=first, log_p=log_p)
 
 
 def tiles_of(tensor: Tensor, size: int, dim: int, fill: Tensor) -> Tensor:

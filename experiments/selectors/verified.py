@@ -12,6 +12,7 @@ from experiments.errors import UserError
 from experiments.lazy import torch
 from experiments.ranges import check_range
 from experiments.selectors import Answering, Selector, Traits
+from experiments.selectors.interleave import ranks
 from experiments.selectors.random import random_integers
 
 if TYPE_CHECKING:
@@ -100,9 +101,3 @@ def chosen_order(method: Selector, answering: Answering, cache: Cache, block: Bl
     if not isinstance(answer, Subset) or answer.weight is not None:
         raise UserError(f"selector={method.name}: exact keys are those of a method that chooses keys without weights")
     return answer.order()
-
-
-def ranks(order_RN: Tensor) -> Tensor:
-    """Return the place [R, N] of every key in an order."""
-    rank_N = torch.arange(order_RN.shape[1], device=order_RN.device)
-    return torch.empty_like(order_RN).scatter_(1, order_RN, rank_N.expand_as(order_RN))

@@ -10,8 +10,8 @@ from experiments.cache import Block, Cache
 from experiments.lazy import torch
 from experiments.ranges import MOST_KEYS, check_range
 from experiments.selectors import Answering, Traits
-from experiments.selectors.earlier import MOST_OBSERVED, ScoresOfRows, by_score, observed
-from experiments.selectors.interleave import check_share, interleave, own_first, recency
+from experiments.selectors.earlier import MOST_OBSERVED, Observed, ScoresOfRows, by_score
+from experiments.selectors.interleave import check_share, interleave, recency
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,14 +46,15 @@ class VerticalSlash:
 
     def prepare(self, cache: Cache) -> Answering:
         """Return what scores columns and distances before every row, and orders them in turn."""
-        scores = ScoresOfRows(cache, lambda kv_head, position: self._scores(cache, kv_head, position), None)
+        seen = [Observed(cache, kv_head, self.observed) for kv_head in range(len(cache.key_GND))]
+        scores = ScoresOfRows(cache, lambda g, position: self._scores(cache, seen[g].before(position).double()), None)
 
         def answer(block: Block) -> Subset:
-            return Subset(lambda: self._order(block, scores.of(block)))
+            return Subset.by_turn(lambda: self._turn(block, scores.of(block)))
 
         return answer
 
-    def _order(self, block: Block, score_R2N: Tensor) -> Tensor:
+    def _turn(self, block: Block, score_R2N: Tensor) -> Tensor:
         column_RN, distance_RN = score_R2N.unbind(1)
         near_RN = recency(block.num_keys, block.position_R)
         slash_RN = distance_RN.gather(1, near_RN.long())
@@ -66,11 +67,10 @@ class VerticalSlash:
             (self.slash_share, by_score(slash_RN, block.visible_RN)),
             (self.vertical_share, by_score(column_RN, block.visible_RN)),
         ]
-        return own_first(interleave(patterns, block.visible_RN), block.position_R)
+        return interleave(patterns, block.visible_RN).scatter_(1, block.own_R1, -1.0)
 
-    def _scores(self, cache: Cache, kv_head: int, position: int) -> Tensor:
+    def _scores(self, cache: Cache, seen_STN: Tensor) -> Tensor:
         """Return the attention to every column, and at every distance [S, 2, N], of the rows just before a position."""
-        seen_STN = observed(cache, kv_head, position, self.observed).double()
         shared, observers, keys = seen_STN.shape
         score_S2N = torch.zeros(shared, 2, cache.num_keys, device=seen_STN.device, dtype=torch.float64)
         score_S2N[:, 0, :keys] = seen_STN.sum(1)
