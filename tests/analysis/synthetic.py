@@ -315,7 +315,7 @@ def approximators(outputs, places, lengths=(512, 1024, 2048), samples=3):
         write_run(outputs, name, "TinyLM-Instruct", windows=windows, selector={"name": name, "parts": {}}, **options)
     windows = pd.concat([best, *own_windows(best)], ignore_index=True)
     write_run(
-        outputs, "own", "TinyLM-Instruct", windows=windows, selector={"name": "own_scores", "parts": {}}, **options
+        outputs, "real_own", "TinyLM-Instruct", windows=windows, selector={"name": "own_scores", "parts": {}}, **options
     )
     rows, windows = gaussian(lengths, 8, samples, s=0.5, seed=12)
     write_run(outputs, "triples", "Gaussian triples, s = 0.5", rows, windows, source="tensor", s=0.5)

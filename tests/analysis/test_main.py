@@ -156,7 +156,7 @@ def test_a_figure_without_records_is_skipped_with_its_reason_and_its_old_files_g
         manifest.unlink()
     assert run(outputs) == 0
     printed = capsys.readouterr().out
-    none = dict.fromkeys([*REAL_ONLY, "approximators", "shared"], "skipped")
+    none = dict.fromkeys([*REAL_ONLY, "approximators", "own_windows", "shared"], "skipped")
     fresh = dict.fromkeys(MODEL_RUN, "fresh")
     fresh |= {"triples": "fresh"}  # of drawn rows alone
     assert statuses(printed, "tables") == dict.fromkeys(settings.studies(), "made") | none | fresh
