@@ -85,6 +85,7 @@ TINY_OF = {
     "indices": ["windows.fixed=[8]", "runner.repeats=1"],
     "unions": ["source.runs=[2,8]"],
     "coverage": ["runner.exact=8"],
+    "tasks": ["runner/task=[single_needle,frequent_words]", "source.lengths=[384]", "windows.fixed=[8]"],
     "sketches": ["runner.keys=[4]", "source.rows=8"],
     "pruning": ["runner.tokens=16", "runner.steps=2", "runner.probes=2"],
 }
