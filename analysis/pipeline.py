@@ -1,5 +1,7 @@
 """Makes the tables of one study, or draws one figure, if it is stale, and returns the outcome."""
 
+import re
+import shlex
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -43,7 +45,20 @@ def run_study(name: str, records: Records, outputs: Path, force: bool) -> Outcom
             latex.write(latex.table(lines, latex.caption_of(table), table), folder / f"{table}.tex")
         made.write(path, results)
 
-    return _attempt(Outcome(name, "made", "", config, made), make, NothingMeasured, lost, folder / f"{name}.log")
+    outcome = _attempt(Outcome(name, "made", "", config, made), make, NothingMeasured, lost, folder / f"{name}.log")
+    return replace(outcome, reason=of_model(outcome.reason, records))
+
+
+def of_model(reason: str, records: Records) -> str:
+    """Return a reason whose command measures the model that the records are of: a preset measures SmolLM2 by itself."""
+    sources = [run.config["source"] for run in records.runs if run.kind == "real"]
+    if not sources or any(source["name"] == "smollm2" for source in sources):
+        return reason
+    source = sources[-1]
+    words = [f"source={source['name']}"]
+    if source["name"] == "checkpoint":
+        words += [f"source.{name}={source[name]}" for name in ("model", "text") if source.get(name)]
+    return re.sub(r"experiment=\w+", lambda command: f"{command[0]} {shlex.join(words)}", reason, count=1)
 
 
 def check_study(name: str, records: Records, outputs: Path) -> Outcome:

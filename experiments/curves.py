@@ -16,7 +16,8 @@ MEASURES = ("dropped_mass", "output_error_renormalised")
 # What the curves read of the two tables.
 ROW_COLUMNS = ("layer", "head", "variant", "length", "n", *map(k_min, ETAS))
 WINDOW_COLUMNS = ("variant", "length", "selector", "rule", "parameter", "scale", *MEASURES)
-LOSS_BINS = 16  # points of a loss curve, each the mean over a stretch of positions
+LOSS_BINS = 16  # points of a curve over positions, each the mean over a stretch of them
+QUALITY = ["loss", "agreement", "kl"]
 
 
 def curves_over_length(rows: pd.DataFrame, windows: pd.DataFrame) -> pd.DataFrame:
@@ -70,16 +71,14 @@ def _means(table: pd.DataFrame, columns: Sequence[str], names: pd.Series) -> pd.
     return pd.DataFrame(means, index=pd.Index(lengths, name="length"))
 
 
-def loss_over_length(losses: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean loss in nats of each window, and of dense attention, by stretches of the context.
+def quality_over_length(losses: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean loss, agreement and KL of each window, and of dense attention, by stretches of the context.
 
     A line's `length` is the number of keys that the last row of its stretch sees.
     """
     tokens = int(losses["position"].max()) + 1
     stretch = losses["position"] * LOSS_BINS // tokens
-    names = _names(losses).where(losses["rule"] != "dense", "dense")
-    means = losses.assign(length=((stretch + 1) * tokens) // LOSS_BINS, window=names)
-    return means.pivot_table("loss", "length", "window").add_prefix("loss/")
+    return means_of_windows(losses.assign(length=((stretch + 1) * tokens) // LOSS_BINS), QUALITY)
 
 
 def means_of_windows(table: pd.DataFrame, measures: list[str]) -> pd.DataFrame:

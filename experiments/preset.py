@@ -17,7 +17,7 @@ from experiments.options import CONF
 
 # What a design is, of the fields of a source; layers and heads are those of one model.
 ROWS = ("lengths", "rows", "samples")
-TEXT = ("variants", "runs", "stride", "keep_layers")  # of sources that read text alone
+TEXT = ("variants", "runs", "stride", "keep_layers", "random_weights")  # of sources that read text alone
 
 
 def with_design(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -14,10 +14,11 @@ OPTIONS = [
     (group, str(path.relative_to(Path(CONF) / group).with_suffix("")))
     for group in ("source", "selector", "runner", "tracking", "windows")
     for path in sorted((Path(CONF) / group).rglob("*.yaml"))
-    if "rules" not in path.parts
+    if not {"rules", "task"} & set(path.parts)
 ]
 PRESETS = sorted(path.stem for path in (Path(CONF) / "experiment").glob("*.yaml"))
 RULES = sorted(path.stem for path in (Path(CONF) / "windows" / "rules").glob("*.yaml"))
+TASKS = sorted(path.stem for path in (Path(CONF) / "runner" / "task").glob("*.yaml"))
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
@@ -34,6 +35,13 @@ ASKED = ("windows.own_top_p=[0.1]", "windows.ada=[16]")
 def test_every_rule_stands_alone(job, rule):
     windows = job(f"windows/rules=[{rule}]", *ASKED).windows.at(1024)
     assert set(windows.columns()["rule"]) == {rule}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_stands_alone_under_its_name(job, task):
+    file = ["runner.tasks.question_answering.file=questions.jsonl"] if task == "question_answering" else []
+    tasks = job("runner=tasks", f"runner/task=[{task}]", *file).runner.tasks
+    assert list(tasks) == [task] == [part.name for part in tasks.values()]
 
 
 def test_all_rules_are_in_the_standard_set(job):
@@ -82,6 +90,7 @@ TINY_OF = {
     "indices": ["windows.fixed=[8]", "runner.repeats=1"],
     "unions": ["source.runs=[2,8]"],
     "coverage": ["runner.exact=8"],
+    "tasks": ["runner/task=[single_needle,frequent_words]", "source.lengths=[384]", "windows.fixed=[8]"],
     "sketches": ["runner.keys=[4]", "source.rows=8"],
     "pruning": ["runner.tokens=16", "runner.steps=2", "runner.probes=2"],
 }

@@ -12,8 +12,8 @@ ROOT = Path(experiments.__file__).parent
 ROOMS = [
     ["known_models"],
     ["errors", "durable", "terminal", "interrupts", "numba_cache", "lazy", "threads", "workers", "options"],
-    ["ranges", "misspelt"],
-    ["tables", "part"],
+    ["ranges", "misspelt", "preset"],
+    ["tables", "part", "tasks"],
     ["cache", "answers"],
     ["rows"],
     ["windows"],

@@ -53,7 +53,7 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
         right.errorbar(places, columns["left"], yerr=[below, above], fmt="none", ecolor="black", elinewidth=0.8)
         right.set_xticks(places, [f"{k} tokens" for k in columns["k"]])
         right.set_ylim(0, 1)
-        right.set_xlabel(f"largest of a column's {style.count_text(own['length'].max())}")
+        right.set_xlabel(f"largest entries of a column of {style.count_text(own['length'].max())}")
         right.set_ylabel("share of its norm left")
         style.title(left, label, style.PAGE)
     style.footer(figure, style.counts(sources))

@@ -151,6 +151,8 @@ def workspace(entity: str, project: str) -> Any:
             panels=[
                 *figures(*FIGURES["4"]),
                 over_length("loss within windows", "loss/.*", log_y=False),
+                over_length("next tokens as of dense attention", "agreement/.*", log_y=False),
+                over_length("KL to dense attention", "kl/.*", log_y=False),
                 over_length("ln p of a recalled answer", "log_prob/.*", log_y=False),
                 over_length("answers recalled exactly", "exact/.*", log_y=False),
             ],

@@ -327,12 +327,12 @@ def describe_all(runs: Sequence[Run]) -> pd.DataFrame:
 
     Source code and shuffled tokens are there to be compared with a model's main corpus, so their `role` is
     `comparison`; but of a model that has read nothing else they are `main`. Rows that are no softmax never are, nor are
-    rows over pairs of keys.
+    rows over pairs of keys, nor those of random weights.
     """
     table = pd.DataFrame([describe(run) for run in runs])
     aside = table["corpus"].isin(["code"]) | table["shuffled"]
     has_main = table["model_hash"].isin(table.loc[~aside, "model_hash"])
-    other = table["score_power"].notna() | (table["kind"] == "triples")
+    other = table["score_power"].notna() | (table["kind"] == "triples") | table["random_weights"]
     return table.assign(role=np.where((aside & has_main) | other, "comparison", "main"))
 
 
@@ -360,6 +360,7 @@ def describe(run: Run) -> dict[str, Any]:
         "inputs": source.get("inputs"),
         "corpus": _corpus(run),
         "shuffled": bool(source.get("shuffle")),
+        "random_weights": source.get("random_weights") is not None,
         "score_power": float(run.config["runner"].get("score_power") or np.nan),
         "model_hash": hashes.get("model"),
         "text_hash": hashes.get("text"),

@@ -28,11 +28,11 @@ def beside_fixed(windows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     lines = windows.astype({"label": str, "selector": str, "rule": str, "cluster": str})
     means = lines.groupby([*PLACE, "cluster", "rule", "parameter"])[["k", "tv"]].mean().astype(np.float64).reset_index()
     parts = []
-    for place, part in means.groupby([*PLACE, "cluster"], sort=False):
+    for _, part in means.groupby([*PLACE, "cluster"], sort=False):
         curve, others = part[part["rule"] == FIXED].sort_values("k"), part[part["rule"] != FIXED]
         x, y = np.log(curve["k"].to_numpy()), np.log(curve["tv"].to_numpy())
         at = np.interp(np.log(others["k"]), x, y, left=np.nan, right=np.nan) if len(curve) > 1 else np.nan
-        parts.append(others.assign(**dict(zip([*PLACE, "cluster"], place, strict=True)), fixed_tv=np.exp(at)))
+        parts.append(others.assign(fixed_tv=np.exp(at)))
     every = pd.concat(parts, ignore_index=True)
     every["log_ratio"] = np.log(every["tv"] / every["fixed_tv"])
     groups = every.groupby([*PLACE, "rule", "parameter"], sort=False)

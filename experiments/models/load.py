@@ -82,6 +82,8 @@ def load_model(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device,
         If the weights are not safetensors (pickles run code when they are loaded), cannot be read, are not finite, or
         are not exactly those of the model that config.json describes.
     """
+    if checkpoint.random_weights is not None:
+        return _with_random_weights(checkpoint, auto).to(device, dtype).eval()
     folder = _readable_folder(checkpoint)
     if not any(folder.glob("*.safetensors*")):
         raise UserError(
@@ -102,6 +104,15 @@ def load_model(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device,
         unexpected = [name for name in unexpected if _without_prefix(name, model.base_model_prefix) not in unused]
     check_loaded(checkpoint, model, report | {"unexpected_keys": unexpected})
     return model.to(device).eval()
+
+
+def _with_random_weights(checkpoint: Checkpoint, auto: str) -> Any:
+    """Return the model that config.json describes, with weights drawn by its own initialisation."""
+    config = _whole_config(checkpoint)
+    cls = _class_of(config, auto)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(checkpoint.random_weights)
+        return (getattr(cls, "from_config", None) or cls._from_config)(config)
 
 
 def _class_of(config: Any, auto: str) -> Any:

@@ -7,7 +7,7 @@ import importlib.metadata
 import json
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -32,21 +32,29 @@ class Checkpoint:
         What people call the model: the folder's or the file's name, or a hub id; see `known_as`.
     trusted
         True if the user lets the checkpoint's own code run. Its files are then part of the hash.
+    random_weights
+        Seed of the weights that are drawn in place of its own, by the model's own initialisation; None for its own.
     """
 
     label: str
     folder: Path
     gguf: str | None = None
     trusted: bool = False
+    random_weights: int | None = None
 
     def sha256(self) -> str:
         """Return the SHA-256 of the GGUF file, or of the names and hashes of the folder's model files.
+
+        With random weights it is another model's: that of this hash and the seed.
 
         Raises
         ------
         UserError
             If a file is missing, cannot be read or is no regular file.
         """
+        if self.random_weights is not None:
+            own = replace(self, random_weights=None).sha256()
+            return hashlib.sha256(f"{own} random weights {self.random_weights}".encode()).hexdigest()
         if self.gguf:
             return _file_hash(self.folder / self.gguf)
         digest = hashlib.sha256()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.table import Table
 
-from experiments.curves import loss_over_length
+from experiments.curves import quality_over_length
 from experiments.errors import UserError
 from experiments.lazy import np, pd
 from experiments.machine import Machine
@@ -170,31 +170,25 @@ class Language:
         facts = f"{losses['sample'].nunique()} samples of {length} tokens in {manifest['seconds']:.0f} s"
         title = (
             f"{manifest['label']}, {phase}, by {methods_of(losses)}: {facts}\n"
-            "agree: share of next tokens whose most probable one is the dense one; KL(dense || this) in nats\n"
+            "agreement: share of next tokens whose most probable one is the dense one; KL(dense || this) in nats\n"
             "Q1 ... Q4: perplexity over dense, by quarter of what was read"
         )
         table = Table(title=title, title_justify="left", title_style="bold")
-        for name in (
-            "window",
-            "keys per row",
-            "perplexity",
-            "agreement",
-            "KL",
-            *(f"Q{q + 1}" for q in range(QUARTERS)),
-        ):
+        numbers = ("keys", "perplexity", "agreement", "KL", *(f"Q{q + 1}" for q in range(QUARTERS)))
+        for name in ("window", *numbers):
             table.add_column(name, justify="left" if name == "window" else "right", no_wrap=True, min_width=6)
         dense = losses[losses["rule"] == DENSE].groupby("quarter")["loss"].mean()
         for name, lines in by_window(losses):
             ratios = np.exp(lines.groupby("quarter")["loss"].mean() - dense)
             perplexity = np.exp(lines["loss"].mean())
-            near = f"{lines['agreement'].mean():.1%}", f"{lines['kl'].mean():.3g}"
+            near = f"{lines['agreement'].mean():.1%}", f"{lines['kl'].mean():.4f}"
             kept = f"{lines['keys'].mean():.0f}"
             table.add_row(name, kept, f"{perplexity:.3f}", *near, *(f"{r:.4f}" for r in ratios))
         return Findings([table], {})
 
     def curves(self, folder: Path) -> pd.DataFrame:
-        """Return the mean loss in nats of each window, and of dense attention, by stretches of the context."""
-        return loss_over_length(pd.read_parquet(folder / LOSSES.file))
+        """Return the mean loss, agreement and KL of each window, and of the dense pass, by stretches of the context."""
+        return quality_over_length(pd.read_parquet(folder / LOSSES.file))
 
     def _check_layers(self, source: Any) -> None:
         everything = source.layers_and_heads()[0]

@@ -180,5 +180,5 @@ class Retrieval:
         return Findings([table], {})
 
     def curves(self, folder: Path) -> pd.DataFrame:
-        """Return the share of exact answers and the mean ln p of an answer, per window."""
-        return means_of_windows(pd.read_parquet(folder / RETRIEVAL.file), ["exact", "log_prob"])
+        """Return how many answers are exact, their mean ln p, and how near they are to dense ones, per window."""
+        return means_of_windows(pd.read_parquet(folder / RETRIEVAL.file), ["exact", "log_prob", "agreement", "kl"])

@@ -176,8 +176,9 @@ class Tasks:
         return Findings([table], {})
 
     def curves(self, folder: Path) -> pd.DataFrame:
-        """Return the share of exact answers and the mean ln p of an answer, per window, over all tasks."""
-        return means_of_windows(pd.read_parquet(folder / TASKS.file), ["exact", "recalled", "log_prob"])
+        """Return how many answers are exact, their mean ln p, and how near they are to dense ones, over all tasks."""
+        measures = ["exact", "recalled", "log_prob", "agreement", "kl"]
+        return means_of_windows(pd.read_parquet(folder / TASKS.file), measures)
 
 
 def _best(outcomes: list[Outcome]) -> Outcome:

@@ -66,6 +66,7 @@ class Checkpoint:
     runs: list[int] = field(default_factory=list)
     keep_layers: int = 0
     trust_remote_code: bool = False
+    random_weights: int | None = None
     version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
@@ -73,6 +74,7 @@ class Checkpoint:
         check_causal_rows(self.lengths, self.rows, self.stride)
         check_runs(self.runs, self.lengths)
         check_range("source.keep_layers", self.keep_layers, least=0, most=MOST_LAYERS)
+        check_range("source.random_weights", self.random_weights, least=0, most=2**32 - 1)
         for name in ("layers", "heads", "variants"):
             if getattr(self, name) == []:
                 raise UserError(f"source.{name} is empty: name at least one, or leave it out for the default")
@@ -89,12 +91,13 @@ class Checkpoint:
     @property
     def located(self) -> Located:
         """The checkpoint on disk."""
-        return locate(self.model, trusted=self.trust_remote_code)
+        return replace(locate(self.model, trusted=self.trust_remote_code), random_weights=self.random_weights)
 
     @property
     def label(self) -> str:
         """The model's name, and its corpus unless that is the default prose."""
-        return self.located.label + corpus_suffix(self.text, self.shuffle)
+        weights = "" if self.random_weights is None else ", random weights"
+        return self.located.label + weights + corpus_suffix(self.text, self.shuffle)
 
     @property
     def _distance(self) -> int:
@@ -103,7 +106,7 @@ class Checkpoint:
 
     def identity(self) -> dict[str, object]:
         """Return every field but the name, with model, its code and text replaced by their hashes."""
-        others = ("name", "trust_remote_code", "keep_layers")  # which decide no row
+        others = ("name", "trust_remote_code", "keep_layers", "random_weights")  # no row, or by the hash of the model
         fields = {name: value for name, value in asdict(self).items() if name not in others}
         return fields | {"stride": self._distance} | self.hashes()
 

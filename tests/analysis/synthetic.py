@@ -313,8 +313,20 @@ def approximators(outputs, places, lengths=(512, 1024, 2048), samples=3):
     ):
         windows = pd.concat(tables, ignore_index=True)
         write_run(outputs, name, "TinyLM-Instruct", windows=windows, selector={"name": name, "parts": {}}, **options)
+    windows = pd.concat([best, *own_windows(best)], ignore_index=True)
+    write_run(
+        outputs, "real_own", "TinyLM-Instruct", windows=windows, selector={"name": "own_scores", "parts": {}}, **options
+    )
     rows, windows = gaussian(lengths, 8, samples, s=0.5, seed=12)
     write_run(outputs, "triples", "Gaussian triples, s = 0.5", rows, windows, source="tensor", s=0.5)
+
+
+def own_windows(best, ada=0.8, own=1.25):
+    """Windows by a method's own estimate: of a fixed window's keys, with its total variation times a factor."""
+    for rule, parameter, factor in (("ada", None, ada), ("own_top_p", 0.1, own)):
+        k = sorted(best["k"].unique())[1]
+        lines = best[best["k"] == k]
+        yield lines.assign(rule=rule, parameter=float(k if parameter is None else parameter), tv=lines["tv"] * factor)
 
 
 def diagnostics(outputs, places, lengths=(512, 1024), samples=3):
@@ -402,6 +414,7 @@ def tasks(outputs, lengths=(256, 512, 1024), samples=3):
         write_task(outputs, phase, "language", {"losses": pd.concat(parts)})
     write_task(outputs, "methods", "language", {"losses": methods(lengths[-1:])})
     write_task(outputs, "recall", "retrieval", {"retrieval": pd.DataFrame(answers)})
+    write_task(outputs, "tasks", "tasks", {"tasks": answered(samples)})
     write_task(outputs, "steps", "decoding", {"decoding": pd.DataFrame(steps)})
     write_task(outputs, "indices", "decoding", {"decoding": searched()})
     write_task(outputs, "pruned", "pruning", pruned())
@@ -427,6 +440,44 @@ def methods(lengths, samples=2, tokens=8):
                     quality = {"position": position, "loss": dense + lost, "agreement": 1 - lost, "kl": lost}
                     lines.append(pd.DataFrame(place | window | quality))
     return pd.concat(lines)
+
+
+def answered(samples=3, lengths=(256, 512)):
+    """Answers to two tasks, one beyond the model, by two methods whose windows lose 8 / k and 16 / k nats."""
+    lines = []
+    for sample in range(samples):
+        for length in lengths:
+            for task, log_prob in (("single_needle", -0.5), ("common_words", -60.0)):
+                place = {
+                    "task": task,
+                    "sample": sample,
+                    "phase": "decode",
+                    "length": length,
+                    "question": 0,
+                    "tokens": 6,
+                }
+                none = {
+                    "selector": "dense",
+                    "rule": "dense",
+                    "parameter": np.nan,
+                    "scale": np.nan,
+                    "keys": float(length),
+                }
+                exact = task == "single_needle"
+                own = {"log_prob": log_prob - 0.1 * sample, "exact": exact, "recalled": float(exact)}
+                lines.append(place | none | own | {"agreement": 1.0, "kl": 0.0})
+                for selector, loss in (("oracle", 8.0), ("sinks", 16.0)):
+                    for k in (16, 64):
+                        window = {
+                            "selector": selector,
+                            "rule": "fixed",
+                            "parameter": float(k),
+                            "scale": 1.0,
+                            "keys": float(k),
+                        }
+                        lost = {"log_prob": own["log_prob"] - loss / k, "agreement": 0.5, "kl": loss / k}
+                        lines.append(place | window | own | lost)
+    return pd.DataFrame(lines)
 
 
 def searched(length=2048):

@@ -20,7 +20,7 @@ from tests.analysis.synthetic import gaussian, law, write_run
 ROOT = Path(__file__).parents[2]
 REAL_ONLY = ("heads", "models", "attention", "unions")  # of the demo's records, these rest on the real model's alone
 # their records are those of other runners
-MODEL_RUN = ("cost", "coverage", "language", "methods", "pruning", "retrieval", "sketches")
+MODEL_RUN = ("cost", "coverage", "language", "methods", "pruning", "retrieval", "sketches", "tasks")
 
 
 def run(outputs, *arguments):
@@ -156,7 +156,7 @@ def test_a_figure_without_records_is_skipped_with_its_reason_and_its_old_files_g
         manifest.unlink()
     assert run(outputs) == 0
     printed = capsys.readouterr().out
-    none = dict.fromkeys([*REAL_ONLY, "approximators", "shared"], "skipped")
+    none = dict.fromkeys([*REAL_ONLY, "approximators", "own_windows", "shared"], "skipped")
     fresh = dict.fromkeys(MODEL_RUN, "fresh")
     fresh |= {"triples": "fresh"}  # of drawn rows alone
     assert statuses(printed, "tables") == dict.fromkeys(settings.studies(), "made") | none | fresh

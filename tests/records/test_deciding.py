@@ -56,6 +56,7 @@ CHECKPOINT = SOURCE | {
     "stride": {"stride": 3},
     "runs": {"runs": [2]},
     "keep_layers": {"keep_layers": 1},
+    "random_weights": {"random_weights": 0},
     "trust_remote_code": {"trust_remote_code": True},
 }
 KEPT = {"keep_first": {"keep_first": 3}, "keep_recent": {"keep_recent": 4}}

@@ -15,7 +15,7 @@ import wandb
 import yaml
 from wandb.proto.wandb_internal_pb2 import Record
 
-from experiments.curves import ROW_COLUMNS, WINDOW_COLUMNS, curves_over_length, exponents, loss_over_length
+from experiments.curves import ROW_COLUMNS, WINDOW_COLUMNS, curves_over_length, exponents, quality_over_length
 from experiments.launch import main
 from experiments.records.table_file import read
 from experiments.tables.rows import ETAS, ROWS
@@ -115,10 +115,11 @@ def test_losses_become_curves_whose_points_are_their_means():
         for rule, parameter, scale, base in (("dense", float("nan"), float("nan"), 1.0), ("power", 0.5, 4.0, 2.0))
         for t in range(64)
     ]
-    curves = loss_over_length(pd.DataFrame(lines))
+    curves = quality_over_length(pd.DataFrame(lines).assign(agreement=lambda table: table["position"] % 2, kl=0.5))
     assert curves.index.tolist() == [4 * (i + 1) for i in range(16)]
     assert curves["loss/dense"].tolist() == pytest.approx([1 + 1.5 + 4 * i for i in range(16)])
     assert (curves["loss/power_0.5_x4"] - curves["loss/dense"]).tolist() == pytest.approx([1.0] * 16)
+    assert curves[["agreement/dense", "kl/power_0.5_x4"]].drop_duplicates().to_numpy().tolist() == [[0.5, 0.5]]
 
 
 def test_the_offline_run_holds_curves_config_group_and_images(tracked):

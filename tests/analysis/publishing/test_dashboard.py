@@ -157,9 +157,10 @@ def test_each_claim_has_a_section_and_each_chart_finds_what_runs_log():
     window, two = ("power_0.5", "fixed_64", "log_1_x4", "linear_0.1"), ("oracle/power_0.5", "sinks/power_0.5")
     logged = [*(f"{mean}/0.1" for mean in dashboard.MEANS), "mean_window_of_layer/0.1/07"]
     logged += [f"{measure}/{name}" for measure in dashboard.ERRORS for name in (*window, *two)]
-    logged += ["loss/fixed_64", "log_prob/dense", "exact/dense", "dense_seconds/fixed_64"]
+    logged += ["loss/fixed_64", "agreement/fixed_64", "kl/fixed_64", "log_prob/dense", "exact/dense"]
+    logged += ["dense_seconds/fixed_64"]
     patterns = [p.metric_regex for s in view.sections for p in s.panels if getattr(p, "metric_regex", None)]
-    assert len(patterns) == len(set(patterns)) == 12  # one chart per question
+    assert len(patterns) == len(set(patterns)) == 14  # one chart per question
     for pattern in patterns:
         assert any(re.fullmatch(pattern, name) for name in logged), pattern
     shown = {key for s in view.sections for p in s.panels for key in getattr(p, "media_keys", [])}
