@@ -77,9 +77,14 @@ def test_presets_of_the_same_sweep_differ_by_name_alone():
 
 TINY = ["tracking=disabled", "source.samples=2", "source.rows=4"]
 TINY_ROWS = ["runner.matrix_size=16", "windows.grid_per_octave=1"]
+# a few tokens and one layer: there are many methods, and some have no value below 35 keys
+DECODED = ["runner.decode_tokens=2", "runner.layers=[0]", "source.lengths=[64]"]
 TINY_OF = {
     "language": ["windows.budgets=[8]", "runner.decode_tokens=4"],
     "prefill": ["windows.budgets=[8]"],
+    "methods": ["windows.fixed=[40]", "windows.fractions=[0.8]", *DECODED],
+    "methods_others": ["windows.fixed=[40]", "windows.fractions=[0.8]", *DECODED],
+    "methods_own": ["windows.own_top_p=[0.1]", "windows.ada=[8]", *DECODED],
     "retrieval": ["windows.budgets=[8]", "runner.depths=[0.5]", "source.lengths=[96,128]"],
     "cost": ["windows.budgets=[8]", "runner.repeats=1"],
     "indices": ["windows.fixed=[8]", "runner.repeats=1"],

@@ -412,11 +412,34 @@ def tasks(outputs, lengths=(256, 512, 1024), samples=3):
                     steps.append(place | line | {"attend_seconds": 1e-6 * kept, "step_seconds": 1e-3})
     for phase, parts in losses.items():
         write_task(outputs, phase, "language", {"losses": pd.concat(parts)})
+    write_task(outputs, "methods", "language", {"losses": methods(lengths[-1:])})
     write_task(outputs, "recall", "retrieval", {"retrieval": pd.DataFrame(answers)})
     write_task(outputs, "tasks", "tasks", {"tasks": answered(samples)})
     write_task(outputs, "steps", "decoding", {"decoding": pd.DataFrame(steps)})
     write_task(outputs, "indices", "decoding", {"decoding": searched()})
     write_task(outputs, "pruned", "pruning", pruned())
+
+
+def methods(lengths, samples=2, tokens=8):
+    """Return losses of two methods beside the oracle, decoding: each loses as it and more, and agrees less."""
+    draw = np.random.default_rng(8)
+    lines = []
+    for sample in range(samples):
+        for length in lengths:
+            place = {"sample": sample, "length": length, "phase": "decode"}
+            position = np.arange(length - tokens, length - 1)
+            dense = 2 + 0.1 * draw.normal(size=len(position))
+            none = {"selector": "dense", "rule": "dense", "parameter": np.nan, "scale": np.nan, "keys": position + 1.0}
+            lines.append(
+                pd.DataFrame(place | none | {"position": position, "loss": dense, "agreement": 1.0, "kl": 0.0})
+            )
+            for selector, more in (("oracle", 0.0), ("sinks", 0.1), ("quest", 0.05)):
+                for k in (8, 16, 32, 64):
+                    window = {"selector": selector, "rule": "fixed", "parameter": k, "scale": 1.0, "keys": float(k)}
+                    lost = 1 / k + more * (1 + 0.1 * sample)
+                    quality = {"position": position, "loss": dense + lost, "agreement": 1 - lost, "kl": lost}
+                    lines.append(pd.DataFrame(place | window | quality))
+    return pd.concat(lines)
 
 
 def answered(samples=3, lengths=(256, 512)):

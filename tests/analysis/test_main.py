@@ -20,7 +20,7 @@ from tests.analysis.synthetic import gaussian, law, write_run
 ROOT = Path(__file__).parents[2]
 REAL_ONLY = ("heads", "models", "attention", "unions")  # of the demo's records, these rest on the real model's alone
 # their records are those of other runners
-MODEL_RUN = ("cost", "coverage", "language", "pruning", "retrieval", "sketches", "tasks")
+MODEL_RUN = ("cost", "coverage", "language", "methods", "pruning", "retrieval", "sketches", "tasks")
 
 
 def run(outputs, *arguments):
