@@ -40,6 +40,8 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
     measures = [name for name in config.measures if table[name].notna().any()]
     named = {title: _names(table, kinds) for title, kinds in config.panels.items()}
     named = {title: names for title, names in named.items() if names}
+    if not named:
+        raise NothingToDraw("no method of a kind that conf/figure/methods.yaml names")
     figure, axes = style.panels(len(measures), len(named), config.height, left=0.62, gap=0.15, right=0.08, edge=0.1)
     for line, measure in zip(axes, measures, strict=True):
         low, high = _limits(table[table["selector"].isin({ORACLE}.union(*named.values()))], measure, config.linear)
