@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from analysis.figures import NothingToDraw
 from analysis.figures.page import style
 from analysis.figures.page.names import KINDS
-from analysis.figures.page.sources import keep, tag
+from analysis.figures.page.sources import tag
 
 ORACLE = "oracle"
 GIVEN = ("fixed", "linear")
@@ -52,7 +52,7 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
         line[0].set_ylabel(NAMES[measure])
     for panel, title in zip(axes[0], named, strict=True):
         panel.set_title(title)
-        keep(panel.legend(fontsize=style.SMALL - 1, loc="best", handlelength=1.4, labelspacing=0.25, borderpad=0.2))
+        panel.legend(fontsize=style.SMALL, loc="best", handlelength=1.4, labelspacing=0.25, borderpad=0.2)
     for panel in axes[-1]:
         panel.set_xlabel("keys kept per row")
     tag(label, *axes.flat)
