@@ -90,6 +90,7 @@ def over_samples(lines: pd.DataFrame, confidence: float) -> pd.DataFrame:
     for name in QUALITY:
         reach = student_reach(groups[name].sem(), groups[name].count(), confidence)
         table[f"{name}_low"], table[f"{name}_high"] = table[name] - reach, table[name] + reach
+    table[["agreement_low", "agreement_high"]] = table[["agreement_low", "agreement_high"]].clip(0, 1)
     table = table.assign(samples=samples).reset_index()
     table["share"] = table["keys"] / table["length"].astype(float)
     deployed = (table["selector"] != ORACLE) & (table["keys"] > 0)
@@ -133,7 +134,8 @@ def keys_for(lines: pd.DataFrame, targets: Mapping[str, list[float]], how: Setti
                 least_L = np.array([np.exp(x[0]) for x, _ in tables])
                 bound_BL = k_BL <= least_L  # fewer keys than were measured may do: an upper bound grows by no law
                 slope_B = _slopes(np.log(np.where(bound_BL, np.nan, k_BL)), np.log(lengths))
-                low_L, high_L = interval(k_BL[0], k_BL[1:], len(samples), how.confidence)
+                ln_BL = np.log(k_BL)  # so that a stretched interval keeps more than no key
+                low_L, high_L = map(np.exp, interval(ln_BL[0], ln_BL[1:], len(samples), how.confidence))
                 least, most = interval(slope_B[0], slope_B[1:], len(samples), how.confidence)
                 place = {"label": label, "phase": phase, "selector": selector, "quality": quality, "target": target}
                 grown = {"exponent": slope_B[0], "exponent_low": float(least), "exponent_high": float(most)}
