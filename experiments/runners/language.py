@@ -18,7 +18,16 @@ from experiments.plan import Plan, memory_of
 from experiments.ranges import MOST_KEYS, check_range
 from experiments.records.folder import Record
 from experiments.runners import ROW_FIELDS, Findings, without
-from experiments.runners.phases import DECODE, PHASES, PREFILL, check_methods, checked_windows, readings
+from experiments.runners.phases import (
+    DECODE,
+    PHASES,
+    PREFILL,
+    check_methods,
+    checked_windows,
+    method_passes,
+    queries_bytes,
+    readings,
+)
 from experiments.selectors.several import each
 from experiments.tables import Table as RecordTable
 from experiments.tables.losses import LOSSES
@@ -32,6 +41,7 @@ if TYPE_CHECKING:
 
 QUARTERS = 4
 SPARSE_OVER_DENSE = 2.0  # seconds of a pass within windows over those of a plain one: 1.5 of a prefill, more decoding
+METHOD_OVER_DENSE = 0.1  # of a plain pass over the context, for what a method makes of the whole cache
 LOSS_BYTES = 17  # of a line of losses.parquet
 
 
@@ -97,11 +107,13 @@ class Language:
         tokens = longest - 1 if self.phase == PREFILL else len(source.lengths) * self.decode_tokens
         passes = readings(selector, requested)
         within = SPARSE_OVER_DENSE * passes * (1.0 if self.phase == PREFILL else tokens / longest)
+        if self.phase == DECODE:
+            within += METHOD_OVER_DENSE * method_passes(selector, requested) * sum(source.lengths) / longest
         return Plan(
             rows=samples * tokens,
             windows=len(requested),
             seconds=source.seconds() * (1 + within),
-            memory_bytes=memory_of(source),
+            memory_bytes=memory_of(source) + 2 * queries_bytes(source, selector),
             disk_bytes=samples * tokens * (1 + passes) * LOSS_BYTES,
         )
 

@@ -29,6 +29,22 @@ def readings(selector: Any, windows: Windows) -> int:
     return sum(len(windows) if method.traits.has_budget else 1 for method in each(selector))
 
 
+def method_passes(selector: Any, windows: Windows) -> int:
+    """Return how many of these readings are by methods that prepare from the whole cache: all but the oracle."""
+    return sum(readings(method, windows) for method in each(selector) if method.name != "oracle")
+
+
+def queries_bytes(source: Any, selector: Any) -> int:
+    """Return the size of the queries that are kept for methods that look back, of every layer and head."""
+    from experiments.models.load import load_config
+    from experiments.models.shape import head_dim, heads_of_layers
+
+    if not any(method.traits.looks_back for method in each(selector)):
+        return 0
+    config = load_config(source.located)
+    return 4 * max(source.lengths) * sum(heads_of_layers(config)) * head_dim(config)
+
+
 def check_methods(selector: Any, windows: Windows, phase: str, runner: str, always_kept: int = 0) -> None:
     """Raise UserError if a method has no meaning in a phase or in a window, or keeps no keys where some always are."""
     for method in each(selector):
