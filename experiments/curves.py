@@ -58,6 +58,8 @@ def _means(table: pd.DataFrame, columns: Sequence[str], names: pd.Series) -> pd.
     """
     lengths, line = np.unique(table["length"].to_numpy(), return_inverse=True)
     column, several = pd.factorize(names, sort=True)
+    if not len(several):
+        return pd.DataFrame(index=pd.Index(lengths, name="length"))
     cell, size = line * len(several) + column, len(lengths) * len(several)
     means = {}
     for name in columns:

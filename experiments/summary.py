@@ -107,19 +107,29 @@ def table(rows: pd.DataFrame, windows: pd.DataFrame, title: str) -> Table:
     return result
 
 
-def selectors(windows: pd.DataFrame) -> Table:
-    """Return the total variation of each method's fixed and power windows at the longest length.
+WRITTEN = {"fixed": "k = ", "power": "n^", "own_top_p": "own top-p ", "ada": "ada "}  # how windows of rules are named
 
-    Means over heads and samples. It is the one error that all methods have, and the dropped mass of a choice of keys.
+
+def selectors(windows: pd.DataFrame) -> Table | None:
+    """Return the total variation of each method's windows at the longest length, None if only a grid was measured.
+
+    Of fixed and power windows, and those by the method's own estimate; of others where there are none of these. Means
+    over heads and samples. It is the one error that all methods have, and the dropped mass of a choice of keys.
     """
-    windows = windows[(windows["length"] == windows["length"].max()) & windows["rule"].isin(["fixed", "power"])]
+    windows = windows[(windows["length"] == windows["length"].max()) & (windows["rule"] != "grid")]
+    if windows["rule"].isin(WRITTEN).any():
+        windows = windows[windows["rule"].isin(WRITTEN)]
+    if windows.empty:
+        return None
     result = Table(
         title="Total variation by method (of a choice of keys: its dropped mass), at the longest length",
         title_justify="left",
         title_style="bold",
     )
     result.add_column("selector")
-    names = windows["rule"].map({"fixed": "k = ", "power": "n^"}).astype(str) + windows["parameter"].map("{:g}".format)
+    written = windows["rule"].map(lambda rule: WRITTEN.get(rule, f"{rule} ")).astype(str)
+    scale = windows["scale"].map(lambda value: "" if value == 1 else f" x {value:g}")
+    names = written + windows["parameter"].map("{:g}".format) + scale
     means = windows.assign(window=names).pivot_table("tv", "selector", "window", sort=False, dropna=False)
     if means.isna().any(axis=None):
         result.caption = "none: smaller than the least budget of the method, whose state it has to hold"

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import summary
+from experiments import curves, summary
 
 FACTS = {"label": "m", "length": 64, "mean_growth": None, "typical_growth": None, "dropped": None}
 
@@ -110,3 +110,33 @@ def test_growth_is_that_of_the_full_layers_over_all_lengths():
     full = summary.growth(rows.assign(**{"k_min_0.1": bent})[rows["head"] < 2])
     assert (of_mean, of_typical) == pytest.approx(full)
     assert of_mean > 1
+
+
+def windows_of(rules):
+    """Windows of two methods by rule, parameter and scale."""
+    lines = [
+        {"selector": name, "variant": "plain", "length": 64, "rule": rule, "parameter": p, "scale": scale, "tv": p * tv}
+        for name, tv in (("oracle", 0.1), ("h2o", 0.2))
+        for rule, p, scale in rules
+    ]
+    return pd.DataFrame(lines)
+
+
+def headers(rules):
+    table = summary.selectors(windows_of(rules))
+    return None if table is None else [str(column.header) for column in table.columns[1:]]
+
+
+def test_methods_are_compared_within_whatever_was_measured():
+    assert headers([("fixed", 8.0, 1.0), ("ada", 8.0, 1.0), ("top_p", 0.2, 1.0)]) == ["k = 8", "ada 8"]
+    assert headers([("power", 0.5, 1.0), ("power", 0.5, 4.0)]) == ["n^0.5", "n^0.5 x 4"]
+    assert headers([("top_p", 0.2, 1.0), ("grid", 8.0, 1.0)]) == ["top_p 0.2"]
+    assert headers([("grid", 8.0, 1.0)]) is None
+
+
+def test_curves_of_windows_that_do_not_grow_are_the_needs_alone():
+    rows = rows_of([(1.0, 0.5), (4.0, 0.5)])
+    columns = ["layer", "head", "variant", "length", "rule", "parameter", "scale", *curves.MEASURES]
+    table = curves.curves_over_length(rows, pd.DataFrame(columns=columns))
+    assert list(table.columns) == ["mean_window/0.1", "typical_head/0.1"]
+    assert table.index.tolist() == [100, 200, 400, 800]
