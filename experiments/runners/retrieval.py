@@ -23,7 +23,15 @@ from experiments.ranges import MOST_KEYS, MOST_LOGIT, check_range
 from experiments.records.folder import Record
 from experiments.runners import ROW_FIELDS, Findings, without
 from experiments.runners.asking import ask_of, each_way
-from experiments.runners.phases import DECODE, PHASES, PREFILL, check_methods, checked_windows, readings
+from experiments.runners.phases import (
+    DECODE,
+    PHASES,
+    PREFILL,
+    check_methods,
+    checked_windows,
+    queries_bytes,
+    readings,
+)
 from experiments.selectors.several import each
 from experiments.selectors.sharpened import Sharpened
 from experiments.tables import Table as RecordTable
@@ -99,7 +107,7 @@ class Retrieval:
             rows=lines,
             windows=len(requested),
             seconds=source.seconds() * passes * (1 + SPARSE_OVER_DENSE * within),
-            memory_bytes=memory_of(source),
+            memory_bytes=memory_of(source) + 2 * queries_bytes(source, selector),
             disk_bytes=lines * (1 + len(self.sharpen) + ways) * LINE_BYTES,
         )
 

@@ -22,7 +22,15 @@ from experiments.ranges import MOST_KEYS, check_range
 from experiments.records.folder import Record
 from experiments.runners import ROW_FIELDS, Findings, without
 from experiments.runners.asking import Outcome, ask_of, each_way
-from experiments.runners.phases import DECODE, PHASES, PREFILL, check_methods, checked_windows, readings
+from experiments.runners.phases import (
+    DECODE,
+    PHASES,
+    PREFILL,
+    check_methods,
+    checked_windows,
+    queries_bytes,
+    readings,
+)
 from experiments.selectors.several import each
 from experiments.tables import Table as RecordTable
 from experiments.tables.place import by_window, methods_of
@@ -93,7 +101,7 @@ class Tasks:
             rows=lines,
             windows=len(requested),
             seconds=source.seconds() * passes * (1 + SPARSE_OVER_DENSE * within),
-            memory_bytes=memory_of(source),
+            memory_bytes=memory_of(source) + 2 * queries_bytes(source, selector),
             disk_bytes=lines * (1 + ways) * LINE_BYTES,
         )
 
