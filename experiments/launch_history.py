@@ -118,7 +118,7 @@ def _read(folder: Path, paths: list[Path]) -> PastLaunch:
         folder=folder,
         words=asked,
         began=began,
-        seconds=round(seconds, 1),
+        seconds=round(seconds, 3),
         runs=runs,
         jobs=jobs,
         measured=states.count("measured"),
