@@ -99,7 +99,7 @@ RULES = {
     "ada": {"keys": [3]},
 }
 # What is timed: where these differ, the clock alone can tell.
-TIMED = {"source.model", "source.text", "source.shuffle", "selector.sinks"}
+TIMED = {"source.model", "source.random_weights", "source.text", "source.shuffle", "selector.sinks"}
 REST = {
     "seed": 1,
     "experiment": "other",
