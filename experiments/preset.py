@@ -24,7 +24,8 @@ def with_design(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return a command's arguments with its preset's design, and which of them are new.
 
     New are values of `source.` that the preset's own source of the same kind has, where `experiment=` names a preset
-    and `source=` another source than one of its own; those that the arguments set themselves are left as they are.
+    and `source=` another source than one of its own. What the arguments set themselves is left as it is, and what the
+    option itself sets for its model, such as the lengths of an encoder.
     """
     given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
     preset, chosen = given.get("experiment"), given.get("source")
@@ -41,7 +42,7 @@ def with_design(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     new = [
         f"source.{name}={str(designs[0][name]).replace(' ', '').replace(chr(39), '')}"
         for name in names
-        if name in designs[0] and f"source.{name}" not in given
+        if name in designs[0] and f"source.{name}" not in given and not any(name in _own(option) for option in options)
     ]
     return [*arguments, *new], new
 
@@ -80,6 +81,12 @@ def _design(option: str) -> dict[str, Any]:
         return {}
     values = _presets()[option]
     return _design(values["of"]) | values
+
+
+def _own(option: str) -> dict[str, Any]:
+    """Return the values that an option of conf/source sets beside those of the one that it is based on."""
+    content = _read("source", option)
+    return {} if str(content["defaults"][0]).startswith("/schema") else content
 
 
 def _kind(option: str) -> str:

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from experiments.answers import Answer, Subset
+from experiments.errors import UserError
 from experiments.reference.exact import ETA_SLACK
 from experiments.rows import Rows
 from experiments.selectors import Answering, Selector
-from experiments.windows import Needs, PerLayer, Windows
+from experiments.windows import Needs, PerLayer, Share, Windows
 
 MOST_SHARED = 1 << 23  # estimates of all heads of a layer that are held at once
 
@@ -44,41 +45,63 @@ class OwnRows:
         return (self._left_RN.shape[1] - droppable_R).maximum(self._certain_R).clamp(min=1)
 
 
-def own_needs(answer: Answer, exact: Needs) -> Needs:
-    """Return what tells the keys that a method needs by its own estimate: for the most probable keys the exact rows."""
+def own_needs(answer: Answer, exact: Needs, sink_R: Tensor | None) -> Needs:
+    """Return what tells the keys that a method needs by its own estimate: for the most probable keys the exact rows.
+
+    Raises
+    ------
+    UserError
+        If rows have a learned sink, of which an estimate of keys says nothing.
+    """
     if isinstance(answer, Subset) and answer.log_p is not None:
+        _check_no_learned_sink(sink_R)
         return OwnRows(answer.order(), answer.log_p())
     return exact
 
 
-def log_p_of(answer: Answer, logits: Callable[[], Tensor]) -> Tensor:
+def _check_no_learned_sink(sink_R: Tensor | None) -> None:
+    if sink_R is not None:
+        raise UserError(
+            "windows.own_top_p and windows.ada go by what a method takes for the probability of each key, which says "
+            "nothing of a learned sink, and this model has one: leave them out, and give windows.top_p or windows.fixed"
+        )
+
+
+def log_p_of(answer: Answer, logits: Callable[[], Tensor], sink_R: Tensor | None) -> Tensor:
     """Return what a method takes for the logarithms of the keys' probabilities [R, N], up to a constant of the row.
 
     The key that it keeps first is kept anyway.
+
+    Raises
+    ------
+    UserError
+        If rows have a learned sink, as `own_needs`.
     """
+    _check_no_learned_sink(sink_R)
     if isinstance(answer, Subset):
         assert answer.log_p is not None  # checked before anything is measured: check_weighs
         return answer.log_p().scatter(1, answer.order()[:, :1], torch.inf)
     return logits()
 
 
-def shared_keys(heads: Sequence[OfHead], rows: int, keys: int, share: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """Return the keys that each head of a layer keeps [H, R] of those that its heads share.
+def shared_keys(heads: Sequence[OfHead], rows: int, keys: int, shares: Sequence[Share]) -> list[Tensor]:
+    """Return the keys that each head of a layer keeps [H, R] of those that its heads share, for each way to share.
 
     Parameters
     ----------
     rows, keys
         Rows of a head, and the keys of their context.
-    share
-        As `Windows.sharing` returns it.
+    shares
+        As `Windows.sharing` returns them.
     """
     block = min(max(MOST_SHARED // (len(heads) * keys), 1), rows)
-    parts = []
+    parts: list[list[Tensor]] = [[] for _ in shares]
     for start in range(0, rows, block):
         log_p, n = zip(*(of_head(start, min(start + block, rows)) for of_head in heads), strict=True)
-        n_HR = torch.stack(n)
-        parts.append(share(torch.stack(log_p), n_HR.amax(0)).clamp(min=1).minimum(n_HR))
-    return torch.cat(parts, dim=1)
+        log_p_HRN, n_HR = torch.stack(log_p), torch.stack(n)
+        for part, share in zip(parts, shares, strict=True):
+            part.append(share(log_p_HRN, n_HR.amax(0)).clamp(min=1).minimum(n_HR))
+    return [torch.cat(part, dim=1) for part in parts]
 
 
 Place = tuple[str, int, int]  # variant, length and KV head: one of a layer's groups of rows
@@ -99,7 +122,7 @@ def share_layer(
 
     def of_head(answering: Answering, rows: Rows, start: int, stop: int) -> tuple[Tensor, Tensor]:
         part = rows.block(start, stop)
-        return log_p_of(answering(part.questions()), part.logits), part.n_R
+        return log_p_of(answering(part.questions()), part.logits, part.sink_R), part.n_R
 
     def place(rows: Rows) -> Place:
         return rows.variant, rows.length, rows.kv_head
@@ -108,17 +131,16 @@ def share_layer(
     for _, of_one in groupby(sorted(groups, key=place), key=lambda rows: place(rows)[:2]):
         layer = list(of_one)
         windows, counts = windows_at(layer[0].length), [len(rows.heads) for rows in layer]
-        for window in windows.of_kind(PerLayer):
-            of_methods = []
-            for method in methods:
-                heads: list[OfHead] = []
-                for rows in layer:
-                    answering = method.prepare(rows.cache())
-                    heads += [partial(of_head, answering, of_one_head) for of_one_head in rows.of_each_head()]
-                share = windows.sharing(window)
-                assert share is not None
-                k_HR = shared_keys(heads, len(layer[0]) // counts[0], layer[0].num_keys, share)
-                of_methods.append([part_SR.flatten() for part_SR in k_HR.split(counts)])
-            for rows, k in zip(layer, zip(*of_methods, strict=True), strict=True):
-                shared.setdefault(place(rows), {})[window] = torch.stack(k)
+        shares = {index: windows.sharing(index) for index in windows.of_kind(PerLayer)}
+        of_methods = []
+        for method in methods:
+            heads: list[OfHead] = []
+            for rows in layer:
+                answering = method.prepare(rows.cache())
+                heads += [partial(of_head, answering, of_one_head) for of_one_head in rows.of_each_head()]
+            of_methods.append(shared_keys(heads, len(layer[0]) // counts[0], layer[0].num_keys, [*shares.values()]))
+        for index, of_window in zip(shares, zip(*of_methods, strict=True), strict=True):
+            k_MHR = torch.stack(of_window)
+            for rows, k_MSR in zip(layer, k_MHR.split(counts, dim=1), strict=True):
+                shared.setdefault(place(rows), {})[index] = k_MSR.flatten(1)
     return shared

@@ -23,7 +23,7 @@ from experiments.models.earlier import EarlierQueries
 from experiments.models.probe import Attention, intercept
 from experiments.rows import check_finite
 from experiments.selectors import Selector
-from experiments.windows import Needs
+from experiments.windows import Needs, Share
 
 BLOCK = 256  # rows at a time: their logits stay in the cache
 
@@ -51,7 +51,7 @@ class LazyRows:
 
     def own(self) -> Needs:
         """Return what tells the keys that the method needs by its own estimate."""
-        return self if self._answer is None else own_needs(self._answer, self)
+        return self if self._answer is None else own_needs(self._answer, self, self._sink_R)
 
     def k_min(self, eta: float) -> Tensor:
         """Return the smallest k whose k most probable keys leave a dropped mass <= eta, per row [R] int64."""
@@ -72,7 +72,7 @@ def attend_by(
     keys_kept: Callable[[LazyRows, Tensor, int, int], Tensor],
     compute: Compute,
     *,
-    share: Callable[[Tensor, Tensor], Tensor] | None = None,
+    share: Share | None = None,
     sample: int = 0,
     layers: Collection[int] | None = None,
     keep_first: int = 0,
@@ -87,8 +87,7 @@ def attend_by(
         Maps a block of rows, their positions [R], the layer and the query head to the number of keys that they keep
         [R] int64, within [1, n].
     share
-        Maps what the method takes for the logarithm of the keys' probabilities in a block of rows of all heads
-        [H, R, N], and the keys that they see [R], to the keys that each head keeps [H, R]; None if none are shared.
+        How the heads of a layer share its keys; None if they share none.
     sample
         Number of the text, for methods that draw.
     layers
@@ -146,7 +145,7 @@ def _shared(
     below: LayersBelow | None,
     compute: Compute,
     sample: int,
-    share: Callable[[Tensor, Tensor], Tensor],
+    share: Share,
 ) -> Tensor:
     """Return the keys that each head keeps of those that a layer shares [H, T] for the T rows of a pass.
 
@@ -159,10 +158,10 @@ def _shared(
     def of_head(head: int, start: int, stop: int) -> tuple[Tensor, Tensor]:
         rows = _Rows(attention, head, start, stop, compute)
         answer = answering[attention.kv_head(head)](rows.block(sample))
-        return log_p_of(answer, rows.logits).clone(), rows.n_R  # logits are good until the next are made
+        return log_p_of(answer, rows.logits, rows.sink_R).clone(), rows.n_R  # logits are good until the next are made
 
     of_heads = [partial(of_head, head) for head in range(heads)]
-    return shared_keys(of_heads, tokens, attention.key_GND.shape[1], share)
+    return shared_keys(of_heads, tokens, attention.key_GND.shape[1], [share])[0]
 
 
 def cache_of(

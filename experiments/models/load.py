@@ -83,7 +83,7 @@ def load_model(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device,
         are not exactly those of the model that config.json describes.
     """
     if checkpoint.random_weights is not None:
-        return _with_random_weights(checkpoint, auto).to(device, dtype).eval()
+        return _with_random_weights(checkpoint, dtype, auto).to(device).eval()
     folder = _readable_folder(checkpoint)
     if not any(folder.glob("*.safetensors*")):
         raise UserError(
@@ -106,13 +106,16 @@ def load_model(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device,
     return model.to(device).eval()
 
 
-def _with_random_weights(checkpoint: Checkpoint, auto: str) -> Any:
-    """Return the model that config.json describes, with weights drawn by its own initialisation."""
+def _with_random_weights(checkpoint: Checkpoint, dtype: torch.dtype, auto: str) -> Any:
+    """Return the model that config.json describes, with weights drawn by its own initialisation.
+
+    They are in `dtype`; buffers such as the frequencies of a rotary embedding stay as precise as the model makes them.
+    """
     config = _whole_config(checkpoint)
     cls = _class_of(config, auto)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(checkpoint.random_weights)
-        return (getattr(cls, "from_config", None) or cls._from_config)(config)
+        return (getattr(cls, "from_config", None) or cls._from_config)(config, dtype=dtype)
 
 
 def _class_of(config: Any, auto: str) -> Any:

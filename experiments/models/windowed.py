@@ -19,7 +19,7 @@ from experiments.models.attend import LazyRows, attend_by
 from experiments.models.earlier import EarlierQueries
 from experiments.models.probe import Attention, watch
 from experiments.selectors import Selector
-from experiments.windows import Windows
+from experiments.windows import PerLayer, Windows
 
 
 class Kept:
@@ -69,7 +69,8 @@ def within(
         kept.add(position_R, k_R)
         return k_R
 
-    with attend_by(model, selector, keys_kept, compute, share=window.sharing(), **options):
+    share = window.sharing(0) if window.of_kind(PerLayer) else None
+    with attend_by(model, selector, keys_kept, compute, share=share, **options):
         yield kept
 
 

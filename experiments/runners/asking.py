@@ -8,14 +8,21 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from experiments.lazy import torch
-from experiments.runners.phases import PREFILL
+from experiments.machine import Machine
+from experiments.plan import Plan, memory_of
+from experiments.runners.phases import PREFILL, checked_windows, queries_bytes, readings
+from experiments.selectors.several import each
 from experiments.selectors.sharpened import Sharpened
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from experiments.models.loss import Quality
     from experiments.models.reading import Reading
 
 SHARPENED = "sharpened"  # what the column `rule` has for the control
+LINE_BYTES = 60
+SPARSE_OVER_DENSE = 2.0  # seconds of a pass within windows over those of a plain one
 
 
 @dataclass(frozen=True)
@@ -58,13 +65,60 @@ Way = tuple[dict[str, Any], float, list[Outcome]]
 """The columns that name a way to answer, the keys that its rows keep, and what it answers to each question."""
 
 
+def opened(
+    runner: Any, source: Any, selector: Any, windows: Any, machine: Machine, seed: int
+) -> tuple[dict[int, Tensor], Any, Reading]:
+    """Return the tokens of each text sample, the model, and what lets it read by each method within each window.
+
+    Raises
+    ------
+    UserError
+        If the model is no causal language model.
+    """
+    from experiments.models.language_model import open_language_model
+    from experiments.models.reading import Reading
+
+    documents, contexts = source.documents(seed), [[length] for length in source.lengths]
+    trial_N = next(iter(documents.values()))
+    model = open_language_model(source, machine.device, trial_N, contexts, runner.name, cached=True)
+    requested = checked_windows(source, windows, runner.name)
+    kept = {"keep_first": runner.keep_first, "keep_recent": runner.keep_recent}
+    return documents, model, Reading(model, each(selector), requested, **kept)
+
+
+def plan_of_asking(
+    runner: Any, source: Any, selector: Any, windows: Any, *, contexts: int, questions: int, controls: int = 0
+) -> Plan:
+    """Return what asking costs; a context is read once, or once per window in the phase `prefill`.
+
+    Parameters
+    ----------
+    contexts, questions
+        Of a sample at a length.
+    controls
+        Ways to answer beside the dense one and those of the methods.
+    """
+    requested = checked_windows(source, windows, runner.name)
+    ways, lengths = readings(selector, requested), source.lengths
+    passes = contexts * sum(lengths) / max(lengths)
+    within = ways if runner.phase == PREFILL else 0.1 * ways
+    lines = source.samples * len(lengths) * questions
+    return Plan(
+        rows=lines,
+        windows=len(requested),
+        seconds=source.seconds() * passes * (1 + SPARSE_OVER_DENSE * within),
+        memory_bytes=memory_of(source) + 2 * queries_bytes(source, selector),
+        disk_bytes=lines * (1 + controls + ways) * LINE_BYTES,
+    )
+
+
 def each_way(
     model: Any,
     reading: Reading,
     phase: str,
     sample: int,
     length: int,
-    context_N: torch.Tensor,
+    context_N: Tensor,
     asks: Sequence[Ask],
     sharpen: Sequence[float] = (),
 ) -> Iterator[Way]:
@@ -84,7 +138,7 @@ def each_way(
     reading.prompt(length, partial(read_densely.read, context_N))
     first = len(context_N)  # position of the first row that answers
 
-    def states(read: bool) -> list[torch.Tensor]:
+    def states(read: bool) -> list[Tensor]:
         """Return the last hidden states of every question with its answer."""
         context = read_densely
         if read:
@@ -92,7 +146,7 @@ def each_way(
             context.read(context_N)
         return [context.states(torch.tensor(ask.tokens)) for ask in asks]
 
-    def outcomes_of(answers: Sequence[torch.Tensor]) -> list[Outcome]:
+    def outcomes_of(answers: Sequence[Tensor]) -> list[Outcome]:
         return [_outcome(own.beside(state_NW), ask) for own, state_NW, ask in zip(dense, answers, asks, strict=True)]
 
     name, of_dense, seen_N = reading.densely(length, partial(states, read=False))

@@ -18,21 +18,18 @@ from experiments.curves import means_of_windows
 from experiments.errors import UserError
 from experiments.lazy import np, pd, torch
 from experiments.machine import Machine
-from experiments.plan import Plan, memory_of
+from experiments.plan import Plan
 from experiments.ranges import MOST_KEYS, MOST_LOGIT, check_range
 from experiments.records.folder import Record
 from experiments.runners import ROW_FIELDS, Findings, without
-from experiments.runners.asking import ask_of, each_way
+from experiments.runners.asking import ask_of, each_way, opened, plan_of_asking
 from experiments.runners.phases import (
     DECODE,
     PHASES,
-    PREFILL,
     check_methods,
     checked_windows,
-    queries_bytes,
     readings,
 )
-from experiments.selectors.several import each
 from experiments.selectors.sharpened import Sharpened
 from experiments.tables import Table as RecordTable
 from experiments.tables.place import by_window, methods_of
@@ -43,9 +40,7 @@ CITIES = ("Paris", "London", "Berlin", "Madrid", "Rome", "Vienna", "Prague", "Du
 NEEDLE = "\nThe pass key of {city} is {number}. Remember it.\n"
 QUESTION = "\nNow recall what you read. The pass key of {city} is"
 ANSWER = " {number}"
-LINE_BYTES = 60
 ANSWERED = ("tokens", "log_prob", "exact", "agreement", "kl")
-SPARSE_OVER_DENSE = 2.0  # seconds of a pass within windows over those of a plain one
 
 
 @dataclass
@@ -96,20 +91,9 @@ class Retrieval:
         return source.samples * len(source.lengths) * (1 + len(self.sharpen) + ways)
 
     def plan(self, source: Any, selector: Any, windows: Any, machine: Machine) -> Plan:
-        """Return what a job costs; a context is read once, or once per window in the phase `prefill`."""
-        requested = checked_windows(source, windows, self.name)
-        ways = readings(selector, requested)
-        lengths = np.array(source.lengths)
-        passes = float((lengths / lengths.max()).sum())
-        within = ways if self.phase == PREFILL else 0.1 * ways
-        lines = source.samples * len(lengths) * len(self.depths)
-        return Plan(
-            rows=lines,
-            windows=len(requested),
-            seconds=source.seconds() * passes * (1 + SPARSE_OVER_DENSE * within),
-            memory_bytes=memory_of(source) + 2 * queries_bytes(source, selector),
-            disk_bytes=lines * (1 + len(self.sharpen) + ways) * LINE_BYTES,
-        )
+        """Return what a job costs."""
+        asked, controls = len(self.depths), len(self.sharpen)
+        return plan_of_asking(self, source, selector, windows, contexts=1, questions=asked, controls=controls)
 
     def run(
         self,
@@ -128,23 +112,10 @@ class Retrieval:
         UserError
             If the model is no causal language model, or a length has no room for the needles.
         """
-        from experiments.models.language_model import open_language_model
         from experiments.models.load import encode, encode_pair, load_config
         from experiments.models.positions import check_one_regime
-        from experiments.models.reading import Reading
 
-        documents = source.documents(seed)
-        contexts = [[length] for length in source.lengths]
-        model = open_language_model(
-            source, machine.device, next(iter(documents.values())), contexts, self.name, cached=True
-        )
-        reading = Reading(
-            model,
-            each(selector),
-            checked_windows(source, windows, self.name),
-            keep_first=self.keep_first,
-            keep_recent=self.keep_recent,
-        )
+        documents, model, reading = opened(self, source, selector, windows, machine, seed)
         for sample, token_N in documents.items():
             for length in source.lengths:
                 rng = np.random.default_rng([seed, sample, length])

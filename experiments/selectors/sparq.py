@@ -50,7 +50,7 @@ class SparQ:
             def estimate(product_RN: Tensor) -> Tensor:
                 """Return the logits at the temperature by which the method allows for the channels left out."""
                 share_R1 = size_RD.gather(1, largest_RC).sum(-1, keepdim=True) / size_RD.sum(-1, keepdim=True)
-                return as_logits(block, product_RN / share_R1.sqrt())
+                return as_logits(block, product_RN / share_R1.sqrt().nan_to_num(1.0))  # a query may be 0
 
             return ranked(block, score, estimate)
 

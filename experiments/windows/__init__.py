@@ -26,6 +26,9 @@ ANY_WINDOW = {"rule": "any", "parameter": math.nan, "scale": math.nan}  # of a m
 
 
 Kind = TypeVar("Kind")
+Share = Callable[["Tensor", "Tensor"], "Tensor"]
+"""Maps what a method takes for the logarithms of the keys' probabilities in rows of all heads of a layer [H, R, N], and
+the keys that the rows see [R], to the keys that each head keeps [H, R]."""
 Visible = Callable[["np.ndarray"], tuple["np.ndarray", "np.ndarray"]]
 """Maps context lengths n [N] to the keys that rows see of them [kinds, N], and the heads of each kind [kinds]."""
 
@@ -181,9 +184,11 @@ class Sizes:
         """
         if self.alike:
             return k_RW
-        k_RW, rows = k_RW.clone(), own()
+        k_RW = k_RW.clone()
+        needs = own() if self.own_tolerances else None
         for window, eta in self.own_tolerances.items():
-            k_RW[:, window] = rows.k_min(eta)
+            assert needs is not None  # asked for where a window goes by them
+            k_RW[:, window] = needs.k_min(eta)
         for window, k_MR in self.shared.items():
             k_RW[:, window] = k_MR[number]
         return k_RW
@@ -282,14 +287,9 @@ class Windows:
         """Return rule and parameter of the windows of one kind of rule, by their index."""
         return {i: (rule, parameter) for i, (rule, parameter, _) in enumerate(self._each) if isinstance(rule, kind)}
 
-    def sharing(self, index: int = 0) -> Callable[[Tensor, Tensor], Tensor] | None:
-        """Return what shares the keys of a layer in window number `index`; None where its heads share none.
-
-        It maps estimates [H, R, N] and the keys that rows see [R] to the keys of each head [H, R].
-        """
-        rule = self._each[index][0]
-        if not isinstance(rule, PerLayer):
-            return None
+    def sharing(self, index: int) -> Share:
+        """Return what shares the keys of a layer in window number `index`, which is one of a `PerLayer` rule."""
+        rule = self.of_kind(PerLayer)[index][0]
 
         def share(log_p_HRN: Tensor, n_R: Tensor) -> Tensor:
             return rule.share(log_p_HRN, self.sizes(n_R).given_RW[:, index])

@@ -1,5 +1,7 @@
 """The same architecture with random weights: a control that needs a model's configuration and tokenizer alone."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -42,6 +44,20 @@ def test_weights_follow_from_the_seed_alone(folder):
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(one[name], again[name]) for name in one)
     assert any(not torch.equal(one[name], other[name]) for name in one)
+
+
+def test_half_precision_leaves_rotary_frequencies_alone(tmp_path):
+    """The buffers are those of a model that is loaded in the same type."""
+    own = small.save("llama", tmp_path)
+    located = configure("source=checkpoint", f"source.model={own}", "source.random_weights=0").source.located
+    drawn = load_model(located, torch.bfloat16, CPU, CAUSAL)
+    loaded = load_model(replace(located, random_weights=None), torch.bfloat16, CPU, CAUSAL)
+    assert {parameter.dtype for parameter in drawn.parameters()} == {torch.bfloat16}
+    buffers = dict(loaded.named_buffers())
+    assert buffers
+    for name, buffer in drawn.named_buffers():
+        assert buffer.dtype == buffers[name].dtype
+        assert torch.equal(buffer, buffers[name])
 
 
 def test_rows_are_measured_and_are_a_comparison(folder, tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ from experiments.machine import Machine
 from experiments.measures.compute import Compute
 from experiments.measures.own import own_needs
 from experiments.models.attend import attend_by
+from experiments.models.context import Context
 from experiments.models.load import load_model
 from experiments.models.probe import forward
 from experiments.models.windowed import within
@@ -62,8 +63,9 @@ def test_an_estimate_has_a_number_for_every_visible_key_and_knows_no_later_one(n
         changed = rows_at(POSITIONS, 64, key_ND=torch.where(later, noise, rows.key_ND))
         after_RN = answer_of(selector(name), changed).log_p()
         torch.testing.assert_close(after_RN[r], log_p_RN[r], rtol=1e-5, atol=1e-5)
-    part_RN = answer_of(selector(name), rows.block(1, 3)).log_p() if not selector(name).traits.frozen else log_p_RN[1:3]
-    torch.testing.assert_close(part_RN, log_p_RN[1:3], rtol=1e-5, atol=1e-5)
+    if not selector(name).traits.frozen:  # else its prompt ends at the first row
+        part_RN = answer_of(selector(name), rows.block(1, 3)).log_p()
+        torch.testing.assert_close(part_RN, log_p_RN[1:3], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("eta", [0.5, 0.1, 0.01])
@@ -118,7 +120,7 @@ def test_what_is_kept_anyway_counts_beside_what_the_estimate_needs():
     rows = rows_at([63], 64)
     log_p_RN = answer_of(SnapKV(window=10), rows).log_p()
     assert torch.isposinf(log_p_RN).sum() == 11  # the own key and the window
-    needs = own_needs(answer_of(SnapKV(window=100), rows), ExactRows.from_logits(rows.logits()))
+    needs = own_needs(answer_of(SnapKV(window=100), rows), ExactRows.from_logits(rows.logits()), None)
     assert needs.k_min(0.1).tolist() == [64]  # all keys are in the window
 
 
@@ -146,6 +148,14 @@ def test_ada_keeps_the_floor_and_what_is_certain_and_no_more_than_heads_see():
     certain_HRN[0, 0, 1:5] = torch.inf
     assert Ada([3], floor=0.0).share(certain_HRN, torch.tensor([3])).flatten().tolist() == [5, 3, 1]
     assert Ada([50]).share(log_p_HRN, torch.tensor([6])).flatten().tolist() == [6, 6, 1]
+
+
+def test_equal_keys_are_shared_rank_by_rank():
+    log_p_HRN = torch.zeros(3, 2, 8)
+    log_p_HRN[:, 1, 5:] = -torch.inf
+    assert Ada([4], floor=0.0).share(log_p_HRN, torch.tensor([4, 4])).tolist() == [[4, 4]] * 3
+    alone = Ada([4], floor=0.0).share(log_p_HRN[:, 1:, :5], torch.tensor([4]))
+    assert alone.tolist() == [[4]] * 3
 
 
 @pytest.fixture(scope="module")
@@ -212,7 +222,7 @@ def test_a_model_shares_a_layer_as_its_rows_do(name, model):
         seen.append((layer, head, facts.shared_R))
         return facts.shared_R
 
-    with attend_by(loaded, selector(name), keys_kept, Compute(), share=windows.sharing(), earlier=earlier_of(name)):
+    with attend_by(loaded, selector(name), keys_kept, Compute(), share=windows.sharing(0), earlier=earlier_of(name)):
         forward(loaded, token_N)
     for layer in range(3):
         k_HN = torch.stack([k_N for at, _, k_N in seen if at == layer])
@@ -220,17 +230,37 @@ def test_a_model_shares_a_layer_as_its_rows_do(name, model):
         assert (k_HN.sum(0) == 4 * torch.arange(1, 41).clamp(max=7)).all()
 
 
-def test_a_decode_step_keeps_what_a_prefill_does(model):
-    """Of refreshed methods, the loss of a decoded token is that of the same position of a prefill by itself."""
+@pytest.mark.parametrize("name", ["oracle", "sparq", "quest"])
+@pytest.mark.parametrize("rule", ["windows.ada=[7]", "windows.own_top_p=[0.3]"])
+def test_a_decode_step_is_the_same_position_of_a_prefill(name, rule, model):
+    """Of refreshed methods: every head keeps as many keys, and the hidden state is the same."""
     loaded, token_N = load_model_of(model)
-    for rule in ("windows.ada=[7]", "windows.own_top_p=[0.3]"):
-        windows = configure("windows/rules=[ada,own_top_p]", rule).windows.at(40)
-        with within(loaded, selector("sparq"), windows, 0, 40, Compute(), layers=[0]) as kept:
-            whole_NW = forward(loaded, token_N)[0]
-        with within(loaded, selector("sparq"), windows, 0, 40, Compute(), layers=[0]) as kept_of_part:
-            part_NW = forward(loaded, token_N[:23])[0]
-        torch.testing.assert_close(part_NW, whole_NW[:23])
-        np.testing.assert_allclose(kept_of_part.mean()[:23], kept.mean()[:23])
+    windows = configure("windows/rules=[ada,own_top_p]", rule).windows.at(40)
+    with within(loaded, selector(name), windows, 0, 40, Compute()) as kept:
+        whole_NW = forward(loaded, token_N)[0]
+    context = Context(loaded)
+    with within(loaded, selector(name), windows, 0, 40, Compute()) as kept_of_steps:
+        context.read(token_N[:30])
+        step_NW = torch.cat([context.read(token_N[i : i + 1]) for i in range(30, 40)])
+    torch.testing.assert_close(step_NW, whole_NW[30:], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(kept_of_steps.mean(), kept.mean())
+
+
+@pytest.mark.parametrize("rule", ["own_top_p=[0.2]", "ada=[8]"])
+@pytest.mark.parametrize("runner", ["approximation", "language"])
+def test_a_learned_sink_is_refused_where_estimates_decide(runner, rule, tmp_path):
+    folder = small.save("gpt_oss", tmp_path)
+    (folder / "text.txt").write_text(small.text())
+    rules = ["windows/rules=[own_top_p,ada]", f"windows.{rule}", "selector=sparq", f"runner={runner}"]
+    with pytest.raises(UserError, match="nothing of a learned sink"):
+        windows_of(folder, tmp_path / "record", "source.lengths=[48]", "source.rows=4", *rules)
+
+
+def test_a_query_of_nothing_is_estimated_evenly():
+    rows = rows_at([20], 64)
+    rows = replace(rows, query_RD=torch.zeros_like(rows.query_RD))
+    log_p_RN = answer_of(SparQ(channels=2), rows).log_p()
+    assert (log_p_RN[:, :21] == 0).all()
 
 
 @pytest.mark.parametrize("runner", ["approximation", "language", "retrieval"])

@@ -47,7 +47,7 @@ class Ada:
 
         Keys that a method keeps whatever they weigh come first, and are part of the budget.
         """
-        heads, rows, keys = log_p_HRN.shape
+        heads, _, keys = log_p_HRN.shape
         log_p_HRN = log_p_HRN.double()
         certain_HRN = torch.isposinf(log_p_HRN)
         total_HR1 = log_p_HRN.masked_fill(certain_HRN, -torch.inf).logsumexp(-1, keepdim=True)
@@ -57,9 +57,12 @@ class Ada:
         # What comes first does so rank by rank, so that no head has all of it where the budget ends within.
         falling_HRN = torch.where(torch.isposinf(falling_HRN), FIRST - rank_N, falling_HRN)
         kept_HRN = (rank_N < least_R1) & ~torch.isneginf(falling_HRN)
-        of_layer_RX = torch.where(kept_HRN, 2 * FIRST - rank_N, falling_HRN).permute(1, 0, 2).flatten(1)
-        most = min(heads * int(k_R.max()), heads * keys)
-        best = of_layer_RX.topk(most, sorted=True)
-        within_RX = (torch.arange(most, device=k_R.device) < heads * k_R[:, None]) & ~torch.isneginf(best.values)
-        k_RH = torch.zeros(rows, heads, dtype=torch.int64, device=k_R.device)
-        return k_RH.scatter_add_(1, best.indices // keys, within_RX.long()).T
+        of_layer_RNH = torch.where(kept_HRN, 2 * FIRST - rank_N, falling_HRN).permute(1, 2, 0)
+        budget_R1 = (heads * k_R).minimum((of_layer_RNH > -torch.inf).sum((1, 2)))[:, None]
+        best = of_layer_RNH.flatten(1).topk(int(budget_R1.max()), sorted=True)
+        last_R11 = best.values.gather(1, budget_R1 - 1)[..., None]
+        above_RNH, tied_RNH = of_layer_RNH > last_R11, of_layer_RNH == last_R11
+        # Equal ones, as of a page, go rank by rank: then no head's share depends on which rows are asked together.
+        left_R1 = budget_R1 - above_RNH.sum((1, 2))[:, None]
+        first_RX = tied_RNH.flatten(1).cumsum(1) <= left_R1
+        return (above_RNH | (tied_RNH & first_RX.unflatten(1, (keys, heads)))).sum(1).T
