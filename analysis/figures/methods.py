@@ -42,7 +42,12 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
     named = {title: names for title, names in named.items() if names}
     if not named:
         raise NothingToDraw("no method of a kind that conf/figure/methods.yaml names")
-    figure, axes = style.panels(len(measures), len(named), config.height, left=0.62, gap=0.15, right=0.08, edge=0.1)
+    # names stand in the gap between lines of panels, or right of the one panel of a narrow page: they would hide curves
+    wide = style.PAGE >= style.FULL_PAGE
+    names_at: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (-0.02, -0.14) if wide else (1.03, 1.0)}
+    names_at |= {"ncols": 2 if wide else 1, "columnspacing": 0.8}
+    right = 0.08 if wide else 1.0
+    figure, axes = style.panels(len(measures), len(named), config.height, left=0.62, gap=0.15, right=right, edge=0.1)
     for line, measure in zip(axes, measures, strict=True):
         low, high = _limits(table[table["selector"].isin({ORACLE}.union(*named.values()))], measure, config.linear)
         for panel, names in zip(line, named.values(), strict=True):
@@ -52,7 +57,7 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
         line[0].set_ylabel(NAMES[measure])
     for panel, title in zip(axes[0], named, strict=True):
         panel.set_title(title)
-        panel.legend(fontsize=style.SMALL, loc="best", handlelength=1.4, labelspacing=0.25, borderpad=0.2)
+        panel.legend(fontsize=style.SMALL - 0.5, handlelength=1.4, labelspacing=0.2, borderpad=0, **names_at)
     for panel in axes[-1]:
         panel.set_xlabel("keys kept per row")
     tag(label, *axes.flat)

@@ -42,11 +42,12 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
         ticks = [ratio for ratio in (NEAR if high < 1.5 * low else FAR) if low <= ratio <= high]
         panel.set_xticks(ticks, [f"{ratio:g}" for ratio in ticks])
         panel.xaxis.set_minor_locator(NullLocator())
-        panel.set_yticks(range(len(names)), names if panel is axes[0, 0] else [""] * len(names))
+        panel.set_yticks(range(len(names)), names if panel in style.leftmost(axes) else [""] * len(names))
         panel.set_ylim(len(names) - 0.5, -0.5)
         panel.set_title(TITLES[rule])
         panel.set_xlabel("TV over that of fixed windows")
         panel.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), fontsize=style.SMALL, borderaxespad=0)
-    axes[0, 0].set_ylabel("method")
+    for panel in style.leftmost(axes):
+        panel.set_ylabel("method")
     style.footer(figure, style.counts(sources[sources["label"] == label]))
     return figure

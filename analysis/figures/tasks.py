@@ -27,8 +27,11 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
     if table.empty:
         raise NothingToDraw(f"no task was answered within windows of the rule {config.rule}")
     dense = tables["tasks_dense"].set_index(["label", "phase", "length", "task"])["exact"]
-    names, methods = table["task"].unique().tolist(), table["selector"].unique().tolist()
-    across = min(ACROSS if style.PAGE >= style.FULL_PAGE else 2, len(names))
+    names = [name for name in table["task"].unique() if config.tasks is None or name in config.tasks]
+    if not names:
+        raise NothingToDraw(f"none of the tasks {', '.join(config.tasks)} was answered")
+    methods = table["selector"].unique().tolist()
+    across = min(ACROSS if style.PAGE >= style.FULL_PAGE else 1, len(names))
     figure, axes = style.panels(
         ceil(len(names) / across), across, config.height, left=0.45, gap=0.35, right=0.05, edge=1.0
     )
