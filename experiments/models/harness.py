@@ -87,7 +87,7 @@ class Harness:
         }
 
     def requests(self, tokenizer: Any, longest: int) -> list[Request]:
-        """Return what the tasks ask, each request once, as tokens.
+        """Return what the tasks ask, each request of a task once, as tokens.
 
         Parameters
         ----------
@@ -99,7 +99,7 @@ class Harness:
         UserError
             By the task's name, if it asks what is not answered here, or there is no room for an answer.
         """
-        asked: dict[Key, Request] = {}
+        asked: dict[tuple[str, Key], Request] = {}
         encoder = _Encoder(tokenizer, longest)
         for name, task in self._loaded["tasks"].items():
             self._begin(task)
@@ -110,7 +110,7 @@ class Harness:
                     request = encoder.request(name, instance)
                 except UserError as error:
                     raise UserError(f"task {name}: {error}") from error
-                asked.setdefault(request.key, request)
+                asked.setdefault((name, request.key), request)
         return list(asked.values())
 
     def check_metrics(self, requests: Sequence[Request]) -> None:

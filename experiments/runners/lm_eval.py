@@ -235,9 +235,12 @@ def _way(name: dict[str, Any]) -> Way:
 
 
 def _by_context(requests: list[Request]) -> list[list[Request]]:
-    """Return the requests by context: all texts to score after the same one together, each text to write alone."""
+    """Return the requests by context: all texts to score after the same one together, each text to write alone.
+
+    What several tasks ask is there once.
+    """
     contexts: defaultdict[Any, list[Request]] = defaultdict(list)
-    for request in requests:
+    for request in {request.key: request for request in requests}.values():
         contexts[request.context if request.answer else request.key].append(request)
     return list(contexts.values())
 
