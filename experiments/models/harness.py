@@ -10,9 +10,10 @@ import glob
 import io
 import json
 import logging
+import os
 import random
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -31,7 +32,8 @@ from experiments.misspelt import meant
 SCORE, WRITE = "loglikelihood", "generate_until"  # as lm-evaluation-harness names the kinds of requests
 GENERATED = 256  # most tokens of a text that is written, where a task does not say
 SEED = 1234  # of the examples before a question, as lm-evaluation-harness sets it by default
-STDERR_DRAWS = 100_000  # bootstrap draws, its own default
+STDERR_DRAWS = 1000  # bootstrap draws, which know a standard error to 2%; for most metrics it has a formula
+ONE_PROCESS = "DISABLE_MULTIPROC"  # keeps these draws from processes of their own, one per core whatever `threads` says
 GREEDY = {"do_sample", "temperature", "until", "max_gen_toks"}  # what a greedy writer heeds
 
 Key = tuple[str, str]
@@ -128,6 +130,7 @@ class Harness:
         """Return what lm-evaluation-harness makes of answers: (ln p, whether greedy) or a text, by request."""
         for task in self._loaded["tasks"].values():
             self._begin(task)
+        os.environ.setdefault(ONE_PROCESS, "1")
         with _quietly():
             result = evaluator.evaluate(
                 lm=_Answered(answers),
@@ -352,14 +355,14 @@ def _metrics(task: str, values: dict[str, Any]) -> Iterator[Metric]:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Keep back the progress bars and the notes of lm-evaluation-harness and of what it loads data with."""
+    """Keep back what lm-evaluation-harness, and what it loads data with, says and draws at the terminal."""
     loggers = [logging.getLogger("lm_eval"), logging.getLogger("datasets")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     datasets.disable_progress_bars()
     try:
-        with redirect_stderr(io.StringIO()):
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

@@ -39,4 +39,8 @@ def write_tasks(folder, documents=DOCUMENTS):
             f"task: local_{name}\ndataset_path: {path}\n{kwargs}test_split: test\nfewshot_split: test\n"
             f'output_type: {kind}\ndoc_to_text: "{question}"\n{rest}'
         )
+    (folder / "group.yaml").write_text(
+        "group: local_group\ntask: [local_choice, local_text]\n"
+        "aggregate_metric_list: [{metric: acc, weight_by_size: true}]\n"
+    )
     return folder

@@ -26,26 +26,16 @@ from experiments.runners.writing import each_text
 from experiments.selectors.several import each
 from tests.runners.lm_eval_tasks import write_tasks
 
-WHY = "lm-evaluation-harness is not installed: pip install '.[lm-eval]'"
-datasets = pytest.importorskip("datasets", reason=WHY)
-pytest.importorskip("lm_eval", reason=WHY)
-from lm_eval import evaluator  # noqa: E402
-from lm_eval.api.instance import Instance  # noqa: E402
-from lm_eval.models.huggingface import HFLM  # noqa: E402
-from lm_eval.tasks import TaskManager  # noqa: E402
+pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed: pip install '.[lm-eval]'")
+from lm_eval import evaluator
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
 
-from experiments.models.harness import Harness, load_tasks, text_until  # noqa: E402
+from experiments.models.harness import Harness, load_tasks, text_until
 
 MANY = 10_000
 LONGEST = 96
-
-
-@pytest.fixture(autouse=True)
-def offline(monkeypatch, tmp_path):
-    """Let nothing be sought on a network, and keep what is read in a folder of the test's own."""
-    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
 @pytest.fixture
@@ -166,7 +156,7 @@ def test_a_long_context_is_cut_on_its_left_and_counted(folder, tmp_path):
     assert (lines["cut"] == 3).all()
     assert (of_window(lines, None)["keys"] < 16).all()
     job = job_of(folder, "source.lengths=[6]", "runner.tasks=[local_write]")
-    with pytest.raises(UserError, match="task local_write: .*no room for a context"):
+    with pytest.raises(UserError, match=r"task local_write: .*no room for a context"):
         job.runner.check(job.source, job.selector, job.windows)
 
 
@@ -183,6 +173,16 @@ def test_an_empty_context_is_answered(folder, tmp_path):
         lines = measured(job_of(folder, "runner.tasks=[local_empty]", f"runner.phase={phase}"), tmp_path / phase)
         assert (lines["keys"] == 1).all()
         assert np.isfinite(lines["value"]).all()
+
+
+def test_a_group_has_lines_of_its_own(folder, tmp_path, capfd):
+    lines = of_window(measured(job_of(folder, "runner.tasks=[local_group]"), tmp_path / "record"), 4)
+    assert set(lines.index.get_level_values("task")) == {"local_choice", "local_text", "local_group"}
+    group, parts = lines.loc[("local_group", "acc,none")], lines.xs("acc,none", level="metric").drop("local_group")
+    assert (group["documents"], group["requests"]) == (8, 13)
+    assert group["value"] == pytest.approx(parts["value"].mean())
+    assert np.isfinite(group["stderr"])
+    assert capfd.readouterr() == ("", "")
 
 
 def test_the_run_id_holds_the_files_of_the_folder_but_not_its_place(folder, tmp_path):
