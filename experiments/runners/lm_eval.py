@@ -28,7 +28,6 @@ from experiments.selectors.several import each
 from experiments.tables import Table as RecordTable
 from experiments.tables.lm_eval import LM_EVAL
 from experiments.tables.place import by_window, methods_of
-from experiments.windows import DENSE
 
 if TYPE_CHECKING:
     from experiments.models.harness import Harness, Request
@@ -36,7 +35,8 @@ if TYPE_CHECKING:
 PACKAGE = "lm-eval"
 MOST_DOCUMENTS, MOST_EXAMPLES = 10**7, 1000
 LINE_BYTES = 60
-STEP_SECONDS = 0.02  # of one core for a token that is decoded, whatever the length
+# Seconds of a layer for an answer or for a token that is written, whatever the length: densely and within a window.
+STEP_SECONDS, SPARSE_STEP_SECONDS = 0.0015, 0.005
 SPARSE_OVER_DENSE = 2.0  # seconds of a pass within windows over those of a plain one
 UNREAD = ROW_FIELDS | {"source.text", "source.shuffle", "source.samples"}  # the tasks bring their own text
 
@@ -101,14 +101,14 @@ class LmEval:
         longest = max(source.lengths)
         a_pass = source.seconds() / (source.samples * longest)
         read = a_pass * sum(len(asked[0].context) for asked in contexts)
-        steps = sum(max(request.most, 1) for request in requests)
         answers = a_pass * sum(len(request.answer) for request in requests)
-        answers += steps * STEP_SECONDS / torch.get_num_threads()
-        within = SPARSE_OVER_DENSE * ways * (answers + (read if self.phase == PREFILL else 0))
+        steps = sum(max(request.most, 1) for request in requests) * len(source.layers_and_heads()[0])
+        dense = read + answers + steps * STEP_SECONDS
+        within = SPARSE_OVER_DENSE * (answers + (read if self.phase == PREFILL else 0)) + steps * SPARSE_STEP_SECONDS
         return Plan(
             rows=len(requests),
             windows=len(requested),
-            seconds=read + answers + within,
+            seconds=dense + ways * within,
             memory_bytes=memory_of(source),
             disk_bytes=len(harness.leaves) * (1 + ways) * LINE_BYTES,
         )
@@ -195,14 +195,14 @@ class LmEval:
             f"{manifest['seconds']:.0f} s{cut}"
         )
         table = Table(title=title, title_justify="left", title_style="bold")
-        for name in ("task", "metric", "window", "keys per row", "value"):
-            table.add_column(name, justify="left" if name in ("task", "metric", "window") else "right", no_wrap=True)
+        for name in ("task, metric, window", "keys per row", "value", "stderr"):
+            table.add_column(name, justify="left" if "window" in name else "right", no_wrap=True)
         for (task, metric), of_metric in lines.groupby(["task", "metric"], sort=False):
+            table.add_row(f"{task} {metric}")
             for name, part in by_window(of_metric):
                 line = part.iloc[0]
-                of = (str(task), str(metric)) if name == DENSE else ("", "")
-                interval = "" if np.isnan(line["stderr"]) else f" ± {line['stderr']:.3f}"
-                table.add_row(*of, name, f"{line['keys']:.0f}", f"{line['value']:.4f}{interval}")
+                stderr = "" if np.isnan(line["stderr"]) else f"{line['stderr']:.4f}"
+                table.add_row(f"  {name}", f"{line['keys']:.0f}", f"{line['value']:.4f}", stderr)
         return Findings([table], {})
 
     def curves(self, folder: Path) -> pd.DataFrame:
