@@ -70,5 +70,8 @@ def each_text(
 
     name, tokens, seen_N = reading.densely(length, partial(write, read=False))
     yield name, float(seen_N[first]), tokens
-    for name, tokens, keys_N in reading.by_methods(0, length, partial(write, read=phase == PREFILL)):
+    in_prefill = phase == PREFILL
+    # the passes of the tokens that are written all go on from the same prompt
+    prompt = None if in_prefill else first
+    for name, tokens, keys_N in reading.by_methods(0, length, partial(write, read=in_prefill), prompt):
         yield name, float(keys_N[first]), tokens

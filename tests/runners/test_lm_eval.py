@@ -143,6 +143,24 @@ def test_each_answer_has_the_log_probability_that_the_package_gives_it(folder, o
         assert dense == every == theirs
 
 
+@pytest.mark.parametrize("set_of_methods", ["deployed", "expected_attention"])
+@pytest.mark.parametrize("length", [1, 60])
+def test_what_is_written_token_by_token_is_most_probable_in_one_pass(folder, smollm2, set_of_methods, length):
+    """A method that chooses at the end of the prompt does not choose again at each token that is written."""
+    job = job_of(folder, f"selector={set_of_methods}", "windows.fixed=[12]")
+    token_N = next(iter(job.source.documents(0).values()))[:length]
+    model = open_language_model(job.source, torch.device("cpu"), token_N.repeat(12), [], "lm_eval", cached=True)
+    reading = Reading(model, each(job.selector), job.windows.at(LONGEST, job.source.seen_keys))
+    context_N, last, most = token_N[:-1], int(token_N[-1]), 16
+    texts = list(each_text(model, reading, "decode", LONGEST, context_N, last, most, lambda tokens: False))
+    assert len({tuple(tokens) for _, _, tokens in texts}) > 1 or length == 1
+    for index, (name, keys, tokens) in enumerate(texts):
+        ask = Ask([last, *tokens], [most])
+        ways = list(each_way(model, reading, "decode", 0, LONGEST, context_N, [ask]))
+        assert (ways[index][0]["selector"], ways[index][1]) == (name["selector"], keys)
+        assert ways[index][2][0].exact, name
+
+
 def _parts(request):
     kind, arguments = request.key
     return kind, {}, tuple(json.loads(arguments))
