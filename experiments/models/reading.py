@@ -65,7 +65,7 @@ class Reading:
         return {"selector": "dense", **DENSE_WINDOW}, result, seen.mean()
 
     def by_methods(
-        self, sample: int, tokens: int, read: Callable[[], T]
+        self, sample: int, tokens: int, read: Callable[[], T], prompt: int | None = None
     ) -> Iterator[tuple[dict[str, Any], T, np.ndarray]]:
         """Yield the same for each method within each window; a method without a budget reads once.
 
@@ -73,20 +73,28 @@ class Reading:
         ----------
         tokens
             The longest context that is read.
+        prompt
+            As of `attend_by`.
         """
         for method in self._methods:
             if not method.traits.has_budget:
-                yield {"selector": method.name, **ANY_WINDOW}, *self.without_window(method, sample, tokens, read)
+                yield (
+                    {"selector": method.name, **ANY_WINDOW},
+                    *self.without_window(method, sample, tokens, read, prompt),
+                )
                 continue
             for index, name in enumerate(self._windows.names()):
-                options = self._options | {"sample": sample}
+                options = self._options | {"sample": sample, "prompt": prompt}
                 with within(self._model, method, self._windows, index, tokens, self._compute, **options) as kept:
                     result = read()
                 yield {"selector": method.name, **name}, result, kept.mean()
 
-    def without_window(self, method: Selector, sample: int, tokens: int, read: Callable[[], T]) -> tuple[T, np.ndarray]:
+    def without_window(
+        self, method: Selector, sample: int, tokens: int, read: Callable[[], T], prompt: int | None = None
+    ) -> tuple[T, np.ndarray]:
         """Return what `read` returns by a method that has no budget, and what its rows read at each position [N]."""
-        with attend_by(self._model, method, lambda exact, *_: exact.n_R, self._compute, **self._options, sample=sample):
+        options = self._options | {"sample": sample, "prompt": prompt}
+        with attend_by(self._model, method, lambda exact, *_: exact.n_R, self._compute, **options):
             result = read()
         n_N = torch.arange(1, tokens + 1, dtype=torch.float64)
         width = head_dim(self._model.config.get_text_config())

@@ -130,12 +130,15 @@ def each_way(
         In `decode` the context is read densely, once; in `prefill` within each window.
     length
         Tokens of the context with the longest question and answer.
+    context_N
+        Tokens of the context; there may be none.
     """
     from experiments.models.context import Context
     from experiments.models.loss import DensePass
 
     read_densely = Context(model)
-    reading.prompt(length, partial(read_densely.read, context_N))
+    if len(context_N):
+        reading.prompt(length, partial(read_densely.read, context_N))
     first = len(context_N)  # position of the first row that answers
 
     def states(read: bool) -> list[Tensor]:
@@ -143,7 +146,8 @@ def each_way(
         context = read_densely
         if read:
             context = Context(model)
-            context.read(context_N)
+            if len(context_N):
+                context.read(context_N)
         return [context.states(torch.tensor(ask.tokens)) for ask in asks]
 
     def outcomes_of(answers: Sequence[Tensor]) -> list[Outcome]:

@@ -15,6 +15,7 @@ from experiments.records.identity import run_id
 from experiments.runners.retrieval import CITIES
 from experiments.windows.standard import FIRST
 from tests.models import small
+from tests.runners.lm_eval_tasks import write_tasks
 
 SMALL = [
     *("windows.fixed=[5]", "windows.log_powers=[]", "windows.log_factors=[1]", "windows.exponents=[]"),
@@ -29,8 +30,9 @@ CASES = {
     "decode": ["source=checkpoint", "source.lengths=[24,32]", "runner=language", "runner.phase=decode"],
     "retrieval": ["source=checkpoint", "source.lengths=[80,96]", "runner=retrieval", "runner.depths=[0.2,0.6]"],
     "decoding": ["source=checkpoint", "source.lengths=[24,32]", "runner=decoding"],
+    "lm_eval": ["source=checkpoint", "source.lengths=[24,32]", "runner=lm_eval", "runner.tasks=[local_text]"],
 }
-BASE = {"decode": {"decode_tokens": 8}, "decoding": {"repeats": 1}}
+BASE = {"decode": {"decode_tokens": 8}, "decoding": {"repeats": 1}, "lm_eval": {"fewshot": 1, "limit": 3}}
 
 # Another value of each field of each part; two where one alone is refused.
 SOURCE = {
@@ -85,6 +87,14 @@ RUNNERS = {
         "sharpen": {"sharpen": [1.5]},
     },
     "decoding": {"name": {"name": "other"}, "repeats": {"repeats": 2}},
+    "lm_eval": {
+        "name": {"name": "other"},
+        "tasks": {"tasks": ["local_empty"]},
+        "include_path": {"include_path": "OTHER"},
+        "limit": {"limit": 2},
+        "fewshot": {"fewshot": 2},
+        "phase": {"phase": "prefill"},
+    },
 }
 SELECTOR = {"name": {"name": "other"}, "sinks": {"sinks": 1}}
 RULES = {
@@ -126,11 +136,18 @@ def checkpoint(tmp_path_factory):
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence(split)
         tokenizer.save(str(folder / name / "tokenizer.json"))
         (folder / f"{name}.txt").write_text(small.text() if name == "one" else small.text()[100:])
+    for name, first in (("one", 1), ("OTHER", 20)):
+        answers = [[f"w{first + 2 * i + j}" for j in range(2)] for i in range(8)]
+        asked = [
+            {"question": f"w w{i} w", "choices": two, "answer": two[0], "label": 0} for i, two in enumerate(answers)
+        ]
+        write_tasks(folder / f"tasks_{name}", asked)
     return folder
 
 
 def job_of(case, folder):
     files = [f"source.model={folder / 'one'}", f"source.text={folder / 'one.txt'}"]
+    files += [f"runner.include_path={folder / 'tasks_one'}"] if case == "lm_eval" else []
     of_model = "source=checkpoint" in CASES[case]
     job = configure(*SMALL, *CASES[case], *(files if of_model else []))
     return dataclasses.replace(job, runner=dataclasses.replace(job.runner, **BASE.get(case, {})))
@@ -160,6 +177,7 @@ def same(one, other):
 def variants_of(job, folder):
     """Yield each field of each part by its name, and the job that has another value of it."""
     on_disk = {"model": str(folder / "OTHER"), "text": str(folder / "OTHER.txt")}
+    on_disk["include_path"] = str(folder / "tasks_OTHER")
     parts = {
         "source": CHECKPOINT if job.source.name == "checkpoint" else GAUSSIAN,
         "runner": RUNNERS[job.runner.name],
@@ -184,6 +202,8 @@ def variants_of(job, folder):
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_run_id_changes_exactly_where_the_numbers_do(case, checkpoint, tmp_path):
+    if case == "lm_eval":
+        pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed: pip install '.[lm-eval]'")
     job = job_of(case, checkpoint)
     job.runner.check(job.source, job.selector, job.windows)
     before, expected, measured = numbers(job, tmp_path / "before"), {}, {}
