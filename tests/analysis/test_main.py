@@ -18,7 +18,13 @@ from experiments.records.folder import seal
 from tests.analysis.synthetic import gaussian, law, write_run
 
 ROOT = Path(__file__).parents[2]
-REAL_ONLY = ("heads", "models", "attention", "unions")  # of the demo's records, these rest on the real model's alone
+REAL_ONLY = (
+    "heads",
+    "models",
+    "attention",
+    "tenfold",
+    "unions",
+)  # of the demo's records, these rest on the real model's alone
 # their records are those of other runners
 MODEL_RUN = ("cost", "coverage", "language", "methods", "pruning", "retrieval", "sketches", "tasks")
 
@@ -147,7 +153,7 @@ def test_the_stamps_name_records_tables_and_commands(analysed):
     assert stamp["command"] == "python -m analysis --only exponents --force"
     assert stamp["config"]["eta"] == 0.1
     stamp = json.loads((analysed / "tables" / "heads.json").read_text())
-    assert list(stamp["inputs"]) == ["real", "real_approximators", "real_own", "real_shared", "several_real_None"]
+    assert list(stamp["inputs"]) == ["real", "real_approximators", "real_long", "real_own", "real_shared", "several_real_None"]
     assert stamp["config"]["eta"] == 0.1
 
 
