@@ -2,7 +2,8 @@
 
 transformers hands them to whatever is registered under the model's attention name, after rotary embedding. We register
 a function that lets an observer look and then calls `sdpa_attention_forward`, so the model's outputs are those of plain
-sdpa to the last bit and nothing n x n exists on our account. Soft-capped logits and learned sinks, which sdpa does not
+sdpa to the last bit. A layer that hides keys of a long context attends a block of rows at a time, whose masks are made
+then: nothing n x n exists. Soft-capped logits and learned sinks, which sdpa does not
 know, are attended to here, a block of rows at a time.
 
 Shape letters: H query heads, G KV heads, N tokens, D head dimension, V value dimension, R rows.
@@ -20,10 +21,11 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+from transformers.masking_utils import AttentionMaskInterface
 
 from experiments.cache import cap_, softmax
 from experiments.errors import UserError
+from experiments.models.masks import LateMask, attend_in_blocks, late_mask
 
 SOFTCAP = "softcap"
 SINKS = ("s_aux", "sinks")  # what models call the logits of learned sinks, one of each query head
@@ -75,7 +77,8 @@ class Attention:
     causal
         True if a query sees its own key and those before it, and `mask` is None.
     mask
-        Boolean or additive mask [1 or H, queries, keys] as handed to sdpa; None if it is causal or full.
+        Boolean or additive mask [1 or H, queries, keys] as handed to sdpa, or one that is made by rows; None if it is
+        causal or full.
     softcap
         c if every logit becomes c tanh(logit / c) before the mask (Gemma 2); None if none does.
     sink_H
@@ -107,6 +110,11 @@ class Attention:
         """Return the logits of the learned sinks of the query heads that share a KV head [H / G]; None for none."""
         return None if self.sink_H is None else self.sink_H.view(len(self.key_GND), -1)[kv_head]
 
+    @property
+    def masks(self) -> int:
+        """How many masks there are: one of each head, or one of all."""
+        return 1 if self.mask is None or isinstance(self.mask, LateMask) else len(self.mask)
+
     def visible(self, head: int, position_R: Tensor, keys: int) -> Tensor | None:
         """Return which of the first `keys` keys the queries at `position_R` see [R, keys], None if all.
 
@@ -118,6 +126,8 @@ class Attention:
         if self.mask is None:
             key_N = torch.arange(keys, device=position_R.device)
             return key_N <= position_R[:, None] if self.causal else None
+        if isinstance(self.mask, LateMask):
+            return self.mask.rows(position_R - self.first, slice(keys))
         mask_RN = self.mask[min(head, self.mask.shape[0] - 1)][position_R - self.first, :keys]
         if mask_RN.dtype == torch.bool:
             return mask_RN
@@ -133,7 +143,7 @@ class Attention:
         queries, keys = self.query_HND.shape[1], self.key_GND.shape[1]
         position_R = self.first + torch.arange(queries, device=self.key_GND.device)
         later_RN = torch.arange(keys, device=position_R.device) > position_R[:, None]
-        seen = (self.visible(head, position_R, keys) for head in range(len(self.mask)))
+        seen = (self.visible(head, position_R, keys) for head in range(self.masks))
         return any(bool((later_RN & visible_RN).any()) for visible_RN in seen if visible_RN is not None)
 
 
@@ -174,7 +184,8 @@ def intercept(model: Any, attend: Callable[[Attention], Tensor | None]) -> Itera
             what = MEANINGS.get(unknown[0], f"an argument that is not known here, {unknown[0]}")
             raise UserError(f"{_name(model)}: layer {layer} has {what}, which is not plain softmax attention")
         _check_finite(model, layer, query, key, value)
-        if attention_mask is not None:
+        late = attention_mask if isinstance(attention_mask, LateMask) else None
+        if attention_mask is not None and late is None:
             attention_mask = attention_mask.expand(-1, -1, query.shape[2], -1)
         declared = extra.get("is_causal")
         causal = getattr(module, "is_causal", True) if declared is None else declared
@@ -186,7 +197,7 @@ def intercept(model: Any, attend: Callable[[Attention], Tensor | None]) -> Itera
             value_GNV=value[0],
             scale=query.shape[-1] ** -0.5 if scaling is None else float(scaling),
             causal=bool(causal) and attention_mask is None,
-            mask=None if attention_mask is None else attention_mask[0],
+            mask=None if attention_mask is None else attention_mask[0] if late is None else late,
             softcap=softcap,
             sink_H=sink_H,
         )
@@ -198,13 +209,17 @@ def intercept(model: Any, attend: Callable[[Attention], Tensor | None]) -> Itera
             output_HNV = attend_densely(attention)
         if output_HNV is not None:
             return output_HNV.transpose(0, 1)[None].to(query.dtype).contiguous(), None
-        return sdpa_attention_forward(
-            module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **extra
-        )
+
+        def attend_plainly(*block: Tensor | None) -> Tensor:
+            return sdpa_attention_forward(module, *block, scaling=scaling, dropout=dropout, **extra)[0]
+
+        if late is not None:
+            return attend_in_blocks(attend_plainly, late, query, key, value), None
+        return attend_plainly(query, key, value, attention_mask), None
 
     before = model.config._attn_implementation
     AttentionInterface.register(NAME, layer_attention)
-    AttentionMaskInterface.register(NAME, sdpa_mask)
+    AttentionMaskInterface.register(NAME, late_mask)
     model.set_attn_implementation(NAME)
     try:
         yield

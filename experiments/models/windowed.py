@@ -5,6 +5,7 @@ Shape letters: R rows, N positions.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -17,6 +18,7 @@ from torch import Tensor
 from experiments.measures.compute import Compute
 from experiments.models.attend import LazyRows, attend_by
 from experiments.models.earlier import EarlierQueries
+from experiments.models.masks import BLOCK
 from experiments.models.probe import Attention, watch
 from experiments.selectors import Selector
 from experiments.windows import PerLayer, Windows
@@ -87,10 +89,10 @@ def densely(model: Any, tokens: int, earlier: EarlierQueries | None = None) -> I
         if attention.mask is None:
             kept.add(position_R, position_R + 1 if attention.causal else torch.full_like(position_R, keys), heads)
             return
-        for head in range(len(attention.mask)):
-            visible_RN = attention.visible(head, position_R, keys)
+        for head, block_R in itertools.product(range(attention.masks), position_R.split(BLOCK)):
+            visible_RN = attention.visible(head, block_R, keys)
             assert visible_RN is not None  # there is a mask
-            kept.add(position_R, visible_RN.sum(-1), heads // len(attention.mask))
+            kept.add(block_R, visible_RN.sum(-1), heads // attention.masks)
 
     with watch(model, count):
         yield kept

@@ -320,7 +320,7 @@ def _seen(attention: Any) -> Any:
     if attention.mask is None:
         return attention
     position_1 = torch.tensor([keys - 1], device=attention.key_GND.device)
-    visible_HN = torch.cat([attention.visible(head, position_1, keys) for head in range(len(attention.mask))])
+    visible_HN = torch.cat([attention.visible(head, position_1, keys) for head in range(attention.masks)])
     if not bool((visible_HN == visible_HN[:1]).all()):
         raise UserError(f"{attention.model}: heads of layer {attention.layer} see different keys; they are not timed")
     index_N = visible_HN[0].nonzero()[:, 0]

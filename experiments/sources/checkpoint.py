@@ -42,6 +42,10 @@ MOST_LAYERS = 1024
 FLOPS_PER_SECOND = 7.5e10  # of a forward pass, on each core; only an estimate's scale
 LEAST_DIM = 32  # heads of fewer dimensions take as long as these: exponentials and memory, not products
 MASK_SECONDS = 4.5e-9  # of one core, for one query and one key of a layer's mask
+IN_BLOCKS = (
+    2.0  # times as long as otherwise takes what one query and one key cost where a block of rows is read by itself
+)
+SPAN_SECONDS = 2.5e-9  # to find the keys that a block of rows sees, for one of its queries and one key, once per pass
 
 
 @dataclass
@@ -148,10 +152,13 @@ class Checkpoint:
         return size * (_parameters(config) + max(self.lengths) * (width + 2 * self.keep_layers * config.hidden_size))
 
     def mask_bytes(self) -> int:
-        """Return the size of the masks of a pass over the longest length, which only layers that hide keys have."""
+        """Return the size of a mask of a pass over the longest length, which only layers that hide keys have."""
+        from experiments.models.masks import BLOCK, MOST_ENTRIES
+
         longest = max(self.lengths)
         seen, _ = self.seen_keys(np.array([longest]))
-        return MASK_BYTES * longest**2 if seen.min() < longest else 0
+        rows = longest if longest**2 <= MOST_ENTRIES else BLOCK
+        return MASK_BYTES * rows * longest if seen.min() < longest else 0
 
     def seconds(self) -> float:
         """Estimate the time of the forward passes."""
@@ -162,8 +169,10 @@ class Checkpoint:
     def _seconds_of_pass(self, num_keys: int) -> float:
         """Estimate the seconds of one core for a pass over a context.
 
-        Heads without a mask skip the later half of the keys; with one, none is skipped, however few it shows.
+        Heads without a mask skip the later half of the keys. With one none is skipped in a short context; in a long
+        one those are that a block of rows does not see.
         """
+        from experiments.models.masks import BLOCK, MOST_ENTRIES
         from experiments.models.shape import head_dim
 
         config = self._checked_config()
@@ -171,9 +180,13 @@ class Checkpoint:
         masked_K = seen_KN[:, 0] < num_keys
         layers_K = heads_K * config.num_hidden_layers / heads_K.sum()
         per_entry = 4 * max(head_dim(config), LEAST_DIM) / FLOPS_PER_SECOND
-        entries_K = num_keys**2 * heads_K * np.where(masked_K, 1.0, 0.5)
-        masks = MASK_SECONDS * num_keys**2 * layers_K[masked_K].sum()
-        return float(2 * num_keys * _parameters(config) / FLOPS_PER_SECOND + entries_K.sum() * per_entry + masks)
+        late = num_keys**2 > MOST_ENTRIES
+        read_K = np.minimum(seen_KN[:, 0] + BLOCK, num_keys) if late else np.full(len(seen_KN), num_keys)
+        each = IN_BLOCKS if late else 1.0
+        entries = num_keys * (heads_K * np.where(masked_K, each * read_K, num_keys / 2)).sum()
+        masks = MASK_SECONDS * num_keys * (layers_K * read_K)[masked_K].sum()
+        spans = SPAN_SECONDS * num_keys**2 * masked_K.sum() if late else 0.0
+        return float(2 * num_keys * _parameters(config) / FLOPS_PER_SECOND + entries * per_entry + masks + spans)
 
     def stream(
         self,

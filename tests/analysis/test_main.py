@@ -153,7 +153,14 @@ def test_the_stamps_name_records_tables_and_commands(analysed):
     assert stamp["command"] == "python -m analysis --only exponents --force"
     assert stamp["config"]["eta"] == 0.1
     stamp = json.loads((analysed / "tables" / "heads.json").read_text())
-    assert list(stamp["inputs"]) == ["real", "real_approximators", "real_long", "real_own", "real_shared", "several_real_None"]
+    assert list(stamp["inputs"]) == [
+        "real",
+        "real_approximators",
+        "real_long",
+        "real_own",
+        "real_shared",
+        "several_real_None",
+    ]
     assert stamp["config"]["eta"] == 0.1
 
 
