@@ -203,6 +203,8 @@ def load_task(runs: Sequence[Run], name: str) -> pd.DataFrame:
     having = [run for run in runs if run.file(TASKS[name].file)]
     if not having:
         return pd.DataFrame()
+    # of lines that several runs have, the first is kept: that of a run whose columns are all there
+    having.sort(key=lambda run: -len(column_names(run.folder / TASKS[name].file)))
     lines = _lines(having, TASKS[name], ())
     return lines.frame(lines.names)
 

@@ -19,7 +19,7 @@ from experiments.selectors.snap_kv import SnapKV
 from experiments.sources.checkpoint import first_tokens
 from tests.selectors.test_against_kvpress import AskedAttentionPress
 
-PROMPT, TOKENS = 512, 32
+PROMPT, TOKENS = 256, 16
 METHODS = {
     "streaming": (kvpress.StreamingLLMPress, {"n_sink": 4}, Sinks(sinks=4)),
     "snap_kv": (
@@ -71,10 +71,10 @@ def test_methods_lose_what_presses_lose(prompt, name, ratio):
     model, token_N, *_ = prompt
     press, options, method = METHODS[name]
     cache = pressed_cache(model, token_N[:PROMPT], press(compression_ratio=ratio, **options))
+    kept = keys_kept(cache)[0]  # before what follows is added to the cache
     theirs = losses_on(model, cache, token_N[PROMPT:], PROMPT)
-    mine = ours(prompt, method, keys_kept(cache)[0])
-    assert float(mine.mean()) == pytest.approx(float(theirs.mean()), rel=0.02)
-    torch.testing.assert_close(mine.float(), theirs.float(), rtol=0.02, atol=0.02)  # token by token
+    mine = ours(prompt, method, kept)
+    torch.testing.assert_close(mine.float(), theirs.float(), rtol=1e-3, atol=1e-3)  # token by token
 
 
 def test_queries_of_the_whole_prompt_leave_another_loss(prompt):
@@ -83,8 +83,9 @@ def test_queries_of_the_whole_prompt_leave_another_loss(prompt):
     gaps = []
     for ratio in (0.5, 0.9):
         cache = pressed_cache(model, token_N[:PROMPT], kvpress.ExpectedAttentionPress(compression_ratio=ratio))
+        kept = keys_kept(cache)[0]
         theirs = losses_on(model, cache, token_N[PROMPT:], PROMPT)
-        mine = ours(prompt, ExpectedAttention(), keys_kept(cache)[0])
+        mine = ours(prompt, ExpectedAttention(), kept)
         gaps.append(abs(float(mine.mean() / theirs.mean()) - 1))
     assert gaps[0] < 0.02
     assert gaps[1] < 0.1

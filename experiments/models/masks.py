@@ -83,7 +83,9 @@ class _Needed(Exception):
 
 def late_mask(*, mask_function: Callable[..., Tensor], **rest: Any) -> Tensor | None:
     """Return what `sdpa_mask` of transformers returns, a large mask of positions alone as a `LateMask`."""
-    entries = rest["q_length"] * rest["kv_length"]
+    entries = (
+        rest.get("q_length", 0) * rest["kv_length"]
+    )  # transformers before 5.10 says no length: the mask is made whole
     if entries <= MOST_ENTRIES or rest.get("attention_mask") is not None or rest.get("use_vmap"):
         return sdpa_mask(mask_function=mask_function, **rest)
 

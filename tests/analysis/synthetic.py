@@ -414,7 +414,8 @@ def tasks(outputs, lengths=(256, 512, 1024), samples=3):
                     steps.append(place | line | {"attend_seconds": 1e-6 * kept, "step_seconds": 1e-3})
     for phase, parts in losses.items():
         write_task(outputs, phase, "language", {"losses": pd.concat(parts)})
-    write_task(outputs, "methods", "language", {"losses": methods(lengths[-1:])})
+    write_task(outputs, "methods", "language", {"losses": methods(lengths[-1:])}, decode_tokens=7)
+    write_task(outputs, "support", "language", {"losses": support(lengths)}, decode_tokens=8)
     write_task(outputs, "recall", "retrieval", {"retrieval": pd.DataFrame(answers)})
     write_task(outputs, "tasks", "tasks", {"tasks": answered(samples)})
     write_task(outputs, "steps", "decoding", {"decoding": pd.DataFrame(steps)})
@@ -441,6 +442,24 @@ def methods(lengths, samples=2, tokens=8):
                     lost = 1 / k + more * (1 + 0.1 * sample)
                     quality = {"position": position, "loss": dense + lost, "agreement": 1 - lost, "kl": lost}
                     lines.append(pd.DataFrame(place | window | quality))
+    return pd.concat(lines)
+
+
+def support(lengths, samples=3, tokens=8):
+    """Return losses of the oracle's fixed windows: sqrt(n) keys lose .1 nats and a tenth of the tokens."""
+    lines = []
+    for sample in range(samples):
+        for length in lengths:
+            position = np.arange(length - tokens, length - 1)
+            facts = {"sample": sample, "length": length, "phase": "decode", "position": position}
+            none = {"selector": "dense", "rule": "dense", "parameter": np.nan, "scale": np.nan, "keys": position + 1.0}
+            lines.append(pd.DataFrame(facts | none | {"loss": 2.0, "agreement": 1.0, "kl": 0.0}))
+            for k in (8, 16, 32, 64, 128):
+                lost = 0.1 * np.sqrt(length) / k
+                window = {"selector": "oracle", "rule": "fixed", "parameter": k, "scale": 1.0, "keys": float(k)}
+                lines.append(
+                    pd.DataFrame(facts | window | {"loss": 2 + lost, "agreement": 1 - min(lost, 1), "kl": lost})
+                )
     return pd.concat(lines)
 
 
@@ -514,8 +533,8 @@ def pruned(samples=3, layers=(0, 3), heads=2, length=16):
     return {"pruning": pd.DataFrame(lines), "pruning_losses": pd.DataFrame(losses)}
 
 
-def write_task(outputs, name, runner, tables, label="TinyLM-Instruct"):
-    """Write a run of a runner other than `approximation`."""
+def write_task(outputs, name, runner, tables, label="TinyLM-Instruct", **options):
+    """Write a run of a runner other than `approximation`; options are the runner's."""
     any_table = next(iter(tables.values()))
     rows = pd.DataFrame({"length": sorted(any_table["length"].unique()), "sample": 0, "layer": 0, "head": 0})
     folder = write_run(outputs, name, label, rows.assign(variant="plain"), source="smollm2", model="tiny")
@@ -524,7 +543,7 @@ def write_task(outputs, name, runner, tables, label="TinyLM-Instruct"):
     for table, lines in tables.items():
         lines.to_parquet(folder / f"{table}.parquet")
     config = yaml.safe_load((folder / "config.yaml").read_text())
-    config["runner"]["name"] = runner
+    config["runner"] = {"name": runner, **options}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     seal(folder, json.loads((folder / "manifest.json").read_text()))
     return folder

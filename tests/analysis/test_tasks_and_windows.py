@@ -25,6 +25,16 @@ def test_what_tasks_lose_is_paired_with_dense_attention(analysed):
     assert dense.index.is_unique
 
 
+def test_keys_that_leave_the_next_token_grow_as_they_were_made_to(analysed):
+    table = pd.read_csv(analysed / "tables" / "support_keys.csv")
+    at = table[(table["quality"] == "agreement") & (table["target"] == 0.9)].set_index("length")
+    # linear in ln k between windows of powers of two: sqrt(n) is one of them where n is a power of four
+    assert at.loc[[256, 1024], "k"].tolist() == pytest.approx([16, 32])
+    assert at["exponent"].iloc[0] == pytest.approx(0.5, abs=0.02)
+    quality = pd.read_csv(analysed / "tables" / "support.csv")
+    np.testing.assert_allclose(quality["lost"], 0.1 * np.sqrt(quality["length"]) / quality["keys"], rtol=1e-6)
+
+
 def test_windows_by_an_estimate_stand_beside_fixed_ones(analysed):
     table = pd.read_csv(analysed / "tables" / "own_windows.csv")
     ratios = table.groupby("rule")["ratio"]
