@@ -19,8 +19,9 @@ import numpy as np
 
 from analysis import settings
 from analysis.budget.laws import Design, fit_laws, fit_typical, line_of, quantile, with_margin
+from analysis.budget.model_shape import shape_of
 from analysis.budget.needs import needs_of, needs_together, rows_of
-from analysis.budget.promise import keys_at, promise
+from analysis.budget.promise import keys_at, promise, promise_of_prompts
 from analysis.records.load import complete_runs, load_rows, load_task
 from analysis.statistics.equal_cost import scale_for
 from analysis.statistics.growth import alike
@@ -28,6 +29,7 @@ from experiments.errors import UserError
 from experiments.tables.unions import UNIONS
 from experiments.windows.head_laws import FORMAT
 
+NEEDS = "needs"
 FURTHEST = 2**30  # keys; the longest context that a law is asked about
 FAR = 10  # times the fitted lengths: what the law says there is told in every file, as an extrapolation
 HOLDS = 0.8  # share of heads whose measurement at the longest length must lie within its prediction interval
@@ -42,6 +44,7 @@ def budget(
     lengths: Sequence[int],
     extrapolate: bool,
     run: int | None = None,
+    prompts: float | None = None,
 ) -> dict[str, Any]:
     """Fit every head's law and return the content of a budget file.
 
@@ -55,6 +58,7 @@ def budget(
     lengths : context lengths to give k for, besides those measured.
     extrapolate : write a budget that holds at all lengths asked for, supported or not.
     run : consecutive rows, of all heads that share a KV head, that the keys are to serve; None for one row of a head.
+    prompts : share of new prompts that are to be served, by a factor on all windows; None for no promise.
 
     Raises
     ------
@@ -114,9 +118,20 @@ def budget(
         if not 1 < cost < n.mean():
             raise UserError(f"--cost {cost:g}: give a mean number of keys between 1 and {n.mean():.0f}")
         factor = scale_for(shape.ravel(), n.ravel(), np.full(n.size, 1 / n.size), cost)
+    of_prompts = None
+    if prompts is not None:
+        if cost is not None:
+            raise UserError("--cost and --prompts both scale the budget: give one")
+        of_prompts = promise_of_prompts(needs, test, laws, coverage, prompts)
+        factor = of_prompts["factor"]
     keys = keys_at(laws, needs.sees, factor, sorted({*needs.lengths, FAR * fitted, *lengths}), reach, how.confidence)
+    heads = [
+        {"layer": layer, "head": head, **line_of(laws, h, needs.sees[h], factor, how.confidence), "keys": keys[h]}
+        for h, (layer, head) in enumerate(needs.head_keys)
+    ]
     return {
         "format": FORMAT,
+        "by": NEEDS,
         "label": str(rows["label"].iloc[0]),
         "model": str(rows["model_hash"].iloc[0]),
         "text": str(rows["text_hash"].iloc[0]),
@@ -131,10 +146,9 @@ def budget(
         "held_out": {"samples": needs.samples[test], "length": longest, "foretold": foretold},
         "supported_length": max([reach, *lengths]) if extrapolate else reach,
         "extrapolated": bool(beyond),
+        "prompts": of_prompts,
         "promise": promise(needs, test, laws, factor, coverage),
         "pooled": line_of(shared, 0, needs.sees[typical].max(), factor, how.confidence),
-        "heads": [
-            {"layer": layer, "head": head, **line_of(laws, h, needs.sees[h], factor, how.confidence), "keys": keys[h]}
-            for h, (layer, head) in enumerate(needs.head_keys)
-        ],
+        "heads": heads,
+        **shape_of(used[0]),
     }

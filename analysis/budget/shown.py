@@ -53,3 +53,35 @@ def keys_table(content: dict[str, Any], lengths: Sequence[int]) -> Table:
         far = "extrapolated" if points[0]["extrapolation"] else ""
         table.add_row(f"{length}", *(f"{value:.0f}" for value in cells), far)
     return table
+
+
+def shared_table(content: dict[str, Any]) -> Table:
+    """Return what is foretold of keys that were shared out, beside as many for each head."""
+    title = (
+        f"{content['label']}, {content['selector']}: {content['cost']:g} keys of a head on average, shared out by "
+        f"{content['by']};\nsum of what layers lose alone ({content['least']}, nats), each of "
+        f"{len(content['fitted']['samples'])} samples judged by the others"
+    )
+    table = Table(title=Text(title), title_justify="left", title_style="bold")
+    for name in ("context", "fewest", "most", "lost", "uniform", "difference", "+-"):
+        table.add_column(name, justify="right")
+    for line in content["promise"]:
+        k = [point["k"] for head in content["heads"] for point in head["keys"] if point["length"] == line["length"]]
+        lost = (f"{line[name]:.4f}" for name in ("lost", "uniform", "difference", "standard_error"))
+        table.add_row(f"{line['length']}", f"{min(k):.0f}", f"{max(k):.0f}", *lost)
+    return table
+
+
+def cache_table(content: dict[str, Any]) -> Table:
+    """Return the keys and bytes that the cache holds at each length, over all layers and KV heads."""
+    cache = content["cache"]
+    title = f"cache of one sequence, {cache['dtype']}, blocks of {cache['block']} keys"
+    table = Table(title=Text(title), title_justify="left", title_style="bold")
+    for name in ("context", "keys of a KV head", "MB", "of all keys"):
+        table.add_column(name, justify="right")
+    for length in sorted({part["length"] for part in cache["parts"]}):
+        parts = [part for part in cache["parts"] if part["length"] == length]
+        keys = np.array([part["keys"] for part in parts])
+        size = sum(part["bytes"] for part in parts) / 1e6
+        table.add_row(f"{length}", f"{keys.mean():.0f}", f"{size:.2f}", f"{keys.mean() / length:.1%}")
+    return table

@@ -76,6 +76,11 @@ def kv_heads_of_layers(config: Any) -> list[int]:
     return [kv_heads or own for kv_heads, own in zip(listed, heads, strict=True)]
 
 
+def heads_per_kv_head(config: Any) -> list[int]:
+    """Return how many query heads of each layer share a KV head."""
+    return [heads // kv for heads, kv in zip(heads_of_layers(config), kv_heads_of_layers(config), strict=True)]
+
+
 def head_dim(config: Any) -> int:
     """Return the dimension of a head of the first layer."""
     layer = config.per_layer_config[0]

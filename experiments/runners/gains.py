@@ -192,7 +192,7 @@ class _Unit(NamedTuple):
     kv_head: int
     heads: int
     kv_heads: int
-    head_dim: int
+    key_dim: int
 
     def options(self) -> dict[str, Any]:
         """Return the options of `attend_by`."""
