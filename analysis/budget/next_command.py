@@ -30,7 +30,16 @@ def next_command(outputs: Path, content: dict[str, Any], path: Path) -> str:
         for key, value in source.items()
         if key not in OWN_OF_A_RUN and value is not None and value != defaults.get(key)
     }
-    overrides |= {"source.lengths": [content["held_out"]["length"]], "source.samples": source["samples"]}
+    length = content["held_out"].get("length", content["supported_length"])
+    overrides |= {"source.lengths": [length], "source.samples": source["samples"]}
+    if "selector" in content:  # keys shared out are judged as they were measured, on the text after that
+        rows = content["serves"]["rows"]
+        overrides |= {
+            "selector": content["selector"],
+            "runner.phase": "decode",
+            "runner.decode_tokens": rows,
+            "seed": 1,
+        }
     overrides |= {"windows.file": str(path)}
     words = [f"{key}={_value(value)}" for key, value in overrides.items()]
     return shlex.join(["python", "run.py", f"source={group}", "runner=language", "windows=budget", *words])

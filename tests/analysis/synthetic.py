@@ -419,6 +419,7 @@ def tasks(outputs, lengths=(256, 512, 1024), samples=3):
     write_task(outputs, "steps", "decoding", {"decoding": pd.DataFrame(steps)})
     write_task(outputs, "indices", "decoding", {"decoding": searched()})
     write_task(outputs, "pruned", "pruning", pruned())
+    write_task(outputs, "gains", "gains", {"gains": gains()})
 
 
 def methods(lengths, samples=2, tokens=8):

@@ -12,6 +12,7 @@ import torch
 from analysis.budget.__main__ import main
 from analysis.budget.by_gains import SHARED, shared_budget
 from analysis.budget.cache import cache_lines
+from examples.blocks import blocks_to_evict
 from experiments.errors import UserError
 from experiments.launch import configure
 from experiments.windows.head_laws import check_grouping, head_laws, laws_hash, read_budget
@@ -154,6 +155,22 @@ def test_the_cache_holds_whole_blocks_of_the_most_demanding_head(measured, tmp_p
         "keys": 128,
         "bytes": 128 * 64,
     }
+
+
+def test_a_serving_engine_evicts_the_blocks_beyond_the_budget(measured):
+    content = shared_budget(measured, "tiny", 60)
+    content |= {"cache": {"block": 16, "dtype": "bfloat16", "parts": cache_lines(content, 16, "bfloat16")}}
+    held = {
+        part["length"]: part["keys"] // 16
+        for part in content["cache"]["parts"]
+        if part["layer"] == part["kv_head"] == 1
+    }
+    score_B = np.random.default_rng(0).permutation(40).astype(float)
+    for length, at in ((100, 256), (256, 256), (300, 512), (9999, 512)):
+        gone = blocks_to_evict(content, 1, 1, score_B, length)
+        assert len(gone) == 40 - held[at]
+        assert score_B[gone].max() < np.delete(score_B, gone).min()
+    assert len(blocks_to_evict(content, 1, 1, score_B[:1], 100)) == 0
 
 
 def test_another_grouping_of_heads_is_refused(measured):
