@@ -15,7 +15,7 @@ WITHIN := language retrieval prefill
 BUDGET := outputs/budgets/smollm2.json
 
 # Beyond the paper's claims: methods that replace the row, and diagnostics.
-BEYOND := random_weights tasks methods methods_own methods_others approximators own_windows shared floors coverage sketches triples pruning
+BEYOND := random_weights tasks methods methods_own methods_others approximators own_windows shared floors coverage sketches triples pruning gains
 
 .PHONY: run paper paper-all figures quotes test test-all examples soak check bench format clean clean-outputs
 

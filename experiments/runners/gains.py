@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from experiments.models.loss import Quality
 
 LAYER, KV_HEAD = UNITS = ("layer", "kv_head")
-PASS_OVER_PLAIN = 1.5  # seconds of a pass in which one layer alone keeps few keys over those of a plain one
+PASS_OVER_PLAIN = 3.0  # seconds of a pass in which one layer alone keeps few keys over those of a plain one
 LEAST_TOKENS = 24  # a pass of fewer costs as much: it reads the weights
 LINE_BYTES = 80
 
