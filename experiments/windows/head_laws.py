@@ -301,8 +301,5 @@ def check_model(content: Mapping[str, Any], file: str, source: Any) -> None:
             f"windows.file={file}: made for {content['label']} ({content['model'][:12]}), but source={source.name} is "
             f"{source.label} ({str(model_hash)[:12]}); make one for it with python -m analysis.budget"
         )
-    from experiments.models.load import load_config
-    from experiments.models.shape import heads_per_kv_head
-
     if "heads_per_kv_head" in content:
-        check_grouping(content, f"windows.file={file}", heads_per_kv_head(load_config(source.located)))
+        check_grouping(content, f"windows.file={file}", source.heads_per_kv_head())
