@@ -23,6 +23,11 @@ def promise_table(content: dict[str, Any]) -> Table:
             f"{promised}, scaled by {content['factor']:.3g}\nto {content['cost']:g} keys on average over contexts of 1 "
             f"to {held['length']}: no longer a promise; what is left of it"
         )
+    if (prompts := content["prompts"]) is not None:
+        promised = (
+            f"{promised},\nscaled by {prompts['factor']:.3g}: so that {prompts['share']:.0%} of new prompts keep it "
+            f"over all heads, by {prompts['samples']} samples"
+        )
     title = (
         f"{content['label']}: {promised}\non text that was not used, {len(content['fitted']['samples'])} samples and "
         f"lengths up to {content['fitted']['lengths'][-1]} fitted;\n"
