@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -23,9 +23,9 @@ from examples.kvpress.ratios import layer_ratios, scale_to
 from experiments.errors import UserError
 from experiments.models.load import load_config, load_model
 from experiments.models.locate import locate
-from experiments.models.shape import longest_context
+from experiments.models.shape import heads_per_kv_head, longest_context
 from experiments.sources.checkpoint import first_tokens
-from experiments.windows.head_laws import read_budget
+from experiments.windows.head_laws import check_grouping, read_budget
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--length", type=int, default=2048, help="tokens of the prompt")
     parser.add_argument("--tokens", type=int, default=128, help="tokens decoded after it")
     parser.add_argument("--samples", type=int, default=4, help="pieces of the text, one after another")
+    parser.add_argument(
+        "--skip", type=int, default=0, help="pieces left out before these, such as a budget was made of"
+    )
     parser.add_argument("--factors", type=float, nargs="+", default=[1.0, 0.5, 0.25], help="on the budget's mean cost")
     parser.add_argument("--observed", type=int, default=32, help="last rows of the prompt that SnapKV goes by")
     parser.add_argument("--threads", type=int, help="by default all cores")
@@ -59,22 +62,26 @@ def compare(asked: argparse.Namespace) -> None:
     checkpoint = locate(asked.model)
     if checkpoint.sha256() != budget["model"]:
         raise UserError(f"--budget {asked.budget}: made for {budget['label']}, not for --model {asked.model}")
+    check_grouping(budget, f"--budget {asked.budget}", heads_per_kv_head(load_config(checkpoint)))
     ratios = layer_ratios(budget, asked.length)
     # Of fewer keys than its window SnapKV keeps the first, not the last. And pooling spreads the vote of key 0, on
     # which many heads park their attention, over neighbours that are then kept before it.
     fewest = asked.observed + SnapKVPress.kernel_size
     wanted = [scale_to(ratios, 1 - factor * (1 - fmean(ratios)), asked.length, fewest) for factor in asked.factors]
     size = asked.length + asked.tokens + 1
-    text = first_tokens(checkpoint, asked.text, asked.samples * size)
+    needed = (asked.skip + asked.samples) * size
+    text = first_tokens(checkpoint, asked.text, needed)
     if (longest := longest_context(load_config(checkpoint))) and size > longest:
         raise UserError(f"--length {asked.length} and --tokens {asked.tokens}: the model reads up to {longest} tokens")
-    if len(text) < asked.samples * size:
-        raise UserError(f"the text has {len(text)} tokens, but {asked.samples} samples need {asked.samples * size}")
-    samples = list(text[: asked.samples * size].view(asked.samples, size))
+    if len(text) < needed:
+        raise UserError(
+            f"the text has {len(text)} tokens, but {asked.samples} samples after {asked.skip} need {needed}"
+        )
+    samples = list(text[asked.skip * size : needed].view(asked.samples, size))
     model = load_model(checkpoint, torch.float32, torch.device("cpu"), "AutoModelForCausalLM")
 
     dense, _ = measure(model, samples, asked.length, None)
-    print(f"{budget['label']}, dropped mass <= {budget['tolerance']['dropped_mass']:g}, file {Path(asked.budget).name}")
+    print(f"{budget['label']}, {_promised(budget)}, file {Path(asked.budget).name}")
     print(f"{asked.samples} prompts of {asked.length} tokens, the next {asked.tokens} decoded; window {asked.observed}")
     print(f"dense: {fmean(dense):.3f} nats/token; below, what is added to it, +- its standard error over the prompts\n")
     print(f"{'factor':>6} {'press':<16} {'keys/row':>8} {'fewest':>6} {'most':>6} {'loss added':>10} {'+-':>6}")
@@ -85,6 +92,12 @@ def compare(asked: argparse.Namespace) -> None:
             cost = f"{fmean(kept):>8.1f} {min(kept):>6} {max(kept):>6}"
             print(f"{factor:>6g} {name:<16} {cost} {_difference(found[name], dense)}", flush=True)
         print(f"{'':>6} {'  their difference':<39} {_difference(*found.values())}", flush=True)
+
+
+def _promised(budget: Mapping[str, Any]) -> str:
+    if budget["tolerance"] is None:
+        return f"{budget['cost']:g} keys shared out by {budget['by']}"
+    return f"dropped mass <= {budget['tolerance']['dropped_mass']:g}"
 
 
 def _difference(losses: Sequence[float], others: Sequence[float]) -> str:

@@ -7,13 +7,16 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+import numpy as np
+
 from experiments.errors import UserError
+from experiments.windows.head_laws import keys_at
 
 HALVINGS = 200
 
 
 def layer_ratios(budget: Mapping[str, Any], length: int) -> list[float]:
-    """Return each layer's compression ratio: one less the mean over its heads of min(alpha n^C, n) / n.
+    """Return each layer's compression ratio: one less the mean over its heads of what they keep of n keys, over n.
 
     Parameters
     ----------
@@ -38,12 +41,31 @@ def layer_ratios(budget: Mapping[str, Any], length: int) -> list[float]:
             f"--length {length}: layer {partly[0]} of {budget['label']} does not see the whole prompt, which kvpress "
             "does not heed; give a shorter prompt, or a model without sliding-window layers"
         )
+    shares = _shares(budget, length)
+    return [1 - fmean(shares[layer]) for layer in sorted(shares)]
+
+
+def head_ratios(budget: Mapping[str, Any], length: int) -> list[list[float]]:
+    """Return each KV head's compression ratio, by layer: one less what the most demanding of its heads keeps over n.
+
+    As `layer_ratios`, for a press that cuts each head by itself.
+    """
+    layer_ratios(budget, length)  # refuses what it refuses
+    result = []
+    for layer, shares in sorted(_shares(budget, length).items()):
+        shared = budget["heads_per_kv_head"][layer]
+        result.append([1 - max(shares[first : first + shared]) for first in range(0, len(shares), shared)])
+    return result
+
+
+def _shares(budget: Mapping[str, Any], length: int) -> dict[int, list[float]]:
+    """Return the share of n keys that each head of each layer keeps, in the order of heads."""
     shares = defaultdict(list)
-    for line in budget["heads"]:
-        shares[line["layer"]].append(min(line["alpha"] * length ** line["C"], length) / length)
+    for line in sorted(budget["heads"], key=lambda line: line["head"]):
+        shares[line["layer"]].append(float(keys_at(line, np.array([float(length)]))[0]) / length)
     if sorted(shares) != list(range(len(shares))):
         raise UserError(f"the budget of {budget['label']} has laws of some layers only: make it from all layers")
-    return [1 - fmean(shares[layer]) for layer in sorted(shares)]
+    return shares
 
 
 def scale_to(ratios: Sequence[float], mean: float, length: int, fewest: int = 1) -> list[float]:

@@ -9,7 +9,7 @@ from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
 from examples.kvpress.compare import main, measure, presses
 from examples.kvpress.decode import keys_kept, losses_on, pressed_cache
-from examples.kvpress.ratios import layer_ratios, scale_to
+from examples.kvpress.ratios import head_ratios, layer_ratios, scale_to
 from experiments.errors import UserError
 from experiments.models.loss import token_losses
 
@@ -42,6 +42,22 @@ def test_ratio_of_a_layer_is_of_the_mean_window_of_its_heads():
     assert layer_ratios(BUDGET, 100) == pytest.approx([1 - 0.105, 1 - 0.9, 1 - 0.3])
     # sqrt(400) = 20: windows 40 and 1, 160 and 400, 80 and 40
     assert layer_ratios(BUDGET, 400) == pytest.approx([1 - 41 / 800, 1 - 560 / 800, 1 - 120 / 800])
+
+
+def test_ratio_of_a_kv_head_is_of_its_most_demanding_head():
+    shared, own = BUDGET | {"heads_per_kv_head": [2, 2, 2]}, BUDGET | {"heads_per_kv_head": [1, 1, 1]}
+    assert head_ratios(shared, 100) == [pytest.approx([1 - share]) for share in (0.2, 1.0, 0.4)]
+    assert head_ratios(own, 100) == [pytest.approx(r) for r in ([0.8, 0.99], [0.2, 0.0], [0.6, 0.8])]
+
+
+def test_keys_at_lengths_are_linear_between_them():
+    heads = [
+        {"layer": layer, "head": head, "keys": [{"length": 50, "k": 10.0}, {"length": 150, "k": 30.0 + layer}]}
+        for layer in range(3)
+        for head in range(2)
+    ]
+    ratios = layer_ratios(BUDGET | {"heads": heads}, 100)
+    assert ratios == pytest.approx([1 - (20 + layer / 2) / 100 for layer in range(3)])
 
 
 def test_a_prompt_longer_than_the_budget_supports_is_refused():

@@ -75,6 +75,7 @@ def attend_by(
     share: Share | None = None,
     sample: int = 0,
     layers: Collection[int] | None = None,
+    kv_heads: Collection[int] | None = None,
     keep_first: int = 0,
     keep_recent: int = 0,
     earlier: EarlierQueries | None = None,
@@ -93,6 +94,8 @@ def attend_by(
         Number of the text, for methods that draw.
     layers
         Layers that do so, the others attend densely; None for all.
+    kv_heads
+        Likewise KV heads of these layers. Those of the others keep all keys and are not asked about by `keys_kept`.
     keep_first, keep_recent
         Tokens at the start, and up to the row's own, that are kept before all others. They count as keys kept; a row
         with a smaller window keeps all of them.
@@ -131,7 +134,8 @@ def attend_by(
                     answer, always_RN = answering(rows.block(sample)), rows.always_kept(keep_first, keep_recent)
                     shared_R = None if shared_HT is None else shared_HT[head, start:stop]
                     facts = LazyRows(rows.logits, rows.n_R, compute, rows.sink_R, answer, shared_R)
-                    k_R = keys_kept(facts, rows.position_R, attention.layer, head)
+                    attends = kv_heads is None or kv_head in kv_heads
+                    k_R = keys_kept(facts, rows.position_R, attention.layer, head) if attends else rows.n_R
                     if isinstance(answer, TopK) and always_RN is None and facts.above_RN is not None:
                         weight_RN = facts.above_RN  # the k most probable keys are those above the threshold
                         output_RV = (weight_RN @ rows.value_NV.float()) / weight_RN.sum(-1, keepdim=True)

@@ -65,7 +65,7 @@ class Reading:
         return {"selector": "dense", **DENSE_WINDOW}, result, seen.mean()
 
     def by_methods(
-        self, sample: int, tokens: int, read: Callable[[], T], prompt: int | None = None
+        self, sample: int, tokens: int, read: Callable[[], T], prompt: int | None = None, **options: Any
     ) -> Iterator[tuple[dict[str, Any], T, np.ndarray]]:
         """Yield the same for each method within each window; a method without a budget reads once.
 
@@ -75,7 +75,10 @@ class Reading:
             The longest context that is read.
         prompt
             As of `attend_by`.
+        options
+            Of `attend_by`, in place of those of every reading; a method without a budget heeds none.
         """
+        options = self._options | {"sample": sample, "prompt": prompt} | options
         for method in self._methods:
             if not method.traits.has_budget:
                 yield (
@@ -84,7 +87,6 @@ class Reading:
                 )
                 continue
             for index, name in enumerate(self._windows.names()):
-                options = self._options | {"sample": sample, "prompt": prompt}
                 with within(self._model, method, self._windows, index, tokens, self._compute, **options) as kept:
                     result = read()
                 yield {"selector": method.name, **name}, result, kept.mean()

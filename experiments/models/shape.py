@@ -18,6 +18,7 @@ from experiments.errors import UserError
 from experiments.models.library import transformers_quietly
 
 SLIDING, CHUNKED = "sliding_attention", "chunked_attention"
+_Kind = tuple[str, int | None, int | None]
 NEEDED = ("num_hidden_layers", "num_attention_heads", "hidden_size", "vocab_size")
 
 
@@ -68,6 +69,18 @@ def heads_of_layers(config: Any) -> list[int]:
     return list(listed) if listed else [layer.num_attention_heads for layer in config.per_layer_config]
 
 
+def kv_heads_of_layers(config: Any) -> list[int]:
+    """Return the KV heads of each layer; every query head has its own where the configuration names none."""
+    heads = heads_of_layers(config)
+    listed = [getattr(layer, "num_key_value_heads", None) for layer in config.per_layer_config]
+    return [kv_heads or own for kv_heads, own in zip(listed, heads, strict=True)]
+
+
+def heads_per_kv_head(config: Any) -> list[int]:
+    """Return how many query heads of each layer share a KV head."""
+    return [heads // kv for heads, kv in zip(heads_of_layers(config), kv_heads_of_layers(config), strict=True)]
+
+
 def head_dim(config: Any) -> int:
     """Return the dimension of a head of the first layer."""
     layer = config.per_layer_config[0]
@@ -81,16 +94,29 @@ def keys_seen(config: Any, n_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     has one; others ignore such a key of a config.json. `visible.check_seen` compares this with the masks
     of the loaded model.
     """
+    seen: dict[_Kind, int] = {}
+    for kind, heads in zip(_kinds(config), heads_of_layers(config), strict=True):
+        seen[kind] = seen.get(kind, 0) + heads
+    n_KN = [_seen(n_N, *kind) for kind in seen]
+    return np.stack(n_KN), np.array(list(seen.values()), float)
+
+
+def keys_seen_by_layers(config: Any, n_N: np.ndarray) -> np.ndarray:
+    """Return how many of n keys rows see in each layer [layers, N]; see `keys_seen`."""
+    return np.stack([_seen(n_N, *kind) for kind in _kinds(config)])
+
+
+def _kinds(config: Any) -> list[_Kind]:
+    """Return name, sliding window and chunk of each layer."""
     kinds = getattr(config, "layer_types", None)
     has_window = "sliding_window" in inspect.signature(type(config)).parameters
-    seen: dict[tuple[str, int | None, int | None], int] = {}
-    for index, (layer, heads) in enumerate(zip(config.per_layer_config, heads_of_layers(config), strict=True)):
+    result = []
+    for index, layer in enumerate(config.per_layer_config):
         window, chunk = getattr(layer, "sliding_window", None), getattr(layer, "attention_chunk_size", None)
         slides = has_window and bool(window) and getattr(layer, "use_sliding_window", True)
         kind = kinds[index] if kinds else SLIDING if slides else "full_attention"
-        seen[kind, window, chunk] = seen.get((kind, window, chunk), 0) + heads
-    n_KN = [_seen(n_N, *kind) for kind in seen]
-    return np.stack(n_KN), np.array(list(seen.values()), float)
+        result.append((kind, window, chunk))
+    return result
 
 
 def _seen(n_N: np.ndarray, kind: str, window: int | None, chunk: int | None) -> np.ndarray:

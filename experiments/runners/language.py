@@ -22,6 +22,8 @@ from experiments.runners.phases import (
     DECODE,
     PHASES,
     PREFILL,
+    check_decoded,
+    check_layers,
     check_methods,
     checked_windows,
     method_passes,
@@ -87,12 +89,9 @@ class Language:
     def check(self, source: Any, selector: Any, windows: Any) -> None:
         """Raise UserError if the source is no language model, or a method has no meaning in this phase."""
         requested = checked_windows(source, windows, self.name)
-        self._check_layers(source)
-        if self.phase == DECODE and min(source.lengths) <= self.decode_tokens:
-            raise UserError(
-                f"source.lengths has {min(source.lengths)}, but runner.decode_tokens={self.decode_tokens} tokens of it "
-                "are decoded: give longer lengths or fewer tokens"
-            )
+        check_layers(source, self.layers)
+        if self.phase == DECODE:
+            check_decoded(source, self.decode_tokens)
         check_methods(selector, requested, self.phase, self.name, self.keep_first + self.keep_recent)
 
     def groups(self, source: Any, selector: Any, windows: Any) -> int:
@@ -201,11 +200,6 @@ class Language:
     def curves(self, folder: Path) -> pd.DataFrame:
         """Return the mean loss, agreement and KL of each window, and of the dense pass, by stretches of the context."""
         return quality_over_length(pd.read_parquet(folder / LOSSES.file))
-
-    def _check_layers(self, source: Any) -> None:
-        everything = source.layers_and_heads()[0]
-        if self.layers is not None and (bad := [layer for layer in self.layers if layer not in everything]):
-            raise UserError(f"runner.layers has {bad[0]}, but the model has layers {everything[0]}..{everything[-1]}")
 
 
 def _read(model: Any, token_N: Tensor) -> Tensor:

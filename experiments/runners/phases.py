@@ -57,3 +57,21 @@ def check_methods(selector: Any, windows: Windows, phase: str, runner: str, alwa
             raise UserError(
                 f"selector={method.name} keeps no keys as such: leave out runner.keep_first and runner.keep_recent"
             )
+
+
+def check_layers(source: Any, layers: list[int] | None) -> None:
+    """Raise UserError if some of the layers that attend within windows are not the model's."""
+    if layers is None:
+        return
+    everything = source.layers_and_heads()[0]
+    if bad := [layer for layer in layers if layer not in everything]:
+        raise UserError(f"runner.layers has {bad[0]}, but the model has layers {everything[0]}..{everything[-1]}")
+
+
+def check_decoded(source: Any, decode_tokens: int) -> None:
+    """Raise UserError if a length has no more tokens than are decoded of it."""
+    if min(source.lengths) <= decode_tokens:
+        raise UserError(
+            f"source.lengths has {min(source.lengths)}, but runner.decode_tokens={decode_tokens} tokens of it "
+            "are decoded: give longer lengths or fewer tokens"
+        )

@@ -128,6 +128,12 @@ class Checkpoint:
         heads_of = self._heads_of_layers(self._checked_config())
         return list(heads_of), sorted(set().union(*heads_of.values()))
 
+    def heads_per_kv_head(self) -> list[int]:
+        """Return how many query heads share a KV head, of each layer of the model."""
+        from experiments.models.shape import heads_per_kv_head
+
+        return heads_per_kv_head(self._checked_config())
+
     def batches(self) -> list[Batch]:
         """Check lengths and text against the model before its weights are loaded; one batch per head and length."""
         from experiments.models.positions import by_regime

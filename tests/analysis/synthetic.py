@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -421,6 +422,7 @@ def tasks(outputs, lengths=(256, 512, 1024), samples=3):
     write_task(outputs, "steps", "decoding", {"decoding": pd.DataFrame(steps)})
     write_task(outputs, "indices", "decoding", {"decoding": searched()})
     write_task(outputs, "pruned", "pruning", pruned())
+    write_task(outputs, "gains", "gains", {"gains": gains()})
 
 
 def methods(lengths, samples=2, tokens=8):
@@ -547,3 +549,19 @@ def write_task(outputs, name, runner, tables, label="TinyLM-Instruct", **options
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     seal(folder, json.loads((folder / "manifest.json").read_text()))
     return folder
+
+
+def gains(lengths=(256, 512), samples=3, layers=(0, 1), selectors=("snap_kv_prompt", "oracle"), seed=5):
+    """Return gains of layers, of which the last loses a tenth of what those before it do; the oracle loses half."""
+    draw = np.random.default_rng(seed)
+    lines = []
+    for sample, length, selector, layer in product(range(samples), lengths, selectors, layers):
+        for share in (0.05, 0.1, 0.25, 0.5):
+            lost = (0.1 if layer == layers[-1] else 1.0) * (0.5 if selector == "oracle" else 1.0) * (1 / share - 1) / 20
+            lost *= 1 + 0.05 * draw.random()
+            place = {"sample": sample, "phase": "decode", "length": length, "selector": selector, "layer": layer}
+            place |= {"rule": "linear", "parameter": share, "scale": 1.0, "kv_head": -1}
+            facts = {"keys": share * length, "n": float(length), "tokens": 15, "loss": 3 + lost, "dense_loss": 3.0}
+            shape = {"heads": 4, "kv_heads": 2, "key_dim": 8}
+            lines.append(place | facts | shape | {"agreement": 0.9, "kl": lost})
+    return pd.DataFrame(lines)

@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 import torch
 
-from analysis.budget import _next_command, budget, main
+from analysis.budget import budget
+from analysis.budget.__main__ import main
+from analysis.budget.next_command import next_command
 from experiments.errors import UserError
 from experiments.launch import configure
 from experiments.records.folder import seal
@@ -417,7 +419,7 @@ def test_the_next_command_names_the_users_own_model(tmp_path, source, expected):
         **{"source": source["name"]} | {k: v for k, v in source.items() if k != "name"},
     )
     content = make(tmp_path)
-    told = shlex.split(_next_command(tmp_path, content, tmp_path / "b.json"))
+    told = shlex.split(next_command(tmp_path, content, tmp_path / "b.json"))
     assert told[:5] == ["python", "run.py", *expected, "runner=language", "windows=budget"]
     job = configure(*told[2:])
     asked = {key: value for key, value in source.items() if key != "name"}

@@ -28,11 +28,17 @@ CASES = {
     "matrices": ["source.lengths=[16]", "runner.matrix_layers=[0]", "runner.matrix_heads=[0]"],
     "prefill": ["source=checkpoint", "source.lengths=[24,32]", "runner=language"],
     "decode": ["source=checkpoint", "source.lengths=[24,32]", "runner=language", "runner.phase=decode"],
+    "gains": ["source=checkpoint", "source.lengths=[24,32]", "runner=gains"],
     "retrieval": ["source=checkpoint", "source.lengths=[80,96]", "runner=retrieval", "runner.depths=[0.2,0.6]"],
     "decoding": ["source=checkpoint", "source.lengths=[24,32]", "runner=decoding"],
     "lm_eval": ["source=checkpoint", "source.lengths=[24,32]", "runner=lm_eval", "runner.tasks=[local_text]"],
 }
-BASE = {"decode": {"decode_tokens": 8}, "decoding": {"repeats": 1}, "lm_eval": {"fewshot": 1, "limit": 3}}
+BASE = {
+    "decode": {"decode_tokens": 8},
+    "gains": {"decode_tokens": 8},
+    "decoding": {"repeats": 1},
+    "lm_eval": {"fewshot": 1, "limit": 3},
+}
 
 # Another value of each field of each part; two where one alone is refused.
 SOURCE = {
@@ -77,6 +83,12 @@ RUNNERS = {
         "name": {"name": "other"},
         "phase": {"phase": "decode", "decode_tokens": 12},
         "decode_tokens": {"decode_tokens": 12},
+        "layers": {"layers": [1]},
+    },
+    "gains": {
+        "name": {"name": "other"},
+        "decode_tokens": {"decode_tokens": 12},
+        "per": {"per": "kv_head"},
         "layers": {"layers": [1]},
     },
     "retrieval": KEPT

@@ -1,0 +1,143 @@
+"""`python -m analysis.budget`: how many keys each head of a model is to be given, as a file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from analysis import save
+from analysis.budget import budget
+from analysis.budget.by_gains import OBJECTIVES, SHARED, shared_budget
+from analysis.budget.by_needs import NEEDS
+from analysis.budget.cache import BYTES, cache_lines, write_csv
+from analysis.budget.next_command import next_command
+from analysis.budget.place import place_of
+from analysis.budget.shown import cache_table, keys_table, promise_table, shared_table
+from experiments.errors import UserError
+from experiments.terminal import terminal
+
+MOST_BLOCK = 65_536  # keys
+ROW, KV_HEAD = "row", "kv_head"  # what a budget serves, besides a number of rows
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write a budget file; returns the exit status, 1 after an error that the user can mend."""
+    parser = argparse.ArgumentParser(prog="python -m analysis.budget", description=__doc__)
+    parser.add_argument("--model", required=True, metavar="NAME", help="a model measured before, or part of its name")
+    parser.add_argument(
+        "--tolerance", default="dropped_mass=0.05", help="one of the recorded tolerances, as NAME=VALUE"
+    )
+    parser.add_argument(
+        "--serves",
+        default=ROW,
+        metavar="WHAT",
+        help=f"{ROW}: one row of one head; {KV_HEAD}: one row of all heads that share a KV head; a number: so many "
+        "consecutive rows of these",
+    )
+    parser.add_argument("--coverage", type=float, default=0.9, help="share of a head's rows that are to stay within it")
+    parser.add_argument("--cost", type=float, metavar="KEYS", help="scale all windows to this mean over 1..N keys")
+    parser.add_argument(
+        "--by",
+        choices=(NEEDS, *SHARED),
+        default=NEEDS,
+        help=f"{NEEDS}: what each head needs at the tolerance; the others share out --cost keys at each length that "
+        "runner=gains measured: where they gain most, alike, falling with depth, or as 90%% of the mass asks",
+    )
+    parser.add_argument("--selector", default="snap_kv_prompt", metavar="NAME", help="method whose gains count")
+    parser.add_argument("--least", choices=OBJECTIVES, default=OBJECTIVES[0], help="what gains are of")
+    parser.add_argument(
+        "--prompts", type=float, metavar="SHARE", help="scale all windows until they serve this share of new prompts"
+    )
+    parser.add_argument(
+        "--block", type=int, default=16, metavar="KEYS", help="of the cache, to which keys are rounded up"
+    )
+    parser.add_argument("--dtype", choices=tuple(BYTES), default="bfloat16", help="of the cache")
+    parser.add_argument("--csv", action="store_true", help="also write keys and bytes of each KV head as a table")
+    parser.add_argument("--lengths", type=int, nargs="+", default=[], help="context lengths to say k for")
+    parser.add_argument("--extrapolate", action="store_true", help="hold beyond what the held-out length supports")
+    parser.add_argument("--name", help="of the file, by default the model's")
+    parser.add_argument("--outputs", type=Path, default=Path("outputs"), metavar="DIR", help="where runs/ lies")
+    requested = parser.parse_args(arguments)
+    try:
+        content = _content(requested)
+        path = place_of(requested.outputs / "budgets", requested.name, content)
+        if "heads_per_kv_head" in content:
+            lines = cache_lines(content, requested.block, requested.dtype)
+            content |= {"cache": {"block": requested.block, "dtype": requested.dtype, "parts": lines}}
+            if requested.csv:
+                write_csv(lines, path.with_suffix(".csv"))
+        elif requested.csv:
+            raise UserError(
+                f"--csv: how heads of {content['label']} share KV heads is not known: its model is not here"
+            )
+        save.write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"error: {error.filename}: {error.strerror}; choose another --outputs or --name", file=sys.stderr)
+        return 1
+    console = terminal()
+    console.print(promise_table(content) if requested.by == NEEDS else shared_table(content))
+    if "cache" in content:
+        console.print(cache_table(content))
+    if requested.lengths:
+        console.print(keys_table(content, sorted(set(requested.lengths))))
+    console.print(f"wrote {path}; the model within it:")
+    console.print(next_command(requested.outputs, content, path))
+    return 0
+
+
+def _content(requested: argparse.Namespace) -> dict[str, Any]:
+    if not 1 <= requested.block <= MOST_BLOCK:
+        raise UserError(f"--block {str(requested.block)[:30]}: give a number of keys from 1 to {MOST_BLOCK}")
+    if requested.by == NEEDS:
+        return budget(
+            requested.outputs,
+            requested.model,
+            _tolerance(requested.tolerance),
+            requested.coverage,
+            requested.cost,
+            requested.lengths,
+            requested.extrapolate,
+            _run(requested.serves),
+            requested.prompts,
+        )
+    if requested.lengths or requested.extrapolate or requested.prompts is not None:
+        raise UserError(
+            f"--lengths, --extrapolate and --prompts go with --by {NEEDS}: gains hold where they were measured"
+        )
+    return shared_budget(
+        requested.outputs, requested.model, requested.cost, requested.by, requested.selector, requested.least
+    )
+
+
+def _tolerance(text: str) -> float:
+    name, _, number = text.partition("=")
+    try:
+        value = float(number)
+    except ValueError:
+        value = math.nan
+    if name != "dropped_mass" or not 0 < value < 1:
+        raise UserError(f"--tolerance {text}: give dropped_mass=VALUE, such as dropped_mass=0.05")
+    return value
+
+
+def _run(serves: str) -> int | None:
+    """Return how many consecutive rows, of all heads that share a KV head, a budget is to serve; None for one row."""
+    if serves == ROW:
+        return None
+    if serves == KV_HEAD:
+        return 1
+    if not serves.isascii() or not serves.isdigit() or not 0 < int(serves[:9]) < 10**8:
+        raise UserError(f"--serves {serves[:30]}: give {ROW}, {KV_HEAD} or a number of consecutive rows")
+    return int(serves)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

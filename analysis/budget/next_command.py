@@ -1,0 +1,53 @@
+"""The command that runs a model within its budget."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from analysis import settings
+
+OWN_OF_A_RUN = ("name", "lengths", "rows", "samples", "layers", "heads", "variants")  # fields of a source
+
+
+def next_command(outputs: Path, content: dict[str, Any], path: Path) -> str:
+    """Return the command that runs the model within the budget, on what its record read."""
+    run = outputs / "runs" / next(iter(content["runs"]))
+    source = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["source"]
+    if source.get("layers") or source.get("heads"):
+        return "measure it with all layers and heads first (source.layers=null source.heads=null)"
+    group = source["name"] if (settings.CONF / "source" / f"{source['name']}.yaml").exists() else "checkpoint"
+    defaults: dict[str, Any] = {}
+    for name in ("checkpoint", group):
+        defaults |= yaml.safe_load((settings.CONF / "source" / f"{name}.yaml").read_text(encoding="utf-8"))
+    overrides = {
+        f"source.{key}": value
+        for key, value in source.items()
+        if key not in OWN_OF_A_RUN and value is not None and value != defaults.get(key)
+    }
+    length = content["held_out"].get("length", content["supported_length"])
+    overrides |= {"source.lengths": [length], "source.samples": source["samples"]}
+    if "selector" in content:  # keys shared out are judged as they were measured, on the text after that
+        rows = content["serves"]["rows"]
+        overrides |= {
+            "selector": content["selector"],
+            "runner.phase": "decode",
+            "runner.decode_tokens": rows,
+            "seed": 1,
+        }
+    overrides |= {"windows.file": str(path)}
+    words = [f"{key}={_value(value)}" for key, value in overrides.items()]
+    return shlex.join(["python", "run.py", f"source={group}", "runner=language", "windows=budget", *words])
+
+
+def _value(value: Any) -> str:
+    """Write a value as Hydra reads it."""
+    if isinstance(value, str) and not re.fullmatch(r"[\w.~/:-]*[/:][\w.~/:-]*", value):
+        # a backslash counts only before a quote
+        return "'" + re.sub(r"(\\+)$", r"\1\1", re.sub(r"(\\*)'", r"\1\1\\'", value)) + "'"
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
