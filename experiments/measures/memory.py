@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from experiments.errors import UserError
 
 # Bytes that one key of one row takes at the peak of a pass, estimated: the logits, their order, probabilities and sums
@@ -33,6 +35,6 @@ def rows_per_block(rows: int, keys: int, windows: int, head_dim: int, memory_byt
         raise UserError(
             f"memory_gb={memory_bytes / 1e9:g} is too little for a row of {keys} keys: the source holds "
             f"{resident_bytes / 1e9:.2f} GB and one row takes {per_row / 1e9:.3f} GB; "
-            f"give memory_gb={needed + 0.05:.1f} or shorter lengths"
+            f"give memory_gb={(math.floor(10 * needed) + 1) / 10:.1f}, memory_gb=auto or shorter lengths"
         )
     return min(rows, fitting)
