@@ -143,7 +143,7 @@ def _last_crossing(knots: Array, error: Array, tau: float) -> Array:
     inside = np.minimum(last, error.shape[-1] - 2)
     lines, x = np.arange(len(error)), np.log(knots)
     high, low = error[lines, inside], error[lines, inside + 1]
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):  # beyond the last knot, where none is taken
         keys = np.exp(x[inside] + (high - tau) / (high - low) * (x[inside + 1] - x[inside]))
     return np.where(ever, np.where(last == inside, keys, np.nan), knots[0])
 
