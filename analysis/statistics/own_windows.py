@@ -30,7 +30,8 @@ def beside_fixed(windows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     parts = []
     for _, part in means.groupby([*PLACE, "cluster"], sort=False):
         others = part[part["rule"] != FIXED]
-        curve = part[(part["rule"] == FIXED) & (part["tv"] > 0)].sort_values("k")  # a window of all keys has no logarithm
+        # a window of all keys has no logarithm
+        curve = part[(part["rule"] == FIXED) & (part["tv"] > 0)].sort_values("k")
         x, y = np.log(curve["k"].to_numpy()), np.log(curve["tv"].to_numpy())
         at = np.interp(np.log(others["k"]), x, y, left=np.nan, right=np.nan) if len(curve) > 1 else np.nan
         parts.append(others.assign(fixed_tv=np.exp(at)))
