@@ -11,9 +11,10 @@ from omegaconf import DictConfig
 
 from analysis.figures.page import style
 from analysis.figures.page.sources import tag
-from analysis.statistics.tenfold import FORECASTERS, HEAD, LAYER, MEAN, SUMS, TOTAL
 
-NAMES = {"power": "$n^C$", "log": r"$\ln n$", MEAN: "their mean", SUMS: "[G8]"}
+HEAD, LAYER, TOTAL = "head", "layer", "total"
+MEAN = "power and log"
+NAMES = {"power": "$n^C$", "log": r"$\ln n$", MEAN: "their mean", "sums": "[G8]"}
 
 
 def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
@@ -54,9 +55,7 @@ def _foretold(axes: Axes, table: pd.DataFrame) -> None:
 
 
 def _inside(axes: Axes, summary: pd.DataFrame, level: float) -> None:
-    summary = summary.set_index("forecaster").reindex(
-        [name for name in FORECASTERS if name in set(summary["forecaster"])]
-    )
+    summary = summary.set_index("forecaster").reindex([name for name in NAMES if name in set(summary["forecaster"])])
     y = list(range(len(summary)))
     axes.axvline(100 * level, color="0.6", lw=0.7)
     axes.hlines(y, 100 * summary["inside_low"], 100 * summary["inside_high"], color=style.shades(1)[0], lw=0.8)

@@ -19,6 +19,7 @@ from tests.analysis.synthetic import gaussian, law, write_run
 
 ROOT = Path(__file__).parents[2]
 REAL_ONLY = (
+    "entropy",
     "heads",
     "models",
     "attention",
