@@ -24,6 +24,7 @@ from experiments.sources.text import CODE, PROSE, corpus_suffix
 from experiments.tables import Table
 from experiments.tables.coverage import COVERAGE
 from experiments.tables.decoding import DECODING
+from experiments.tables.distance import DISTANCE
 from experiments.tables.losses import LOSSES
 from experiments.tables.pruning import PRUNING, PRUNING_LOSSES
 from experiments.tables.retrieval import RETRIEVAL
@@ -194,7 +195,7 @@ def _lines_of_rows(runs: Sequence[Run], columns: Sequence[str] | None = None) ->
 
 TASKS = {
     table.name: table
-    for table in (LOSSES, RETRIEVAL, ANSWERS, DECODING, UNIONS, COVERAGE, SKETCHES, PRUNING, PRUNING_LOSSES)
+    for table in (LOSSES, RETRIEVAL, ANSWERS, DECODING, UNIONS, COVERAGE, DISTANCE, SKETCHES, PRUNING, PRUNING_LOSSES)
 }
 
 
