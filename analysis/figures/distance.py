@@ -18,7 +18,6 @@ BLACK = (0.0, 0.0, 0.0, 1.0)
 def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
     """Draw three panels of the longest contexts; see conf/figure/distance.yaml."""
     table, laws, heads, sources = (tables[name] for name in config.reads)
-    table, laws, heads = (part[part["keys"] == "all"] for part in (table, laws, heads))
     labels = [label for label in sources["label"] if (table["label"] == label).any()]
     if not labels:
         raise NothingToDraw("no attention by distance: python run.py experiment=distance")

@@ -53,14 +53,13 @@ class Curves:
         return np.flatnonzero((self.range_B2[:, 0] <= distance) & (distance <= self.range_B2[:, 1]))
 
 
-def curves_of(lines: pd.DataFrame, column: str) -> list[Curves]:
+def curves_of(lines: pd.DataFrame) -> list[Curves]:
     """Return the curves of each label and length, the longest last.
 
     Parameters
     ----------
     lines : of distance.parquet, one design per label; a range that a row lacks a distance of is left out, for its mean
-        is one of fewer rows.
-    column : whose means they are.
+        is one of fewer rows, and of the first key, where a sink would be.
     """
     whole = lines["pairs"] == lines["rows"] * (lines["last"] - lines["distance"] + 1)
     lines = lines[whole].astype({"label": str, "cluster": str})
@@ -68,7 +67,7 @@ def curves_of(lines: pd.DataFrame, column: str) -> list[Curves]:
     for label, length in sorted(set(zip(lines["label"], lines["length"].tolist(), strict=True))):
         part = lines[(lines["label"] == label) & (lines["length"] == length)]
         part = part.assign(place=part["layer"] * HEADS_AT_MOST + part["head"])
-        wide = part.pivot_table(column, ["cluster", "place"], "distance")
+        wide = part.pivot_table("probability", ["cluster", "place"], "distance")
         clusters, places = (np.sort(part[name].unique()) for name in ("cluster", "place"))
         wide = wide.reindex(pd.MultiIndex.from_product([clusters, places]))
         last = part.groupby("distance")["last"].first().reindex(wide.columns)

@@ -10,8 +10,6 @@ from analysis.settings import Settings
 from analysis.statistics.distance import Curves, curves_of, decay, resampled, with_interval
 from analysis.studies import NothingMeasured
 
-KEYS = {"all": "probability", "not the first": "probability_not_first"}
-
 
 def study(evidence: Evidence, config: DictConfig, how: Settings) -> dict[str, pd.DataFrame]:
     """Average over heads and samples, and fit the decay of the mean, of each layer and of each head."""
@@ -20,16 +18,14 @@ def study(evidence: Evidence, config: DictConfig, how: Settings) -> dict[str, pd
         raise NothingMeasured("no attention by distance: python run.py experiment=distance")
     lines = fullest_design(lines)
     points, laws, heads = [], [], []
-    for keys, column in KEYS.items():
-        every = curves_of(lines, column)
-        longest = {curves.label: curves.length for curves in every}
-        for curves in every:
-            place = {"label": curves.label, "length": curves.length, "keys": keys}
-            value_SHB = resampled(curves, how)
-            by_layer = keys == "all" and curves.length == longest[curves.label]
-            points += [place | point for point in _points(curves, value_SHB, by_layer, how)]
-            laws.append(place | _law(curves, value_SHB, config, how))
-            heads += [place | head for head in _heads(curves, value_SHB, config, how)]
+    every = curves_of(lines)
+    longest = {curves.label: curves.length for curves in every}
+    for curves in every:
+        place = {"label": curves.label, "length": curves.length}
+        value_SHB = resampled(curves, how)
+        points += [place | point for point in _points(curves, value_SHB, curves.length == longest[curves.label], how)]
+        laws.append(place | _law(curves, value_SHB, config, how))
+        heads += [place | head for head in _heads(curves, value_SHB, config, how)]
     return {
         "distance": pd.DataFrame(points),
         "distance_laws": pd.DataFrame(laws),
