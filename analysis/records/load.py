@@ -24,6 +24,7 @@ from experiments.sources.text import CODE, PROSE, corpus_suffix
 from experiments.tables import Table
 from experiments.tables.coverage import COVERAGE
 from experiments.tables.decoding import DECODING
+from experiments.tables.distance import DISTANCE
 from experiments.tables.gains import GAINS
 from experiments.tables.losses import LOSSES
 from experiments.tables.pruning import PRUNING, PRUNING_LOSSES
@@ -197,7 +198,7 @@ TASKS = {
     table.name: table
     for table in (
         *(LOSSES, GAINS, RETRIEVAL, ANSWERS, DECODING, UNIONS),
-        *(COVERAGE, SKETCHES, PRUNING, PRUNING_LOSSES),
+        *(COVERAGE, DISTANCE, SKETCHES, PRUNING, PRUNING_LOSSES),
     )
 }
 

@@ -360,6 +360,26 @@ def diagnostics(outputs, places, lengths=(512, 1024), samples=3):
                     sketched.append(place | {"of": "column", "k": k, "width": 0, "left": 64 / k} | none)
     write_task(outputs, "coverage", "coverage", {"coverage": pd.DataFrame(covered)})
     write_task(outputs, "sketches", "sketches", {"sketches": pd.DataFrame(sketched)})
+    write_task(outputs, "distance", "distance", {"distance": distances(places)})
+
+
+def distances(places, lengths=(512, 4096), samples=3, exponents=(0.4, 0.8, 1.2, 1.6), rows=8):
+    """Means by distance of power laws, one exponent per head; the last range lacks a row, and has a sink."""
+    start_B = np.unique(np.round(2.0 ** (np.arange(104) / 8)).astype(int))
+    lines = []
+    for (layer, head), exponent in zip(places, exponents, strict=False):
+        for sample in range(samples):
+            for length in lengths:
+                first_B = start_B[start_B < length]
+                last_B = np.append(first_B[1:], length) - 1
+                part = pd.DataFrame({"distance": first_B, "last": last_B, "rows": rows})
+                part["pairs"] = rows * (last_B - first_B + 1)
+                part.loc[part.index[-1], "pairs"] -= 1
+                part["probability"] = 0.1 * (1 + 0.1 * sample) * np.sqrt(first_B * last_B) ** -exponent
+                part.loc[part.index[-1], "probability"] = 0.5
+                place = {"layer": layer, "head": head, "sample": sample, "variant": "plain", "length": length}
+                lines.append(part.assign(**place, probability_not_first=part["probability"]))
+    return pd.concat(lines, ignore_index=True)
 
 
 def tasks(outputs, lengths=(256, 512, 1024), samples=3):

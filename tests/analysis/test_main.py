@@ -27,7 +27,18 @@ REAL_ONLY = (
     "unions",
 )  # of the demo's records, these rest on the real model's alone
 # their records are those of other runners
-MODEL_RUN = ("cost", "coverage", "language", "methods", "pruning", "retrieval", "sketches", "support", "tasks")
+MODEL_RUN = (
+    "cost",
+    "coverage",
+    "distance",
+    "language",
+    "methods",
+    "pruning",
+    "retrieval",
+    "sketches",
+    "support",
+    "tasks",
+)
 
 
 def run(outputs, *arguments):

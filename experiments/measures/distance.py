@@ -1,0 +1,67 @@
+"""Attention by distance: what a key is given on average by how far before its query it stands.
+
+Shape letters: R rows, N keys, D distances from 0 on, B ranges of distances, X entries of rows.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from experiments.cache import softmax
+from experiments.rows import Rows, check_rows
+
+Array = np.ndarray
+
+
+def ranges(distances: int, per_octave: int) -> Array:
+    """Return the least distance of each range [B]: 0, 1, then `per_octave` ranges per doubling; each has a distance.
+
+    Parameters
+    ----------
+    distances
+        Number of distances that there are: those below it.
+    """
+    octaves = max(distances, 2).bit_length()
+    starts_B = np.unique(np.round(2.0 ** (np.arange(octaves * per_octave + 1) / per_octave)).astype(np.int64))
+    return np.concatenate([[0], starts_B[starts_B < distances]])
+
+
+def sums_by_distance(rows: Rows) -> tuple[Array, Array]:
+    """Return the summed probability and the number of the keys that rows see at each distance [2, D], D up to all keys.
+
+    Parameters
+    ----------
+    rows
+        Causal rows, of which hidden keys do not count.
+
+    Returns
+    -------
+    sum_2D, count_2D
+        Of all keys, and of all but key 0; the rows are not renormalised.
+
+    Raises
+    ------
+    UserError
+        If a logit is NaN or infinite, or a row sees no key.
+    """
+    logits_RN = rows.logits().double()
+    check_rows(logits_RN.amax(-1))
+    p_RN, distances = softmax(logits_RN, rows.sink_R), rows.num_keys
+    distance_RN = rows.position_R[:, None] - torch.arange(distances, device=p_RN.device)
+    distance_RN = distance_RN.masked_fill_(~rows.visible(), distances)  # a place that is cut off again
+    sums, counts = [], []
+    for first in (0, 1):
+        place_X = distance_RN[:, first:].flatten()
+        sums.append(torch.bincount(place_X, p_RN[:, first:].flatten(), minlength=distances + 1)[:-1])
+        counts.append(torch.bincount(place_X, minlength=distances + 1)[:-1])
+    return torch.stack(sums).cpu().numpy(), torch.stack(counts).cpu().numpy()
+
+
+def means_of_ranges(sum_D: Array, count_D: Array, start_B: Array) -> Array:
+    """Return the mean over the distances of each range of the mean at each [B]; NaN where no row has one of them."""
+    there_D = count_D > 0
+    mean_D = np.divide(sum_D, count_D, out=np.zeros(len(sum_D)), where=there_D)
+    there_B = np.add.reduceat(there_D.astype(np.int64), start_B)
+    summed_B = np.add.reduceat(mean_D, start_B)
+    return np.divide(summed_B, there_B, out=np.full(len(start_B), np.nan), where=there_B > 0)
