@@ -8,12 +8,12 @@ from pathlib import Path
 
 from experiments.errors import UserError
 from experiments.lazy import torch
+from experiments.ranges import AUTO
 from experiments.threads import warn_if_they_spin
 
 THREADS_PER_CORE = 4  # more would only take turns, and a system that cannot start them all ends the process
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 MEMORY_LIMIT, MEMORY_USED = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-AUTO = "auto"  # memory_gb: what the device has
 TAKEN = 0.8  # of what is free: the rest is for the activations of a forward pass, and other programs
 
 

@@ -20,8 +20,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from experiments.errors import UserError
-from experiments.machine import AUTO
-from experiments.ranges import check_range, written_out
+from experiments.ranges import AUTO, check_range, written_out
 
 MOST_MEMORY_GB = 1e6  # a petabyte
 PRESET_SOURCES = Path(__file__).resolve().parents[1] / "conf" / "preset_sources.yaml"
