@@ -26,7 +26,7 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
     def of(part: pd.DataFrame, label: str) -> pd.DataFrame:
         return part[(part["label"] == label) & (part["length"] == longest[label])]
 
-    figure, axes = style.panels(1, 3, config.height, left=0.5, gap=0.5, right=0.62)
+    figure, axes = style.panels(1, 3, config.height, left=0.5, gap=0.5, right=0.8)
     texts, layers, exponents = axes[0]
     _texts(texts, {label: of(table, label) for label in labels}, config)
     first = of(table, labels[0])
@@ -82,7 +82,7 @@ def _exponents(axes: Axes, heads: pd.DataFrame, law: pd.Series, config: DictConf
     axes.axhspan(low, high, color="0.85", lw=0, zorder=0)
     axes.axhline(law["exponent"], color="black", lw=0.9)
     axes.axhline(config.published.closed_form, color="black", ls=":", lw=0.9)
-    lines = {"mean": law["exponent"], "published": centre, "closed form": config.published.closed_form}
+    lines = {"mean": law["exponent"], "published": centre, "closed": config.published.closed_form}
     ends = [(float(height), f"{name}, {height:.2f}", BLACK) for name, height in lines.items()]
     style.label_ends(axes, ends, size=5.5)
     axes.set_xlabel("layer")
