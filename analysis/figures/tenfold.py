@@ -14,17 +14,17 @@ from analysis.figures.page.sources import tag
 
 HEAD, LAYER, TOTAL = "head", "layer", "total"
 MEAN = "power and log"
-NAMES = {"power": "$n^C$", "log": r"$\ln n$", MEAN: "their mean", "sums": "[G8]"}
+NAMES = {"power": "$n^C$", "log": r"$\ln n$", MEAN: "the mean\nof both", "sums": "[G8]"}
 
 
 def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
     """Draw a row of two panels per label; see conf/figure/tenfold.yaml."""
     table, summary, sources = tables["tenfold"], tables["tenfold_summary"], tables["tenfold_sources"]
     labels = [label for label in sources["label"] if (table["label"] == label).any()]
-    figure, axes = style.panels(len(labels), 2, config.height, left=0.5, gap=0.9, right=0.45)
+    figure, axes = style.panels(len(labels), 2, config.height, left=0.85, gap=0.95, right=0.45)
     for (left, right), label in zip(axes, labels, strict=True):
         tag(label, left, right)
-        style.heading(left, 1.06, label)
+        style.title(left, label, left.get_position().width * figure.get_figwidth())
         _foretold(left, table[(table["label"] == label) & (table["forecaster"] == MEAN)])
         _inside(right, summary[(summary["label"] == label) & (summary["scope"] == HEAD)], config.level)
     style.footer(figure, style.counts(sources[sources["label"].isin(labels)]))
