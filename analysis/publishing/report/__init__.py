@@ -4,6 +4,7 @@ import base64
 import gzip
 import hashlib
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from analysis.studies import provenance
 from experiments.errors import UserError
 from experiments.status import failed_jobs
 
+INDENTED = re.compile(rb"\n\s+")  # a tenth of an SVG, that shows nothing
 SMALL_SVG = 200_000  # bytes; beyond it a PNG of few colours is lighter to show, and to send
 COLOURS = 128
 PREVIEW = 12  # lines of a long table
@@ -174,7 +176,7 @@ def _figure(
 def _image(folder: Path, name: str) -> str:
     vector = folder / f"{name}.svg"
     if vector.stat().st_size <= SMALL_SVG:
-        return _data("svg+xml", vector.read_bytes())
+        return _data("svg+xml", INDENTED.sub(b"\n", vector.read_bytes()))
     small = io.BytesIO()
     with Image.open(folder / f"{name}.png") as picture:
         # its worst colours are nearer than those of a median cut, which takes six times as long
