@@ -8,13 +8,10 @@ from pathlib import Path
 
 from experiments.errors import UserError
 from experiments.lazy import torch
-from experiments.ranges import AUTO
 from experiments.threads import warn_if_they_spin
 
 THREADS_PER_CORE = 4  # more would only take turns, and a system that cannot start them all ends the process
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
-MEMORY_LIMIT, MEMORY_USED = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-TAKEN = 0.8  # of what is free: the rest is for the activations of a forward pass, and other programs
 
 
 @dataclass(frozen=True)
@@ -25,7 +22,7 @@ class Machine:
     memory_bytes: int
 
     @classmethod
-    def from_settings(cls, device: str, memory_gb: float | str, threads: int | None) -> Machine:
+    def from_settings(cls, device: str, memory_gb: float, threads: int | None) -> Machine:
         """Check that the machine has what is requested, and apply the number of threads.
 
         Raises
@@ -47,20 +44,7 @@ class Machine:
         torch.set_num_threads(thread_count)
         if thread_count > 1:
             warn_if_they_spin()
-        return cls(available, int(TAKEN * free_bytes(available) if memory_gb == AUTO else float(memory_gb) * 1e9))
-
-
-def free_bytes(device: torch.device) -> int:
-    """Return the memory that is free on a device; on a CPU no more than the container may still take."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    import psutil
-
-    free = int(psutil.virtual_memory().available)
-    try:
-        return min(free, int(MEMORY_LIMIT.read_text()) - int(MEMORY_USED.read_text()))
-    except (OSError, ValueError):  # no control group, or "max"
-        return free
+        return cls(available, int(memory_gb * 1e9))
 
 
 def _allowed_threads() -> int:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from experiments.errors import UserError
 
-AUTO = "auto"  # memory_gb: what the device has
 MOST_KEYS = 2**31 - 1  # an index of a key has 32 bits in the kernels
 MOST_LOGIT = 1e6  # float32 has no digits after the point beyond it, and softmax no second key
 

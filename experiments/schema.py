@@ -20,7 +20,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from experiments.errors import UserError
-from experiments.ranges import AUTO, check_range, written_out
+from experiments.ranges import check_range, written_out
 
 MOST_MEMORY_GB = 1e6  # a petabyte
 PRESET_SOURCES = Path(__file__).resolve().parents[1] / "conf" / "preset_sources.yaml"
@@ -56,7 +56,7 @@ class Job:
     experiment: str | None = None
     seed: int = 0
     device: str = "cpu"
-    memory_gb: Any = 4.0  # a number, or auto
+    memory_gb: float = 4.0
     threads: int | None = None
     outputs: str = "outputs"
     plan: bool = False
@@ -64,10 +64,7 @@ class Job:
 
     def __post_init__(self) -> None:
         check_range("seed", self.seed, least=0)
-        if self.memory_gb != AUTO:
-            if isinstance(self.memory_gb, bool) or not isinstance(self.memory_gb, int | float):
-                raise UserError(f"memory_gb={str(self.memory_gb)[:30]}: give a number of GB, or {AUTO}")
-            check_range("memory_gb", self.memory_gb, above=0, most=MOST_MEMORY_GB)
+        check_range("memory_gb", self.memory_gb, above=0, most=MOST_MEMORY_GB)
         check_range("threads", self.threads, least=1)
         self.outputs = written_out("outputs", self.outputs)
 

@@ -35,6 +35,6 @@ def rows_per_block(rows: int, keys: int, windows: int, head_dim: int, memory_byt
         raise UserError(
             f"memory_gb={memory_bytes / 1e9:g} is too little for a row of {keys} keys: the source holds "
             f"{resident_bytes / 1e9:.2f} GB and one row takes {per_row / 1e9:.3f} GB; "
-            f"give memory_gb={(math.floor(10 * needed) + 1) / 10:.1f}, memory_gb=auto or shorter lengths"
+            f"give memory_gb={(math.floor(10 * needed) + 1) / 10:.1f} or shorter lengths"
         )
     return min(rows, fitting)
