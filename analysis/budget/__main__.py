@@ -66,14 +66,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         content = _content(requested)
         path = place_of(requested.outputs / "budgets", requested.name, content)
-        if "heads_per_kv_head" in content:
+        if "head_dim" in content:
             lines = cache_lines(content, requested.block, requested.dtype)
             content |= {"cache": {"block": requested.block, "dtype": requested.dtype, "parts": lines}}
             if requested.csv:
                 write_csv(lines, path.with_suffix(".csv"))
         elif requested.csv:
             raise UserError(
-                f"--csv: how heads of {content['label']} share KV heads is not known: its model is not here"
+                f"--csv: what a cache of {content['label']} holds is not known: its model is not here, or its layers "
+                "or its keys and values differ in width"
             )
         save.write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
     except UserError as error:

@@ -120,7 +120,7 @@ def shared_budget(
         "pooled": {"alpha": float(cost), "C": 0.0},
         "heads": list(_heads(units, {length: keys for length, (keys, _) in shared.items()}, lines)),
         "heads_per_kv_head": (by_layer["heads"] // by_layer["kv_heads"]).tolist(),
-        "head_dim": int(units["key_dim"].iloc[0]),
+        **({"head_dim": int(units["key_dim"].iloc[0])} if (units["key_dim"] > 0).all() else {}),
     }
 
 

@@ -11,7 +11,7 @@ from experiments.models.locate import PACKAGE, locate
 
 
 def shape_of(run: Run) -> dict[str, Any]:
-    """Return `heads_per_kv_head` and `head_dim` as a budget file has them; nothing if the model is not here.
+    """Return `heads_per_kv_head` and `head_dim` as a budget file has them; nothing if they are unknown.
 
     A model of a hub is not looked for: an analysis reads records, and asks no network.
     """
@@ -20,11 +20,12 @@ def shape_of(run: Run) -> dict[str, Any]:
     if not model.startswith(PACKAGE) and not Path(model).expanduser().exists():
         return {}
     from experiments.models.load import load_config
-    from experiments.models.shape import head_dim, heads_per_kv_head
+    from experiments.models.shape import cache_dim, heads_per_kv_head
 
     try:
         checkpoint = locate(model, trusted=bool(source.get("trust_remote_code", False)))
         config = load_config(checkpoint)
+        dim = cache_dim(config)
     except UserError:
         return {}
-    return {"heads_per_kv_head": heads_per_kv_head(config), "head_dim": head_dim(config.get_text_config())}
+    return {} if dim is None else {"heads_per_kv_head": heads_per_kv_head(config), "head_dim": dim}

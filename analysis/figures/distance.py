@@ -52,8 +52,9 @@ def _texts(axes: Axes, curves: Mapping[str, pd.DataFrame], config: DictConfig) -
         )
         tag(label, curve, band)
         ends[label] = (float(part["probability"].iloc[-1]), names[label], shade)
-    published = config.published.at
-    axes.plot(list(published), list(published.values()), "x", color="black", ms=4, mew=0.9, zorder=3)
+    if _is_published(next(iter(curves)), config):
+        published = config.published.at
+        axes.plot(list(published), list(published.values()), "x", color="black", ms=4, mew=0.9, zorder=3)
     label_sources(axes, ends, size=5.5)
     axes.set_xlabel("distance (keys)")
     axes.set_ylabel("mean probability of a key")
@@ -78,12 +79,19 @@ def _exponents(axes: Axes, heads: pd.DataFrame, law: pd.Series, config: DictConf
     axes.plot(heads["layer"], heads["exponent"], "o", color="0.55", ms=2, mew=0, alpha=0.8)
     medians = heads.groupby("layer")["exponent"].median()
     axes.plot(medians.index, medians, "_", color="black", ms=5, mew=1.2)
-    centre, low, high = config.published.exponent
-    axes.axhspan(low, high, color="0.85", lw=0, zorder=0)
+    lines = {"mean": law["exponent"]}
     axes.axhline(law["exponent"], color="black", lw=0.9)
-    axes.axhline(config.published.closed_form, color="black", ls=":", lw=0.9)
-    lines = {"mean": law["exponent"], "published": centre, "closed": config.published.closed_form}
+    if _is_published(str(law["label"]), config):
+        centre, low, high = config.published.exponent
+        axes.axhspan(low, high, color="0.85", lw=0, zorder=0)
+        axes.axhline(config.published.closed_form, color="black", ls=":", lw=0.9)
+        lines |= {"published": centre, "closed": config.published.closed_form}
     ends = [(float(height), f"{name}, {height:.2f}", BLACK) for name, height in lines.items()]
     style.label_ends(axes, ends, size=5.5)
     axes.set_xlabel("layer")
     axes.set_ylabel("exponent of the decay")
+
+
+def _is_published(label: str, config: DictConfig) -> bool:
+    """Say whether the published numbers are of this model."""
+    return label.startswith(config.published.model)

@@ -31,7 +31,7 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
         panel.set_ylabel(name)
     agreement.legend(fontsize=style.SMALL, title="n", title_fontsize=style.SMALL, loc="lower right")
     lost.axhline(0, color="0.6", lw=0.7)
-    _needed(needed, keys, config.published)
+    _needed(needed, keys, config.published["keys"] if label.startswith(config.published.model) else None)
     samples = int(table["samples"].max())
     style.footer(figure, f"{label}, {config.phase}, {samples} samples; bars: 95% over samples.")
     return figure
@@ -50,7 +50,7 @@ def _against_keys(axes: Axes, table: pd.DataFrame, measure: str) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
 
 
-def _needed(axes: Axes, keys: pd.DataFrame, published: float) -> None:
+def _needed(axes: Axes, keys: pd.DataFrame, published: float | None) -> None:
     targets = sorted(keys["target"].unique())
     ends = []
     for target, shade, marker in zip(targets, style.shades(len(targets)), MARKERS, strict=False):
@@ -69,7 +69,8 @@ def _needed(axes: Axes, keys: pd.DataFrame, published: float) -> None:
     axes.yaxis.set_major_locator(LogLocator(base=4, numticks=6))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.axhline(published, color="black", ls="--", lw=0.7)
+    if published is not None:
+        axes.axhline(published, color="black", ls="--", lw=0.7)
     if len(keys):
         style.length_axis(axes, sorted(keys["length"].unique()))
     style.label_ends(axes, ends)

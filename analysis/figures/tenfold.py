@@ -27,7 +27,8 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
         style.title(left, label, left.get_position().width * figure.get_figwidth())
         _foretold(left, table[(table["label"] == label) & (table["forecaster"] == MEAN)])
         _inside(right, summary[(summary["label"] == label) & (summary["scope"] == HEAD)], config.level)
-    style.footer(figure, style.counts(sources[sources["label"].isin(labels)]))
+    told = f"Intervals are as wide as the heads of {summary['calibrated_by'].iloc[0]} ask for. "
+    style.footer(figure, told + style.counts(sources[sources["label"].isin(labels)]))
     return figure
 
 

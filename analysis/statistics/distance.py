@@ -44,6 +44,11 @@ class Curves:
         """The geometric middle of each range."""
         return np.sqrt(self.range_B2.astype(float).prod(1))
 
+    @property
+    def whole_H(self) -> NDArray[np.bool_]:
+        """Which heads see every range: a sliding window hides the far ones, and a mean over other heads would jump."""
+        return np.asarray(~np.isnan(self.value_CHB).any((0, 2)))
+
     def within(self, ends: Sequence[float]) -> NDArray[np.bool_]:
         """Return which ranges [B] lie between two distances."""
         return (self.range_B2[:, 0] >= ends[0]) & (self.range_B2[:, 1] <= ends[1])

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from analysis.settings import Settings
 from analysis.statistics import bootstrap
+from analysis.statistics.conformal import conformal, samples_needed
 from analysis.statistics.extrapolate import MEAN, SUMS, SUMS_RESAMPLES, from_sums, miss_at_longest, tested_at
 from analysis.statistics.fit import Array, Curves, curves_of
 from analysis.statistics.laws import LAWS
@@ -63,7 +64,7 @@ def foretell_tenfold(
 
     An interval is ln k foretold +- q s: s joins the error of sampling documents, which all heads share, with half the
     distance between the power law and the logarithm; q is the `level` quantile of |error| / s over the curves of one
-    label, as in split conformal prediction (arXiv 2005.07972). Intervals of that label itself take q from the other
+    label, the split-conformal bound (arXiv 1604.04173). Intervals of that label itself take q from the other
     half of its curves. All heads together are one curve, which takes the layers' q.
 
     Parameters
@@ -77,10 +78,10 @@ def foretell_tenfold(
     -------
     DataFrame : one line per (label, scope, layer, head, forecaster) with `n`, `k`, `k_foretold`, `low`, `high` and
         `inside`.
-    DataFrame : one line per (label, scope, forecaster): numbers of `curves` and `clusters`, `q`, and each with an
-        interval that resamples documents and curves apart: `absolute_error`, the median of |ln k foretold - ln k|;
-        `total_ratio`, the keys foretold over those needed, summed over curves; `inside`, the share of curves whose
-        need lies in the interval.
+    DataFrame : one line per (label, scope, forecaster): numbers of `curves` and `clusters`, `q`, the label that it was
+        `calibrated_by`, and each with an interval that resamples documents and curves apart: `absolute_error`, the
+        median of |ln k foretold - ln k|; `total_ratio`, the keys foretold over those needed, summed over curves;
+        `inside`, the share of curves whose need lies in the interval.
     """
     every: dict[str, dict[str, Forecasts]] = {}
     for curves in curves_of(rows, replace(settings, etas=(eta,))):
@@ -94,7 +95,7 @@ def foretell_tenfold(
                 for name in forecasts.by:
                     q = _factors(every[chosen], scope, name, level, own=label == chosen)
                     lines.append(_lines(label, scope, name, forecasts, q))
-                    summaries.append(_summary(label, scope, name, forecasts, q, settings))
+                    summaries.append(_summary(label, scope, name, forecasts, q, settings) | {"calibrated_by": chosen})
     if not lines:
         return pd.DataFrame(), pd.DataFrame()
     return pd.concat(lines, ignore_index=True), pd.DataFrame(summaries)
@@ -147,16 +148,12 @@ def _factors(scopes: Mapping[str, Forecasts], scope: str, name: str, level: floa
     with np.errstate(divide="ignore", invalid="ignore"):
         score = np.abs(forecasts.error(name)[0]) / forecasts.scale(name)
     if not own or scope == TOTAL:
-        return (conformal_quantile(score, level),) * 2
-    return conformal_quantile(score[1::2], level), conformal_quantile(score[::2], level)
+        return (_bound(score, level),) * 2
+    return _bound(score[1::2], level), _bound(score[::2], level)
 
 
-def conformal_quantile(scores: Array, level: float) -> float:
-    """Return the ceil((m + 1) level)-th smallest of m scores, NaN if there are fewer: a further exchangeable score
-    does not exceed it with a probability of at least the level (arXiv 2005.07972).
-    """  # noqa: D205
-    rank = int(np.ceil((len(scores) + 1) * level))
-    return float(np.sort(scores)[rank - 1]) if rank <= len(scores) else float("nan")
+def _bound(scores: Array, level: float) -> float:
+    return conformal(scores, level) if len(scores) >= samples_needed(level) else float("nan")
 
 
 def _reach(forecasts: Forecasts, name: str, q: tuple[float, float]) -> Array:

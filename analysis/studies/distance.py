@@ -35,24 +35,30 @@ def study(evidence: Evidence, config: DictConfig, how: Settings) -> dict[str, pd
 
 
 def _points(curves: Curves, value_SHB: np.ndarray, by_layer: bool, how: Settings) -> list[dict[str, object]]:
-    """Return the mean over all heads, and over those of each layer if asked for, at each range of distances."""
+    """Return the mean at each range, over the heads that see all of them, and over each layer's if asked for."""
     layer_H, clusters = curves.place_H2[:, 0], len(curves.value_CHB)
     found: list[dict[str, object]] = []
     for layer in (None, *(np.unique(layer_H).tolist() if by_layer else ())):
-        mean_SB = np.nanmean(value_SHB if layer is None else value_SHB[:, layer_H == layer], axis=1)
+        mean_SB = value_SHB[:, curves.whole_H if layer is None else layer_H == layer].mean(1)
         for (distance, last), middle, value_S in zip(curves.range_B2, curves.middle_B, mean_SB.T, strict=True):
+            if np.isnan(value_S[0]):  # what a sliding window hides
+                continue
             about = {"layer": layer, "distance": int(distance), "last": int(last), "middle": float(middle)}
             found.append(about | with_interval("probability", value_S, clusters, how, "positive"))
     return found
 
 
 def _law(curves: Curves, value_SHB: np.ndarray, config: DictConfig, how: Settings) -> dict[str, object]:
-    """Return the decay of the mean over heads and of the median head, and the mean at some distances."""
+    """Return the decay of the mean over the heads that see every distance, of the median head, and the mean at some."""
     clusters, inside = len(curves.value_CHB), curves.within(config.fitted)
-    mean_SB, middle_B = value_SHB.mean(1), curves.middle_B
+    mean_SB, middle_B = value_SHB[:, curves.whole_H].mean(1), curves.middle_B
     of_heads_SH = decay(middle_B[inside], value_SHB[..., inside])
     there = ~np.isnan(of_heads_SH[0])
-    result: dict[str, object] = {"clusters": clusters, "heads": len(there), "heads_fitted": int(there.sum())}
+    result: dict[str, object] = {
+        "clusters": clusters,
+        "heads": int(curves.whole_H.sum()),
+        "heads_fitted": int(there.sum()),
+    }
     result |= {"fitted_from": float(middle_B[inside].min()), "fitted_to": float(middle_B[inside].max())}
     result |= with_interval("exponent", decay(middle_B[inside], mean_SB[:, inside]), clusters, how, "real")
     result |= with_interval("exponent_median", np.median(of_heads_SH[:, there], 1), clusters, how, "real")

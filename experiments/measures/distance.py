@@ -28,17 +28,12 @@ def ranges(distances: int, per_octave: int) -> Array:
 
 
 def sums_by_distance(rows: Rows) -> tuple[Array, Array]:
-    """Return the summed probability and the number of the keys that rows see at each distance [2, D], D up to all keys.
+    """Return the summed probability and the number of the keys that rows see at each distance [D], D up to all keys.
 
     Parameters
     ----------
     rows
         Causal rows, of which hidden keys do not count.
-
-    Returns
-    -------
-    sum_2D, count_2D
-        Of all keys, and of all but key 0; the rows are not renormalised.
 
     Raises
     ------
@@ -49,13 +44,10 @@ def sums_by_distance(rows: Rows) -> tuple[Array, Array]:
     check_rows(logits_RN.amax(-1))
     p_RN, distances = softmax(logits_RN, rows.sink_R), rows.num_keys
     distance_RN = rows.position_R[:, None] - torch.arange(distances, device=p_RN.device)
-    distance_RN = distance_RN.masked_fill_(~rows.visible(), distances)  # a place that is cut off again
-    sums, counts = [], []
-    for first in (0, 1):
-        place_X = distance_RN[:, first:].flatten()
-        sums.append(torch.bincount(place_X, p_RN[:, first:].flatten(), minlength=distances + 1)[:-1])
-        counts.append(torch.bincount(place_X, minlength=distances + 1)[:-1])
-    return torch.stack(sums).cpu().numpy(), torch.stack(counts).cpu().numpy()
+    place_X = distance_RN.masked_fill_(~rows.visible(), distances).flatten()  # a place that is cut off again
+    sum_D = torch.bincount(place_X, p_RN.flatten(), minlength=distances + 1)[:-1]
+    count_D = torch.bincount(place_X, minlength=distances + 1)[:-1]
+    return sum_D.cpu().numpy(), count_D.cpu().numpy()
 
 
 def means_of_ranges(sum_D: Array, count_D: Array, start_B: Array) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -57,6 +57,19 @@ def open_language_model(
     if cached:
         check_cache(model, trial_N)
     return model
+
+
+def check_kv_heads(model: Any, expected: Sequence[int]) -> None:
+    """Raise UserError unless each layer has as many KV heads as its configuration says, before any is asked alone."""
+    seen: list[int] = []
+    with watch(model, lambda attention: seen.append(len(attention.key_GND))):
+        forward(model, torch.zeros(2, dtype=torch.long))
+    if seen != list(expected):
+        layer = next((i for i, (one, other) in enumerate(zip(seen, expected, strict=False)) if one != other), 0)
+        raise UserError(
+            f"{type(model).__name__}: layer {layer} has {seen[layer]} KV heads, but its config.json says "
+            f"{expected[layer]}; which heads share keys is not known, so that none is measured alone"
+        )
 
 
 def check_cache(model: Any, token_N: Tensor) -> None:

@@ -28,6 +28,7 @@ class LateMask(Tensor):
     _queries: range
     _keys: range
     _where: torch.device
+    _spans: dict[tuple[int, int], slice]
 
     @classmethod
     def of(cls, function: Callable[..., Tensor], queries: range, keys: range, device: torch.device) -> LateMask:
@@ -70,8 +71,6 @@ class LateMask(Tensor):
             self._spans[start, stop] = slice(*ends)
         return self._spans[start, stop]
 
-    _spans: dict[tuple[int, int], slice]
-
 
 def _is_device(value: Any) -> bool:
     return isinstance(value, torch.device | int | str)
@@ -83,9 +82,7 @@ class _Needed(Exception):
 
 def late_mask(*, mask_function: Callable[..., Tensor], **rest: Any) -> Tensor | None:
     """Return what `sdpa_mask` of transformers returns, a large mask of positions alone as a `LateMask`."""
-    entries = (
-        rest.get("q_length", 0) * rest["kv_length"]
-    )  # transformers before 5.10 says no length: the mask is made whole
+    entries = rest.get("q_length", 0) * rest["kv_length"]  # an older transformers tells no length: made whole
     if entries <= MOST_ENTRIES or rest.get("attention_mask") is not None or rest.get("use_vmap"):
         return sdpa_mask(mask_function=mask_function, **rest)
 

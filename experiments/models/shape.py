@@ -19,6 +19,7 @@ from experiments.models.library import transformers_quietly
 
 SLIDING, CHUNKED = "sliding_attention", "chunked_attention"
 _Kind = tuple[str, int | None, int | None]
+FUSED = ("qkv_proj", "query_key_value", "c_attn", "Wqkv")  # weights that make queries, keys and values in one go
 NEEDED = ("num_hidden_layers", "num_attention_heads", "hidden_size", "vocab_size")
 
 
@@ -79,6 +80,24 @@ def kv_heads_of_layers(config: Any) -> list[int]:
 def heads_per_kv_head(config: Any) -> list[int]:
     """Return how many query heads of each layer share a KV head."""
     return [heads // kv for heads, kv in zip(heads_of_layers(config), kv_heads_of_layers(config), strict=True)]
+
+
+def cache_dim(config: Any) -> int | None:
+    """Return the dimension of a key, and of a value, that caches hold for every KV head; None where it is not told.
+
+    It is `head_dim`, if the weights of every layer project onto so many keys and values: latent attention, layers of
+    several widths and heads that the configuration counts otherwise do not.
+    """
+    dim, kv_heads = head_dim(config), kv_heads_of_layers(config)
+    both = [(heads + 2 * kv) * dim for heads, kv in zip(heads_of_layers(config), kv_heads, strict=True)]
+    alone = [kv * dim for kv in kv_heads]
+    widths: dict[str, list[int]] = {}
+    for name, module in skeleton(config).named_modules():
+        if isinstance(module, nn.Linear | transformers_quietly().Conv1D):
+            out = module.weight.shape[0 if isinstance(module, nn.Linear) else 1]
+            widths.setdefault(name.rpartition(".")[2], []).append(int(out))
+    fused = any(widths.get(name) == both for name in FUSED)
+    return dim if fused or widths.get("k_proj") == widths.get("v_proj") == alone else None
 
 
 def head_dim(config: Any) -> int:

@@ -104,14 +104,13 @@ class Distance:
 
         size = rows_per_block(len(rows), rows.num_keys, 1, rows.value_NV.shape[1], memory, resident)
         distances = rows.num_keys
-        sum_2D, count_2D = np.zeros((2, distances)), np.zeros((2, distances), np.int64)
+        sum_D, count_D = np.zeros(distances), np.zeros(distances, np.int64)
         for start in range(0, len(rows), size):
-            more_2D, counted_2D = sums_by_distance(rows.block(start, start + size))
-            sum_2D += more_2D
-            count_2D += counted_2D
+            more_D, counted_D = sums_by_distance(rows.block(start, start + size))
+            sum_D += more_D
+            count_D += counted_D
         start_B = ranges(distances, self.per_octave)
-        pairs_B = np.add.reduceat(count_2D[0], start_B)
-        every_B, others_B = (means_of_ranges(sum_2D[i], count_2D[i], start_B) for i in (0, 1))
+        pairs_B = np.add.reduceat(count_D, start_B)
         kept = pairs_B > 0  # what a sliding window hides has no line
         facts: dict[str, Any] = {
             "layer": rows.layer,
@@ -125,8 +124,7 @@ class Distance:
             "distance": start_B,
             "last": np.append(start_B[1:], distances) - 1,
             "pairs": pairs_B,
-            "probability": every_B,
-            "probability_not_first": others_B,
+            "probability": means_of_ranges(sum_D, count_D, start_B),
         }
         numbers = {name: column[kept] for name, column in columns.items()}
         return {name: np.repeat(fact, int(kept.sum())) for name, fact in facts.items()} | numbers

@@ -115,14 +115,14 @@ class Gains:
         Raises
         ------
         UserError
-            If the model is no causal language model.
+            If the model is no causal language model, or its heads share KV heads otherwise than config.json says.
         """
         from experiments.models.context import Context
-        from experiments.models.language_model import open_language_model
+        from experiments.models.language_model import check_kv_heads, open_language_model
         from experiments.models.load import load_config
         from experiments.models.loss import DensePass
         from experiments.models.reading import Reading
-        from experiments.models.shape import keys_seen_by_layers
+        from experiments.models.shape import keys_seen_by_layers, kv_heads_of_layers
 
         requested, methods = checked_windows(source, windows, self.name), each(selector)
         documents = source.documents(seed)
@@ -130,8 +130,10 @@ class Gains:
         model = open_language_model(
             source, machine.device, next(iter(documents.values())), [decoded], self.name, cached=True
         )
+        config = load_config(source.located)
+        check_kv_heads(model, kv_heads_of_layers(config))
         reading = Reading(model, methods, requested)
-        seen_LN = keys_seen_by_layers(load_config(source.located), np.arange(1, max(source.lengths) + 1))
+        seen_LN = keys_seen_by_layers(config, np.arange(1, max(source.lengths) + 1))
         for sample, token_N in documents.items():
             context = Context(model)
             reading.prompt(len(token_N), partial(context.read, token_N[:-1]))
@@ -205,14 +207,15 @@ class _Unit(NamedTuple):
 
 def _units(source: Any, layers: list[int] | None, per: str) -> Iterator[_Unit]:
     from experiments.models.load import load_config
-    from experiments.models.shape import head_dim, heads_of_layers, kv_heads_of_layers
+    from experiments.models.shape import cache_dim, heads_of_layers, kv_heads_of_layers
 
     config = load_config(source.located)
+    dim = cache_dim(config) or 0
     shapes = enumerate(zip(heads_of_layers(config), kv_heads_of_layers(config), strict=True))
     for layer, (heads, kv_heads) in shapes:
         if layers is None or layer in layers:
             for kv_head in [EVERY_KV_HEAD] if per == LAYER else range(kv_heads):
-                yield _Unit(layer, kv_head, heads, kv_heads, head_dim(config.get_text_config()))
+                yield _Unit(layer, kv_head, heads, kv_heads, dim)
 
 
 def _means(quality: Quality) -> dict[str, float]:

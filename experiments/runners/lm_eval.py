@@ -7,7 +7,7 @@ import importlib.metadata
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -31,6 +31,7 @@ from experiments.tables.place import by_window, methods_of
 
 if TYPE_CHECKING:
     from experiments.models.harness import Harness, Request
+    from experiments.models.locate import Checkpoint
 
 PACKAGE = "lm-eval"
 MOST_DOCUMENTS, MOST_EXAMPLES = 10**7, 1000
@@ -217,12 +218,25 @@ class LmEval:
 
     def _requests(self, source: Any, seed: int) -> tuple[Harness, list[Request]]:
         """Return the loaded tasks, and what they ask, as tokens of the source's model."""
-        from experiments.models.harness import Harness, load_tasks
-        from experiments.models.load import load_tokenizer
+        asked = tuple(self.tasks), self.include_path, self.fewshot, self.limit
+        return _requests(*asked, seed, source.located, max(source.lengths))
 
-        loaded = load_tasks(tuple(self.tasks), self.include_path, self.fewshot)
-        harness = Harness(loaded, self.limit, seed)
-        return harness, harness.requests(load_tokenizer(source.located), max(source.lengths))
+
+@lru_cache(maxsize=2)  # asked for by checks, plan and run, and takes as long as the tasks have documents
+def _requests(
+    tasks: tuple[str, ...],
+    include_path: str | None,
+    fewshot: int | None,
+    limit: int | None,
+    seed: int,
+    checkpoint: Checkpoint,
+    longest: int,
+) -> tuple[Harness, list[Request]]:
+    from experiments.models.harness import Harness, load_tasks
+    from experiments.models.load import load_tokenizer
+
+    harness = Harness(load_tasks(tasks, include_path, fewshot), limit, seed)
+    return harness, harness.requests(load_tokenizer(checkpoint), longest)
 
 
 WAY = ("selector", "rule", "parameter", "scale")

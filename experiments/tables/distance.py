@@ -21,10 +21,5 @@ DISTANCE = Table(
         Column("rows", "int32", "rows sampled"),
         Column("pairs", "int64", "pairs of a row and a key so far before it"),
         Column("probability", "float64", "mean probability of such a key"),
-        Column(
-            "probability_not_first",
-            "float64",
-            "the same of all keys but key 0, where a sink would be; NaN where there is no other",
-        ),
     ),
 )

@@ -30,6 +30,6 @@ GAINS = Table(
         KL,
         Column("heads", "int32", "query heads of the layer"),
         Column("kv_heads", "int32", "KV heads of the layer"),
-        Column("key_dim", "int32", "dimension of a key, and of a value"),
+        Column("key_dim", "int32", "dimension of a key, and of a value; 0 where layers, or keys and values, differ"),
     ),
 )

@@ -378,7 +378,7 @@ def distances(places, lengths=(512, 4096), samples=3, exponents=(0.4, 0.8, 1.2, 
                 part["probability"] = 0.1 * (1 + 0.1 * sample) * np.sqrt(first_B * last_B) ** -exponent
                 part.loc[part.index[-1], "probability"] = 0.5
                 place = {"layer": layer, "head": head, "sample": sample, "variant": "plain", "length": length}
-                lines.append(part.assign(**place, probability_not_first=part["probability"]))
+                lines.append(part.assign(**place))
     return pd.concat(lines, ignore_index=True)
 
 

@@ -3,9 +3,14 @@
 import numpy as np
 import pytest
 
-from analysis import save
+from analysis import save, settings
+from analysis.records.evidence import Evidence
+from analysis.statistics.distance import curves_of
+from analysis.studies.distance import study
 from tests.analysis.synthetic import distances
 
+CONFIG = settings.study("distance")
+ABOUT = {"kind": "real", "role": "main", "s": np.nan, "sigma": np.nan, "design": "d", "seed": 0, "run": "r"}
 EXPONENTS = (0.4, 0.8, 1.2, 1.6)
 
 
@@ -52,3 +57,23 @@ def test_layers_are_there_at_the_longest_length_alone(tables):
     by_layer = tables["distance"][tables["distance"]["layer"].notna()]
     assert set(by_layer["length"]) == {4096}
     assert set(by_layer["layer"]) == {0, 1}
+
+
+def test_heads_that_do_not_see_so_far_are_in_no_mean_of_those_that_do():
+    lines = distances(((0, 0), (0, 1), (1, 0), (1, 1)), lengths=(4096,))
+    sliding = (lines["layer"] == 1) & (lines["last"] >= 64)
+    lines = lines[~sliding].assign(label="m", cluster=lines["sample"])
+    (curves,) = curves_of(lines)
+    assert curves.whole_H.tolist() == [True, True, False, False]
+    how = settings.fits(settings.analysis())
+    (tables,) = [study(Evidence(None, None, [], {"distance": lines.assign(**ABOUT)}), CONFIG, how)]
+    mean, laws = tables["distance"], tables["distance_laws"].iloc[0]
+    everywhere = mean[mean["layer"].isna()]
+    first = curves.value_CHB[:, :2].mean((0, 1))
+    np.testing.assert_allclose(everywhere.sort_values("distance")["probability"], first, rtol=1e-9)
+    assert laws["heads"] == 2
+    assert laws["heads_fitted"] == 2
+    assert np.isfinite(laws["exponent"])
+    of_sliding = mean[mean["layer"] == 1]
+    assert of_sliding["last"].max() < 64
+    assert of_sliding["probability"].notna().all()
