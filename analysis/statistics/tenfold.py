@@ -18,7 +18,7 @@ from analysis.statistics.fit import Array, Curves, curves_of
 from analysis.statistics.laws import LAWS
 
 HEAD, LAYER, TOTAL = "head", "layer", "total"
-TWO = ("power", "log")  # whose distance is taken for what no one knows of the law
+TWO = ("power", "log")  # half their distance is the error of not knowing the law
 FORECASTERS = (*TWO, MEAN, SUMS)
 
 
