@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from experiments.errors import UserError
 from experiments.lazy import torch
+from experiments.ranges import check_range
 from experiments.threads import warn_if_they_spin
 
 THREADS_PER_CORE = 4  # more would only take turns, and a system that cannot start them all ends the process
-CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+CPU_QUOTA, MEMORY = Path("/sys/fs/cgroup/cpu.max"), Path("/sys/fs/cgroup")
+MOST_MEMORY_GB = 1e6  # a petabyte
+AUTO = "auto"
+FREE_SHARE = 0.9  # of the memory that is free; the rest is left to what cannot be planned, such as an allocator's gaps
+REFERENCE_RATE = 9.5e10  # multiply-adds times two per second, of the core on which the seconds of a plan were measured
+ROWS, WIDTH, CARD_WIDTH, ROUNDS = 512, 1024, 8192, 3  # of the product that is timed
 
 
 @dataclass(frozen=True)
@@ -21,14 +30,23 @@ class Machine:
     device: torch.device
     memory_bytes: int
 
+    @property
+    def cores(self) -> int:
+        """What shares out the seconds of one core: the threads on a CPU; a card is timed as a whole."""
+        return torch.get_num_threads() if self.device.type == "cpu" else 1
+
+    def seconds(self, of_reference: float, dtype: str) -> float:
+        """Return the seconds that a forward pass takes here, from those of one core of the reference machine."""
+        return of_reference * REFERENCE_RATE / _rate(self.device, getattr(torch, dtype)) / self.cores
+
     @classmethod
-    def from_settings(cls, device: str, memory_gb: float, threads: int | None) -> Machine:
+    def from_settings(cls, device: str, memory_gb: float | str, threads: int | None) -> Machine:
         """Check that the machine has what is requested, and apply the number of threads.
 
         Raises
         ------
         UserError
-            If the device is not there, or cores are too few for the threads.
+            If the device is not there, the memory is no number and not `auto`, or cores are too few for the threads.
         """
         try:
             available = torch.device(device)
@@ -42,9 +60,47 @@ class Machine:
                 f"{key}={thread_count}: this machine has {cores} cores, give at most {THREADS_PER_CORE * cores}"
             )
         torch.set_num_threads(thread_count)
-        if thread_count > 1:
-            warn_if_they_spin()
+        warn_if_they_spin(thread_count)
+        if isinstance(memory_gb, str):
+            memory_gb = _free_gb(available, memory_gb)
+        check_range("memory_gb", memory_gb, above=0, most=MOST_MEMORY_GB)
         return cls(available, int(memory_gb * 1e9))
+
+
+def _free_gb(device: torch.device, memory_gb: str) -> float:
+    """Return the memory that is free on a device, in GB, less a share."""
+    if memory_gb != AUTO:
+        raise UserError(f"memory_gb={memory_gb}: give a number > 0, or {AUTO} for what the device has free")
+    if device.type != "cpu":
+        return FREE_SHARE * torch.accelerator.get_memory_info(device)[0] / 1e9
+    import psutil
+
+    return FREE_SHARE * min(psutil.virtual_memory().available, _left_to_the_container(MEMORY)) / 1e9
+
+
+def _left_to_the_container(folder: Path) -> float:
+    """Return the bytes that the control group may still take; cgroup v2 writes bytes, or "max"."""
+    try:
+        return int((folder / "memory.max").read_text()) - int((folder / "memory.current").read_text())
+    except (OSError, ValueError):
+        return math.inf
+
+
+@lru_cache
+def _rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Return the floating-point operations per second of one core, or of a card, timed on a matrix product.
+
+    A core's seconds are those of the process, so that other programs do not count.
+    """
+    on_card = device.type != "cpu"
+    rows, width = (CARD_WIDTH, CARD_WIDTH) if on_card else (ROWS, WIDTH)
+    left_RW, right_WW = torch.ones(rows, width, device=device, dtype=dtype), torch.ones(width, width).to(device, dtype)
+    clock, seconds = time.perf_counter if on_card else time.process_time, []
+    for _ in range(ROUNDS + 1):  # the first one loads what it needs
+        start = clock()
+        (left_RW @ right_WW)[0, 0].item()  # waits for a card
+        seconds.append(clock() - start)
+    return 2 * rows * width**2 / min(seconds)
 
 
 def _allowed_threads() -> int:

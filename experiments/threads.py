@@ -26,9 +26,9 @@ def sleep_while_waiting() -> None:
 
 
 @cache
-def warn_if_they_spin() -> None:
-    """Say once if torch was loaded too early for its threads to sleep."""
-    if _too_late:
+def warn_if_they_spin(threads: int) -> None:
+    """Say once if torch was loaded too early for its threads, where there are several, to sleep."""
+    if _too_late and threads > 1:
         log.warning(
             "torch was imported before experiments, so its threads spin while they wait, and jobs that share cores are "
             f"several times slower: import experiments first, set {POLICY}=PASSIVE, or use one thread"

@@ -68,7 +68,9 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
 
 
 def load_model(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device, auto: str = AUTO) -> Any:
-    """Return the model in evaluation mode on `device`, with the attention that transformers gives it by default.
+    """Return the model in evaluation mode, with the attention that transformers gives it by default.
+
+    Its weights go to `device` as they are read, or to as many cards as there are.
 
     Parameters
     ----------
@@ -83,7 +85,7 @@ def load_model(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device,
         are not exactly those of the model that config.json describes.
     """
     if checkpoint.random_weights is not None:
-        return _with_random_weights(checkpoint, dtype, auto).to(device).eval()
+        return _with_random_weights(checkpoint, dtype, device, auto).eval()
     folder = _readable_folder(checkpoint)
     if not any(folder.glob("*.safetensors*")):
         raise UserError(
@@ -98,15 +100,16 @@ def load_model(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device,
             ignore_mismatched_sizes=True,  # they are refused below, by the tensor's name
             output_loading_info=True,
             trust_remote_code=checkpoint.trusted,
+            device_map="auto" if checkpoint.spread else None if device.type == "cpu" else {"": device},
         )
     if unexpected := [name for name in report["unexpected_keys"] if not OLD_BUFFER.search(name)]:
         unused = _names_of_all_heads(config, model.base_model_prefix)
         unexpected = [name for name in unexpected if _without_prefix(name, model.base_model_prefix) not in unused]
     check_loaded(checkpoint, model, report | {"unexpected_keys": unexpected})
-    return model.to(device).eval()
+    return model.eval()
 
 
-def _with_random_weights(checkpoint: Checkpoint, dtype: torch.dtype, auto: str) -> Any:
+def _with_random_weights(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device, auto: str) -> Any:
     """Return the model that config.json describes, with weights drawn by its own initialisation.
 
     They are in `dtype`; buffers such as the frequencies of a rotary embedding stay as precise as the model makes them.
@@ -115,7 +118,14 @@ def _with_random_weights(checkpoint: Checkpoint, dtype: torch.dtype, auto: str) 
     cls = _class_of(config, auto)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(checkpoint.random_weights)
-        return (getattr(cls, "from_config", None) or cls._from_config)(config, dtype=dtype)
+        model = (getattr(cls, "from_config", None) or cls._from_config)(config, dtype=dtype)
+    if not checkpoint.spread:
+        return model.to(device)
+    import accelerate
+
+    model.tie_weights()
+    kept = {"no_split_module_classes": list(model._no_split_modules or [])}
+    return accelerate.dispatch_model(model, accelerate.infer_auto_device_map(model, **kept))
 
 
 def _class_of(config: Any, auto: str) -> Any:

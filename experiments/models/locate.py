@@ -34,6 +34,8 @@ class Checkpoint:
         True if the user lets the checkpoint's own code run. Its files are then part of the hash.
     random_weights
         Seed of the weights that are drawn in place of its own, by the model's own initialisation; None for its own.
+    spread
+        True if its layers lie on as many cards as there are, by accelerate.
     """
 
     label: str
@@ -41,6 +43,7 @@ class Checkpoint:
     gguf: str | None = None
     trusted: bool = False
     random_weights: int | None = None
+    spread: bool = False
 
     def sha256(self) -> str:
         """Return the SHA-256 of the GGUF file, or of the names and hashes of the folder's model files.

@@ -26,6 +26,7 @@ from transformers.masking_utils import AttentionMaskInterface
 from experiments.cache import cap_, softmax
 from experiments.errors import UserError
 from experiments.models.masks import LateMask, attend_in_blocks, late_mask
+from experiments.models.tiles import tiled
 
 SOFTCAP = "softcap"
 SINKS = ("s_aux", "sinks")  # what models call the logits of learned sinks, one of each query head
@@ -400,7 +401,7 @@ def forward(model: Any, token_N: Tensor) -> Tensor:
 def run(model: Any, token_N: Tensor, *, use_cache: bool = False, **options: Any) -> Any:
     """Run one sequence and return what the model's body does; see `forward`."""
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), tiled(model, len(token_N)):
             output = body(model)(input_ids=token_N[None].to(model.device), use_cache=use_cache, **options)
         output.last_hidden_state  # noqa: B018  what has none is no model of tokens
         return output

@@ -87,7 +87,15 @@ def opened(
 
 
 def plan_of_asking(
-    runner: Any, source: Any, selector: Any, windows: Any, *, contexts: int, questions: int, controls: int = 0
+    runner: Any,
+    source: Any,
+    selector: Any,
+    windows: Any,
+    machine: Machine,
+    *,
+    contexts: int,
+    questions: int,
+    controls: int = 0,
 ) -> Plan:
     """Return what asking costs; a context is read once, or once per window in the phase `prefill`.
 
@@ -106,7 +114,7 @@ def plan_of_asking(
     return Plan(
         rows=lines,
         windows=len(requested),
-        seconds=source.seconds() * passes * (1 + SPARSE_OVER_DENSE * within),
+        seconds=source.seconds(machine) * passes * (1 + SPARSE_OVER_DENSE * within),
         memory_bytes=memory_of(source) + 2 * queries_bytes(source, selector),
         disk_bytes=lines * (1 + controls + ways) * LINE_BYTES,
     )

@@ -93,7 +93,7 @@ class Decoding:
         return Plan(
             rows=timed,
             windows=len(checked_windows(source, windows, self.name)),
-            seconds=source.seconds() + timed * self.repeats * STEP_SECONDS,
+            seconds=source.seconds(machine) + timed * self.repeats * STEP_SECONDS,
             memory_bytes=memory_of(source),
             disk_bytes=timed * LINE_BYTES,
         )

@@ -65,7 +65,7 @@ class Distance:
         return Plan(
             rows=sum(batch.count * batch.rows for batch in batches),
             windows=0,
-            seconds=source.seconds() + entries * ENTRY_SECONDS,
+            seconds=source.seconds(machine) + entries * ENTRY_SECONDS,
             memory_bytes=memory_of(source) + min(machine.memory_bytes - resident, at_once),
             disk_bytes=lines * LINE_BYTES,
         )

@@ -95,7 +95,7 @@ class Gains:
         return Plan(
             rows=samples * len(lengths) * self.decode_tokens,
             windows=len(requested),
-            seconds=source.seconds() * (1 + within),
+            seconds=source.seconds(machine) * (1 + within),
             memory_bytes=memory_of(source) + 2 * queries_bytes(source, selector),
             disk_bytes=samples * len(lengths) * passes * LINE_BYTES,
         )

@@ -111,7 +111,7 @@ class Language:
         return Plan(
             rows=samples * tokens,
             windows=len(requested),
-            seconds=source.seconds() * (1 + within),
+            seconds=source.seconds(machine) * (1 + within),
             memory_bytes=memory_of(source) + 2 * queries_bytes(source, selector),
             disk_bytes=samples * tokens * (1 + passes) * LOSS_BYTES,
         )

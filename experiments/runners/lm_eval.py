@@ -100,7 +100,7 @@ class LmEval:
         harness, requests = self._requests(source, seed=0)
         contexts = _by_context(requests)
         longest = max(source.lengths)
-        a_pass = source.seconds() / (source.samples * longest)
+        a_pass = source.seconds(machine) / (source.samples * longest)
         read = a_pass * sum(len(asked[0].context) for asked in contexts)
         answers = a_pass * sum(len(request.answer) for request in requests)
         steps = sum(max(request.most, 1) for request in requests) * len(source.layers_and_heads()[0])

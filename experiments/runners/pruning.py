@@ -103,7 +103,7 @@ class Pruning:
         return Plan(
             rows=source.samples * len(layers) * len(heads) * self.tokens,
             windows=0,
-            seconds=source.seconds() * passes * self.tokens / max(source.lengths),
+            seconds=source.seconds(machine) * passes * self.tokens / max(source.lengths),
             memory_bytes=memory_of(source) + GRADIENT_BYTES + 8 * len(heads) * self.tokens**2 * 4,
             disk_bytes=lines * LINE_BYTES,
         )

@@ -93,7 +93,7 @@ class Retrieval:
     def plan(self, source: Any, selector: Any, windows: Any, machine: Machine) -> Plan:
         """Return what a job costs."""
         asked, controls = len(self.depths), len(self.sharpen)
-        return plan_of_asking(self, source, selector, windows, contexts=1, questions=asked, controls=controls)
+        return plan_of_asking(self, source, selector, windows, machine, contexts=1, questions=asked, controls=controls)
 
     def run(
         self,

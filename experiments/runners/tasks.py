@@ -86,7 +86,7 @@ class Tasks:
     def plan(self, source: Any, selector: Any, windows: Any, machine: Machine) -> Plan:
         """Return what a job costs."""
         count = len(self.tasks)  # each asks one question
-        return plan_of_asking(self, source, selector, windows, contexts=count, questions=count)
+        return plan_of_asking(self, source, selector, windows, machine, contexts=count, questions=count)
 
     def run(
         self,

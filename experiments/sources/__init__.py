@@ -16,6 +16,8 @@ from experiments.rows import Rows
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from experiments.machine import Machine
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -116,7 +118,7 @@ class Source(Protocol):
         """Return the memory that the source itself holds while rows are measured, in bytes."""
         ...
 
-    def seconds(self) -> float:
+    def seconds(self, machine: Machine) -> float:
         """Return a rough estimate of the source's own time (drawing, forward passes), measures excluded."""
         ...
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from experiments.errors import UserError
 from experiments.lazy import np, torch
+from experiments.machine import AUTO
 from experiments.models.locate import Checkpoint as Located
 from experiments.models.locate import locate
 from experiments.ranges import check_range
@@ -30,6 +31,7 @@ from experiments.sources.text import corpus_suffix, read_start, text_bytes, text
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from experiments.machine import Machine
     from experiments.models.probe import Attention
 
 PLAIN, NO_SINK, TRUNCATED = VARIANTS = ("plain", "no_sink", "truncated_context")
@@ -71,6 +73,7 @@ class Checkpoint:
     keep_layers: int = 0
     trust_remote_code: bool = False
     random_weights: int | None = None
+    device_map: str | None = None
     version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
@@ -89,13 +92,16 @@ class Checkpoint:
                 f"source.variants has {NO_SINK}, which hides key 0, and that is all that the first row of length "
                 f"{min(self.lengths)} sees: give fewer rows or a longer length"
             )
+        if self.device_map not in (None, AUTO):
+            raise UserError(f"source.device_map={self.device_map}: give {AUTO}, or null for one device")
         if self.dtype not in DTYPES:
             raise UserError(f"source.dtype={self.dtype}: choose one of {', '.join(DTYPES)}")
 
     @property
     def located(self) -> Located:
         """The checkpoint on disk."""
-        return replace(locate(self.model, trusted=self.trust_remote_code), random_weights=self.random_weights)
+        checkpoint = locate(self.model, trusted=self.trust_remote_code)
+        return replace(checkpoint, random_weights=self.random_weights, spread=self.device_map is not None)
 
     @property
     def label(self) -> str:
@@ -110,7 +116,8 @@ class Checkpoint:
 
     def identity(self) -> dict[str, object]:
         """Return every field but the name, with model, its code and text replaced by their hashes."""
-        others = ("name", "trust_remote_code", "keep_layers", "random_weights")  # no row, or by the hash of the model
+        # they decide no row, or do so by the hash of the model
+        others = ("name", "trust_remote_code", "keep_layers", "random_weights", "device_map")
         fields = {name: value for name, value in asdict(self).items() if name not in others}
         return fields | {"stride": self._distance} | self.hashes()
 
@@ -150,12 +157,16 @@ class Checkpoint:
         ]
 
     def resident_bytes(self) -> int:
-        """Return the size of the weights and of a few layers' activations at the longest length."""
+        """Return the size of the weights and of a few layers' activations at the longest length, on one device."""
+        from experiments.models.tiles import at_once
+
         config = self._checked_config()
         size = torch.finfo(getattr(torch, self.dtype)).bits // 8
         inner = getattr(config, "intermediate_size", None)
-        width = config.hidden_size * 4 + 3 * (inner if isinstance(inner, int) else 4 * config.hidden_size)
-        return size * (_parameters(config) + max(self.lengths) * (width + 2 * self.keep_layers * config.hidden_size))
+        inner = inner if isinstance(inner, int) else 4 * config.hidden_size
+        longest, devices = max(self.lengths), max(1, torch.accelerator.device_count()) if self.device_map else 1
+        states = longest * (4 + 2 * self.keep_layers) * config.hidden_size + 3 * at_once(longest) * inner
+        return int(size * (_parameters(config) / devices + states))
 
     def mask_bytes(self) -> int:
         """Return the size of a mask of a pass over the longest length, which only layers that hide keys have."""
@@ -166,14 +177,14 @@ class Checkpoint:
         rows = longest if longest**2 <= MOST_ENTRIES else BLOCK
         return MASK_BYTES * rows * longest if seen.min() < longest else 0
 
-    def seconds(self) -> float:
+    def seconds(self, machine: Machine) -> float:
         """Estimate the time of the forward passes."""
         longest = max(self.lengths)
         passes = [longest, *(self.lengths if TRUNCATED in self.variants else [])]
-        return self.samples * sum(map(self._seconds_of_pass, passes)) / torch.get_num_threads()
+        return machine.seconds(self.samples * sum(map(self._seconds_of_pass, passes)), self.dtype)
 
     def _seconds_of_pass(self, num_keys: int) -> float:
-        """Estimate the seconds of one core for a pass over a context.
+        """Estimate the seconds of one core of the reference machine for a pass over a context.
 
         Heads without a mask skip the later half of the keys. With one none is skipped in a short context; in a long
         one those are that a block of rows does not see.
@@ -237,7 +248,8 @@ class Checkpoint:
 
             def rows_of(sharing: list[int], length: int, rows: int, stride: int) -> Rows:
                 of_pass = causal_positions(length, rows, stride) if causal else _spread_positions(length, rows)
-                of_heads = _rows_of(attention, sharing, sample, length, of_pass.to(device), causal)
+                of_pass = of_pass.to(attention.key_GND.device)
+                of_heads = _rows_of(attention, sharing, sample, length, of_pass, causal)
                 return of_heads if below is None else replace(of_heads, below=below.rows)
 
             for _, shared in itertools.groupby(heads, attention.kv_head):

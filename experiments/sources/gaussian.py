@@ -22,6 +22,8 @@ from experiments.sources.sampling import check_sampling
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from experiments.machine import Machine
+
 DEFAULT_S = 0.5
 NORMALS_PER_SECOND = 1e8
 MOST_DIMENSIONS = 1024
@@ -97,8 +99,8 @@ class Gaussian:
         vectors = 3 * context + 2 * chunk + 4 * self.rows + 4 * self.head_dim
         return vectors * self.head_dim * size
 
-    def seconds(self) -> float:
-        """Estimate the drawing time."""
+    def seconds(self, machine: Machine) -> float:
+        """Estimate the drawing time, which is one core's."""
         return 2 * self.head_dim * sum(self.lengths) * self.samples / NORMALS_PER_SECOND
 
     def logit_deviation(self, length: int) -> float:
