@@ -14,7 +14,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from omegaconf import DictConfig, FloatNode, IntegerNode, ListConfig
+from omegaconf import DictConfig, FloatNode, IntegerNode, ListConfig, UnionNode
 
 import analysis
 from experiments.errors import UserError
@@ -171,7 +171,7 @@ def numeric_keys(config, prefix=""):
         elif isinstance(node, ListConfig):
             if node._metadata.element_type in (int, float) and not node._is_interpolation():
                 yield name, True, owner
-        elif isinstance(node, FloatNode | IntegerNode):
+        elif isinstance(node, FloatNode | IntegerNode | UnionNode):
             yield name, False, owner
 
 

@@ -4,6 +4,7 @@ import os
 import re
 
 import pytest
+import torch
 
 from experiments import machine
 from experiments.errors import UserError
@@ -45,3 +46,39 @@ def test_the_memory_that_a_refusal_asks_for_is_enough(keys):
             rows_per_block(1, keys, 100, 64, 1000, resident)
         asked = float(re.search(r"give memory_gb=([\d.]+)", str(refused.value))[1])
         assert rows_per_block(1, keys, 100, 64, int(asked * 1e9), resident) == 1
+
+
+def test_memory_may_be_what_the_device_has(monkeypatch, tmp_path):
+    free = 10_000_000_000
+    monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": free}))
+    monkeypatch.setattr(machine, "MEMORY", tmp_path)
+    assert machine.Machine.from_settings("cpu", "auto", 1).memory_bytes == pytest.approx(0.9 * free)
+    (tmp_path / "memory.current").write_text("1000000000\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert machine.Machine.from_settings("cpu", "auto", 1).memory_bytes == pytest.approx(0.9 * free)
+    (tmp_path / "memory.max").write_text("3000000000\n")
+    assert machine.Machine.from_settings("cpu", "auto", 1).memory_bytes == pytest.approx(0.9 * 2e9)
+
+
+@pytest.mark.parametrize("given", ["all", "4GB", "", "nan", float("nan"), 0, -1, 1e7])
+def test_memory_that_is_neither_a_number_nor_auto_is_refused(given):
+    with pytest.raises(UserError, match=r"^memory_gb=.*: give a number > 0"):
+        machine.Machine.from_settings("cpu", given, 1)
+
+
+def test_a_machine_of_twice_the_speed_takes_half_the_time(monkeypatch):
+    a_core = machine.Machine.from_settings("cpu", 1, 1)
+    for times in (1, 2):
+        monkeypatch.setattr(machine, "_rate", lambda device, dtype, times=times: times * machine.REFERENCE_RATE)
+        assert a_core.seconds(10.0, "float32") == pytest.approx(10 / times)
+        assert machine.Machine.from_settings("cpu", 1, 2).seconds(10.0, "bfloat16") == pytest.approx(5 / times)
+        torch.set_num_threads(1)
+
+
+def test_the_speed_is_that_of_a_product(monkeypatch):
+    """A clock that counts products: so many operations for each tick."""
+    ticks = iter(range(100))
+    monkeypatch.setattr(machine.time, "process_time", lambda: float(next(ticks)))
+    machine._rate.cache_clear()
+    assert machine._rate(torch.device("cpu"), torch.float32) == 2 * machine.ROWS * machine.WIDTH**2
+    machine._rate.cache_clear()

@@ -6,7 +6,7 @@ Shape letters: N tokens, W width of the model, C vocabulary.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from experiments.errors import UserError
 from experiments.models.probe import body, forward
+from experiments.models.replaced import replaced
 
 BLOCK = 256  # tokens whose logits over the vocabulary are held at once
 ROWS = 32  # of them, in float64
@@ -178,13 +179,10 @@ def _with_states(model: Any, state_NW: Tensor) -> Iterator[None]:
     parts = {body(model), model.get_decoder()} - {model, model.get_output_embeddings()}
     if not parts:
         raise UserError(f"{type(model).__name__}: has no head over a vocabulary, as runners of a language model need")
-    for part in parts:
-        part.forward = lambda *_, **__: _States(last_hidden_state=state_NW[None])
-    try:
-        yield
-    finally:
+    with ExitStack() as stack:
         for part in parts:
-            del part.forward
+            stack.enter_context(replaced(part, lambda *_, **__: _States(last_hidden_state=state_NW[None])))
+        yield
 
 
 class _States(BaseModelOutputWithPast):

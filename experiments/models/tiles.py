@@ -9,13 +9,15 @@ Shape letters: B sequences, N tokens, W width.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers.activations import ACT2CLS
 from transformers.pytorch_utils import Conv1D
+
+from experiments.models.replaced import replaced
 
 LONGEST = 32_768  # tokens of a pass that is read in one go
 TILE = 8_192
@@ -30,17 +32,10 @@ def at_once(num_tokens: int) -> int:
 @contextmanager
 def tiled(model: nn.Module, num_tokens: int) -> Iterator[None]:
     """Let every feed-forward network of a model read tiles inside the context, if a pass is long."""
-    networks = [module for module in model.modules() if _is_feed_forward(module)] if num_tokens > LONGEST else []
-    before = [vars(network).get("forward") for network in networks]  # accelerate sets one of the instance
-    for network in networks:
-        network.forward = _in_tiles(network.forward)
-    try:
+    with ExitStack() as stack:
+        for network in filter(_is_feed_forward, model.modules() if num_tokens > LONGEST else ()):
+            stack.enter_context(replaced(network, _in_tiles(network.forward)))
         yield
-    finally:
-        for network, own in zip(networks, before, strict=True):
-            del network.forward
-            if own is not None:
-                network.forward = own
 
 
 def _is_feed_forward(module: nn.Module) -> bool:

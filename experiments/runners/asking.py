@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from experiments.lazy import torch
 from experiments.machine import Machine
 from experiments.plan import Plan, memory_of
-from experiments.runners.phases import PREFILL, checked_windows, queries_bytes, readings
+from experiments.runners.phases import DECODE, PREFILL, checked_windows, reading_bytes, readings
 from experiments.selectors.several import each
 from experiments.selectors.sharpened import Sharpened
 
@@ -115,7 +115,7 @@ def plan_of_asking(
         rows=lines,
         windows=len(requested),
         seconds=source.seconds(machine) * passes * (1 + SPARSE_OVER_DENSE * within),
-        memory_bytes=memory_of(source) + 2 * queries_bytes(source, selector),
+        memory_bytes=memory_of(source) + reading_bytes(source, selector, cached=runner.phase == DECODE),
         disk_bytes=lines * (1 + controls + ways) * LINE_BYTES,
     )
 

@@ -29,7 +29,7 @@ from experiments.plan import Plan, memory_of
 from experiments.ranges import check_range
 from experiments.records.folder import Record
 from experiments.runners import ROW_FIELDS, Findings, without
-from experiments.runners.phases import DECODE, check_methods, checked_windows
+from experiments.runners.phases import DECODE, check_methods, checked_windows, reading_bytes
 from experiments.selectors import Answering, Selector
 from experiments.selectors.several import each
 from experiments.tables import Table as RecordTable
@@ -94,7 +94,7 @@ class Decoding:
             rows=timed,
             windows=len(checked_windows(source, windows, self.name)),
             seconds=source.seconds(machine) + timed * self.repeats * STEP_SECONDS,
-            memory_bytes=memory_of(source),
+            memory_bytes=memory_of(source) + reading_bytes(source, selector, cached=True),
             disk_bytes=timed * LINE_BYTES,
         )
 

@@ -25,7 +25,7 @@ from experiments.runners.phases import (
     check_methods,
     checked_windows,
     method_passes,
-    queries_bytes,
+    reading_bytes,
     readings,
 )
 from experiments.selectors.several import each
@@ -96,7 +96,7 @@ class Gains:
             rows=samples * len(lengths) * self.decode_tokens,
             windows=len(requested),
             seconds=source.seconds(machine) * (1 + within),
-            memory_bytes=memory_of(source) + 2 * queries_bytes(source, selector),
+            memory_bytes=memory_of(source) + reading_bytes(source, selector, cached=True),
             disk_bytes=samples * len(lengths) * passes * LINE_BYTES,
         )
 

@@ -27,7 +27,7 @@ from experiments.runners.phases import (
     check_methods,
     checked_windows,
     method_passes,
-    queries_bytes,
+    reading_bytes,
     readings,
 )
 from experiments.selectors.several import each
@@ -112,7 +112,7 @@ class Language:
             rows=samples * tokens,
             windows=len(requested),
             seconds=source.seconds(machine) * (1 + within),
-            memory_bytes=memory_of(source) + 2 * queries_bytes(source, selector),
+            memory_bytes=memory_of(source) + reading_bytes(source, selector, cached=self.phase == DECODE),
             disk_bytes=samples * tokens * (1 + passes) * LOSS_BYTES,
         )
 

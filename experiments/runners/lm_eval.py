@@ -22,7 +22,7 @@ from experiments.ranges import check_range, written_out
 from experiments.records.folder import Record
 from experiments.runners import ROW_FIELDS, Findings, without
 from experiments.runners.asking import Ask, each_way
-from experiments.runners.phases import DECODE, PHASES, PREFILL, check_methods, checked_windows, readings
+from experiments.runners.phases import DECODE, PHASES, PREFILL, check_methods, checked_windows, reading_bytes, readings
 from experiments.runners.writing import each_text
 from experiments.selectors.several import each
 from experiments.tables import Table as RecordTable
@@ -110,7 +110,7 @@ class LmEval:
             rows=len(requests),
             windows=len(requested),
             seconds=dense + ways * within,
-            memory_bytes=memory_of(source),
+            memory_bytes=memory_of(source) + reading_bytes(source, selector, cached=True),
             disk_bytes=len(harness.leaves) * (1 + ways) * LINE_BYTES,
         )
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from experiments.errors import UserError
+from experiments.lazy import torch
 from experiments.selectors import check_in_model, check_prefill, check_weighs
 from experiments.selectors.several import each
 from experiments.sources import ReadsText
 from experiments.windows import Windows
 
+LOGITS = 4  # float32 of every token of a stretch: of a dense pass, of another, and what the loss makes of them
 PREFILL, DECODE = PHASES = ("prefill", "decode")
 
 
@@ -34,15 +36,22 @@ def method_passes(selector: Any, windows: Windows) -> int:
     return sum(readings(method, windows) for method in each(selector) if method.name != "oracle")
 
 
-def queries_bytes(source: Any, selector: Any) -> int:
-    """Return the size of the queries that are kept for methods that look back, of every layer and head."""
-    from experiments.models.load import load_config
-    from experiments.models.shape import head_dim, heads_of_layers
+def reading_bytes(source: Any, selector: Any, *, cached: bool) -> int:
+    """Return the size of what a language model takes beside its weights and activations.
 
-    if not any(method.traits.looks_back for method in each(selector)):
-        return 0
+    It keeps of a whole context the queries of every layer and head for methods that look back, and if `cached` the keys
+    and values, twice, for they are copied when more is read; and it makes logits over the vocabulary.
+    """
+    from experiments.models.load import load_config
+    from experiments.models.loss import BLOCK
+    from experiments.models.shape import head_dim, heads_of_layers, kv_heads_of_layers
+
     config = load_config(source.located)
-    return 4 * max(source.lengths) * sum(heads_of_layers(config)) * head_dim(config)
+    size = torch.finfo(getattr(torch, source.dtype)).bits // 8
+    queries = 4 * sum(heads_of_layers(config)) if any(method.traits.looks_back for method in each(selector)) else 0
+    cache = 2 * size * sum(kv_heads_of_layers(config)) if cached else 0
+    logits = LOGITS * 4 * min(BLOCK, max(source.lengths)) * config.vocab_size
+    return 2 * max(source.lengths) * head_dim(config) * (queries + cache) + int(logits)
 
 
 def check_methods(selector: Any, windows: Windows, phase: str, runner: str, always_kept: int = 0) -> None:
