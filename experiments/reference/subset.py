@@ -123,12 +123,12 @@ class _Segments:
         probabilities underflows nor a float64 copy of the values is needed.
         """
         lengths = self.offsets.diff()
-        relative = probability_RN.flatten() / largest_RS.flatten().repeat_interleave(lengths)
+        entries = probability_RN.numel()
+        # with its size given, nothing waits for a card to tell it
+        relative = probability_RN.flatten() / largest_RS.flatten().repeat_interleave(lengths, output_size=entries)
         relative = relative.nan_to_num_(nan=0.0)  # 0 / 0 in a segment of invisible keys
-        rows, keys = probability_RN.shape
-        grid = torch.arange(0, rows * keys, BAG, device=self.offsets.device)
-        bags = torch.unique(torch.cat([self.offsets[:-1], grid]))
-        bags = bags[bags < rows * keys]
+        grid = torch.arange(0, entries, BAG, device=self.offsets.device)
+        bags = torch.cat([self.offsets[:-1], grid]).sort().values  # where two begin at one place, the first is empty
         sums = embedding_bag(
             order_RN.flatten(),
             value_NV.float(),
@@ -136,6 +136,6 @@ class _Segments:
             mode="sum",
             per_sample_weights=relative.float(),
         ).double()
-        segment_of_bag = torch.searchsorted(self.offsets, bags, right=True) - 1
+        segment_of_bag = (torch.searchsorted(self.offsets, bags, right=True) - 1).clamp_(max=lengths.numel() - 1)
         output = sums.new_zeros(lengths.numel(), value_NV.shape[1]).index_add_(0, segment_of_bag, sums)
         return (output * largest_RS.flatten()[:, None]).view(*self.shape, -1)

@@ -227,7 +227,7 @@ class Windows:
 
     rules: list[Rule]
     coordinates: list[list[tuple[float, float]]]
-    _known: dict[bytes, Sizes] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _known: dict[tuple[torch.device, bytes], Sizes] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse more windows than the kernels hold sums of, and two of one name, whose lines could not be told apart.
@@ -327,7 +327,7 @@ class Windows:
         UserError
             If a rule's x is no number.
         """
-        seen = n_R.cpu().numpy().tobytes()  # alike in every layer and head of a causal model
+        seen = n_R.device, n_R.cpu().numpy().tobytes()  # alike in every layer and head of a causal model
         if seen not in self._known:
             if len(self._known) >= MOST_KNOWN:
                 self._known.clear()

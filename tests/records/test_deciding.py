@@ -65,6 +65,7 @@ CHECKPOINT = SOURCE | {
     "runs": {"runs": [2]},
     "keep_layers": {"keep_layers": 1},
     "random_weights": {"random_weights": 0},
+    "device_map": {"device_map": "auto"},
     "trust_remote_code": {"trust_remote_code": True},
 }
 KEPT = {"keep_first": {"keep_first": 3}, "keep_recent": {"keep_recent": 4}}
