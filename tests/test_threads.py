@@ -63,3 +63,12 @@ def test_a_line_says_once_that_threads_spin(code, variables, warnings):
 def test_the_policy_of_the_user_stays_and_goes_on_to_other_processes(given, policy):
     code = "import experiments, subprocess; subprocess.run(['printenv', 'OMP_WAIT_POLICY'])"
     assert run("-c", code, **given).stdout.strip() == policy
+
+
+@pytest.mark.parametrize(
+    "kernel", ["facts(torch.randn(300, 300))", "top_k_mask(torch.ones(9, 9), torch.ones(9).long())"]
+)
+def test_kernels_leave_torch_the_threads_that_it_was_given(kernel):
+    """As numba starts, it sets the threads of OpenMP to every core, which torch shares with it."""
+    code = "from experiments.measures.compute import Compute; import torch; torch.set_num_threads(1); "
+    assert run("-c", code + f"Compute().{kernel}; print(torch.get_num_threads())").stdout.strip() == "1"

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
@@ -19,6 +18,7 @@ from torch.nn.functional import pad
 from experiments.kernels import windows as kernels
 from experiments.kernels.add_run import AHEAD, LANES
 from experiments.kernels.scratch import Scratch
+from experiments.kernels.threads import use_threads
 from experiments.reference.exact import ETA_SLACK, sink_weights
 from experiments.reference.subset import of_subset
 from experiments.rows import check_rows
@@ -123,7 +123,7 @@ class QuickRows:
         UserError
             If a logit is NaN or infinite, or a row sees no key.
         """
-        block, threads = _Block.of(logits_RN, learned_sink_R, scratch, etas, epsilons), _threads(logits_RN)
+        block, threads = _Block.of(logits_RN, learned_sink_R, scratch, etas, epsilons), use_threads(logits_RN, SERIAL)
         kernels.resolve(*block.arguments(logits_RN, threads, scratch))
         return cls._of(block)
 
@@ -203,7 +203,7 @@ def measure_top_k(
     """
     (rows, keys), (windows, width) = logits_RN.shape, (sizes.given_RW.shape[1], value_NV.shape[1])
     etas, epsilons = (*ETAS, *sizes.tolerances.values()), (*EPSILONS, *sizes.thresholds.values())
-    block, threads = _Block.of(logits_RN, learned_sink_R, scratch, etas, epsilons), _threads(logits_RN)
+    block, threads = _Block.of(logits_RN, learned_sink_R, scratch, etas, epsilons), use_threads(logits_RN, SERIAL)
     source_W = np.full(windows, -1)
     source_W[list(sizes.tolerances)] = [block.etas.index(eta) for eta in sizes.tolerances.values()]
     source_W[list(sizes.thresholds)] = [len(block.etas) + block.epsilons.index(e) for e in sizes.thresholds.values()]
@@ -235,13 +235,4 @@ def measure_top_k(
     dropped_RW, kept_RW = measured["dropped_mass"], measured["kl"]
     measured["kl"] = torch.where(dropped_RW < 0.5, (-dropped_RW).log1p(), kept_RW.log()).neg_()
     measured |= {name: measured[name].sqrt() for name in ("l2_truncated", "l2_renormalised")}
-    measures = of_subset(measured) | {"output": torch.from_numpy(output_R)}
-    return QuickRows._of(block).statistics(), k_RW, measures
-
-
-def _threads(logits_RN: Tensor) -> int:
-    """Return how many threads work off a block, and let the kernels have so many."""
-    most = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS, len(logits_RN))
-    threads = 1 if logits_RN.numel() < SERIAL else most
-    numba.set_num_threads(threads)
-    return threads
+    return QuickRows._of(block).statistics(), k_RW, of_subset(measured) | {"output": torch.from_numpy(output_R)}

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from experiments.kernels.scratch import Scratch
+from experiments.kernels.threads import use_threads
 from experiments.rows import check_rows
 
 # Bins of equal width in the logit, below the row's largest one; what is more than 32 nats below shares the last.
@@ -21,7 +22,7 @@ _MANY = 0.25  # share of the keys above which one dense product is quicker than 
 
 def top_k_output(logits_RN: Tensor, value_NV: Tensor, k_R: Tensor) -> Tensor:
     """Return what `experiments.reference.top_k.top_k_output` does, for float32 logits on a CPU."""
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+    use_threads(logits_RN)
     if int(k_R.max()) > _MANY * logits_RN.shape[1]:
         kept_RN = logits_RN.clone()
         _drop(kept_RN.numpy(), k_R.numpy())
@@ -34,7 +35,7 @@ def top_k_output(logits_RN: Tensor, value_NV: Tensor, k_R: Tensor) -> Tensor:
 
 def weights_above(logits_RN: Tensor, epsilon: float, scratch: Scratch) -> tuple[Tensor, Tensor]:
     """Return what `experiments.reference.top_k.weights_above` does, for float32 logits on a CPU."""
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+    use_threads(logits_RN)
     highest_R1 = logits_RN.amax(-1, keepdim=True)
     check_rows(highest_R1)
     weight_RN = torch.sub(logits_RN, highest_R1, out=scratch.take("weight", *logits_RN.shape)).exp_()
@@ -45,6 +46,7 @@ def weights_above(logits_RN: Tensor, epsilon: float, scratch: Scratch) -> tuple[
 
 def top_k_mask(logits_RN: Tensor, k_R: Tensor) -> Tensor:
     """Return what `experiments.reference.top_k.top_k_mask` does, for float32 logits on a CPU."""
+    use_threads(logits_RN)
     left_RN = logits_RN.clone()
     _drop(left_RN.numpy(), k_R.numpy())
     return left_RN > -torch.inf

@@ -48,6 +48,7 @@ class Card(TorchDispatchMode):
         self._fake = FakeTensorMode(allow_non_fake_inputs=True)
         self._known = WeakTensorKeyDictionary()
         self._held = set()
+
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         tensors = [part for part in tree_flatten((args, kwargs))[0] if isinstance(part, Tensor)]
@@ -84,7 +85,9 @@ class Card(TorchDispatchMode):
                 raise
             where = next(part.device for part in tree_flatten((args, kwargs))[0] if isinstance(part, FakeTensor))
             with self._fake:
-                return tree_map(lambda part: torch.empty_like(part, device=where) if isinstance(part, Tensor) else part, known)
+                return tree_map(
+                    lambda part: torch.empty_like(part, device=where) if isinstance(part, Tensor) else part, known
+                )
 
     def _beside(self, func, tensors, args, kwargs):
         """Return what an operation gives on the CPU, None where its numbers are not known."""
@@ -147,7 +150,9 @@ class _Functions(TorchFunctionMode):
         if not args or not isinstance(args[0], FakeTensor):
             return func(*args, **kwargs)
         if func is Tensor.new_tensor:
-            return torch.tensor(args[1], dtype=kwargs.get("dtype", args[0].dtype)).to(kwargs.get("device", args[0].device))
+            return torch.tensor(args[1], dtype=kwargs.get("dtype", args[0].dtype)).to(
+                kwargs.get("device", args[0].device)
+            )
         if func in NUMBERS:
             return NUMBERS[func](args[0].item())
         if func is Tensor.__getitem__:
