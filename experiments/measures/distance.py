@@ -43,11 +43,10 @@ def sums_by_distance(rows: Rows) -> tuple[Array, Array]:
     logits_RN = rows.logits().double()
     check_rows(logits_RN.amax(-1))
     p_RN, distances = softmax(logits_RN, rows.sink_R), rows.num_keys
-    distance_RN = rows.position_R[:, None] - torch.arange(distances, device=p_RN.device)
-    place_X = distance_RN.masked_fill_(~rows.visible(), distances).flatten()  # a place that is cut off again
-    sum_D = torch.bincount(place_X, p_RN.flatten(), minlength=distances + 1)[:-1]
-    count_D = torch.bincount(place_X, minlength=distances + 1)[:-1]
-    return sum_D.cpu().numpy(), count_D.cpu().numpy()
+    key_RD = rows.position_R[:, None] - torch.arange(distances, device=p_RN.device)
+    seen_RD = (key_RD >= 0) & rows.visible().gather(1, key_RD.clamp(min=0))
+    sum_D = p_RN.gather(1, key_RD.clamp_(min=0)).masked_fill_(~seen_RD, 0.0).sum(0)
+    return sum_D.cpu().numpy(), seen_RD.sum(0).cpu().numpy()
 
 
 def means_of_ranges(sum_D: Array, count_D: Array, start_B: Array) -> Array:

@@ -28,18 +28,21 @@ class Kept:
     """How many keys the rows at each position have kept."""
 
     def __init__(self, tokens: int) -> None:
-        self._sum_N = torch.zeros(tokens, dtype=torch.float64)
-        self._rows_N = torch.zeros(tokens, dtype=torch.float64)
+        self._tokens = tokens
+        self._sums: dict[torch.device, Tensor] = {}  # [2, N] keys and rows, on each device that counts
 
     def add(self, position_R: Tensor, k_R: Tensor, heads: int = 1) -> None:
-        """Count the keys that rows at these positions keep, alike in a number of heads."""
-        position_R = position_R.cpu()
-        self._sum_N[position_R] += heads * k_R.cpu().double()
-        self._rows_N[position_R] += heads
+        """Count the keys that rows at these positions, each at its own, keep, alike in a number of heads."""
+        if k_R.device not in self._sums:
+            self._sums[k_R.device] = torch.zeros(2, self._tokens, dtype=torch.float64, device=k_R.device)
+        self._sums[k_R.device][0, position_R] += heads * k_R.double()
+        self._sums[k_R.device][1, position_R] += heads
 
     def mean(self) -> np.ndarray:
         """Return the keys kept at each position [N], on average over the layers and heads that were counted."""
-        return (self._sum_N / self._rows_N.clamp(min=1)).numpy()
+        of_all = [sums_2N.cpu() for sums_2N in self._sums.values()] or [torch.zeros(2, self._tokens)]
+        sum_N, rows_N = torch.stack(of_all).sum(0)
+        return (sum_N / rows_N.clamp(min=1)).numpy()
 
 
 @contextmanager

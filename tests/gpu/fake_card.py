@@ -1,9 +1,9 @@
 """Cards without cards: tensors on cuda have a shape, a type and a device, those on the CPU are real.
 
-What runs inside `fake_cards` meets the device mismatches that it would meet on cards, and the bytes that tensors hold are
-counted for each. Integers and masks that follow from positions alone are computed beside, on the CPU, so that what they
-decide is decided rightly. Of all other numbers a card has none: a float that is asked for is 0, a truth true. Operations
-whose shape follows from such numbers raise `torch._subclasses.fake_tensor.DynamicOutputShapeException`.
+What runs inside `fake_cards` meets the device mismatches that it would meet on cards, and the bytes that tensors hold
+are counted for each. Integers and masks that follow from positions alone are computed beside, on the CPU, so that what
+they decide is decided rightly. Of all other numbers a card has none: a float that is asked for is 0, a truth true.
+Operations whose shape follows from such numbers raise `torch._subclasses.fake_tensor.DynamicOutputShapeException`.
 """
 
 import weakref
@@ -51,9 +51,10 @@ class Card(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        tensors = [part for part in tree_flatten((args, kwargs))[0] if isinstance(part, Tensor)]
+        flat = tree_flatten((args, kwargs))[0]
+        tensors = [part for part in flat if isinstance(part, Tensor)]
         fakes = [tensor for tensor in tensors if isinstance(tensor, FakeTensor)]
-        device = torch.device(kwargs.get("device") or "cpu")
+        device = next((part for part in flat if isinstance(part, torch.device)), torch.device("cpu"))
         if not fakes and device.type != "cuda":
             return func(*args, **kwargs)
         if func in (aten._local_scalar_dense.default, aten.item.default):
@@ -147,6 +148,8 @@ class _Functions(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is torch.tensor and torch.device(kwargs.get("device") or "cpu").type == "cuda":
             return torch.tensor(*args, **kwargs | {"device": "cpu"}).to(kwargs["device"])
+        if func is Tensor.to and len(args) == 2 and isinstance(args[1], FakeTensor):
+            return args[0].to(args[1].device, args[1].dtype)
         if not args or not isinstance(args[0], FakeTensor):
             return func(*args, **kwargs)
         if func is Tensor.new_tensor:
@@ -185,7 +188,12 @@ def _indexed(tensor, index):
 def _sliced(tensor, index):
     """Return a view of a tensor by all of an index but its tensors, and these, with None where there is none."""
     index = index if isinstance(index, tuple) else (index,)
-    index = tuple(torch.tensor(part) if isinstance(part, list) else part for part in index)
+    index = tuple(
+        torch.tensor(part, dtype=torch.long)
+        if isinstance(part, list) and not any(isinstance(x, bool) for x in part)
+        else part
+        for part in index
+    )
     dims = sum(part.ndim if _is_mask(part) else 1 for part in index if part is not None and part is not Ellipsis)
     at = next((place for place, part in enumerate(index) if part is Ellipsis), len(index))
     index = (*index[:at], *[slice(None)] * (tensor.ndim - dims), *index[at + 1 :])
