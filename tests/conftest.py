@@ -3,6 +3,9 @@
 import os
 import tempfile
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores: one thread each, before torch is loaded
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 from hydra import compose, initialize_config_dir
 from hypothesis import settings

@@ -131,6 +131,7 @@ def test_a_shared_composition_is_the_one_that_hydra_makes(loaders, hydra, jobs):
         assert mine.hydra.sweep.dir == theirs.hydra.sweep.dir
 
 
+@pytest.mark.long
 def test_every_preset_is_composed_as_hydra_does(loaders):
     loader, hydras, ours, _ = loaders
     of_sweep = master(loader)

@@ -61,7 +61,7 @@ overrides = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(given_overrides=overrides)
 def test_any_override_ends_in_success_or_one_line(given_overrides, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["run.py", *TINY, "plan=true", f"outputs={tmp_path / 'out'}", *given_overrides])
@@ -288,7 +288,7 @@ def test_every_number_is_measured_rightly_or_refused(base, tiny, tmp_path, monke
 @pytest.mark.parametrize("base", ["rows", "selector snap_kv", "checkpoint", "retrieval", "lm_eval"])
 def test_numbers_are_measured_rightly_or_refused(base, tiny, tmp_path, monkeypatch, capsys):
     chosen = inputs()[base]
-    try_in_process(base, chosen[:: max(len(chosen) // 15, 1)], tiny, tmp_path, monkeypatch, capsys)
+    try_in_process(base, chosen[:: max(len(chosen) // 8, 1)], tiny, tmp_path, monkeypatch, capsys)
 
 
 def test_the_inputs_are_many_and_name_every_numeric_key():

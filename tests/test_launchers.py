@@ -37,11 +37,10 @@ def installed(name):
         return False
 
 
-def needs(name):
+def needs(name, *marks):
     extra = launch.EXTRAS.get(name.split("_")[0], "")
-    return pytest.param(
-        name, marks=pytest.mark.skipif(not installed(name), reason=f"{name} not installed: pip install '.[{extra}]'")
-    )
+    skip = pytest.mark.skipif(not installed(name), reason=f"{name} not installed: pip install '.[{extra}]'")
+    return pytest.param(name, marks=[skip, *marks])
 
 
 def sweep(launcher, outputs, *arguments, env=None):
@@ -78,7 +77,14 @@ def cluster(tmp_path_factory):
         yield env
 
 
-@pytest.mark.parametrize("launcher", [needs(name) for name in PLUGINS if name not in ("local", "submitit_slurm")])
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        needs(name, *(() if name == "joblib" else (pytest.mark.long,)))
+        for name in PLUGINS
+        if name not in ("local", "submitit_slurm")
+    ],
+)
 def test_a_sweep_of_every_launcher_leaves_the_same_records(launcher, plain, tmp_path):
     process = sweep(launcher, tmp_path, *SWEEP)
     output, errors = process.communicate(timeout=300)
@@ -89,6 +95,7 @@ def test_a_sweep_of_every_launcher_leaves_the_same_records(launcher, plain, tmp_
     assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == 4
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("launcher", [needs("submitit_slurm")])
 def test_a_sweep_on_slurm_leaves_the_same_records(launcher, cluster, plain, tmp_path):
     process = sweep(launcher, tmp_path, *SWEEP, *SMALL_SLURM, env=cluster)

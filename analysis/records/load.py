@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -299,8 +300,8 @@ def _regular(path: Path) -> Path:
 
 
 def _unreadable(path: Path, problem: Exception) -> UserError:
-    reason = " ".join(f"{type(problem).__name__}: {problem}".split())[:160]
     folder = path if path.is_dir() else path.parent
+    reason = " ".join(f"{type(problem).__name__}: {problem}".replace(f"{folder}{os.sep}", "").split())[:160]
     return UserError(f"cannot read {path} ({reason}): delete {folder} and measure it again")
 
 

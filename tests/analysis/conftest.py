@@ -1,6 +1,8 @@
+import os
 import shutil
 
 import pytest
+from filelock import FileLock
 from omegaconf import OmegaConf
 
 from analysis import settings
@@ -19,10 +21,15 @@ def few_resamples():
 
 @pytest.fixture(scope="session")
 def analysed(tmp_path_factory, few_resamples):
-    """Outputs with records, analysed once; not to be changed."""
-    outputs = tmp_path_factory.mktemp("analysed")
-    synthetic.demo(outputs)
-    assert main(["--outputs", str(outputs)]) == 0
+    """Outputs with records, analysed once, by one of the processes that share the tests; not to be changed."""
+    base = tmp_path_factory.getbasetemp()
+    outputs = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "analysed"
+    with FileLock(f"{outputs}.lock"):
+        if not outputs.exists():
+            unfinished = outputs.with_name("unfinished")
+            synthetic.demo(unfinished)
+            assert main(["--outputs", str(unfinished)]) == 0
+            unfinished.rename(outputs)
     return outputs
 
 

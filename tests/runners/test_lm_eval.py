@@ -81,7 +81,7 @@ def own(smollm2):
     return HFLM(model, tokenizer=AutoTokenizer.from_pretrained(path), batch_size=1, max_length=LONGEST)
 
 
-@pytest.mark.parametrize("phase", ["decode", "prefill"])
+@pytest.mark.parametrize("phase", ["decode", pytest.param("prefill", marks=pytest.mark.long)])
 def test_dense_answers_are_those_of_the_package_and_windows_of_all_keys_change_none(folder, tmp_path, own, phase):
     job = job_of(folder, f"runner.phase={phase}", "runner.fewshot=1")
     lines = measured(job, tmp_path / "record")
@@ -143,7 +143,7 @@ def test_each_answer_has_the_log_probability_that_the_package_gives_it(folder, o
         assert dense == every == theirs
 
 
-@pytest.mark.parametrize("set_of_methods", ["deployed", "expected_attention"])
+@pytest.mark.parametrize("set_of_methods", [pytest.param("deployed", marks=pytest.mark.long), "expected_attention"])
 @pytest.mark.parametrize("length", [1, 60])
 def test_what_is_written_token_by_token_is_most_probable_in_one_pass(folder, smollm2, set_of_methods, length):
     """A method that chooses at the end of the prompt does not choose again at each token that is written."""

@@ -70,6 +70,7 @@ def test_it_gives_the_provenance_of_each_figure(text):
     assert "python run.py source=smollm2 seed=0" in text
 
 
+@pytest.mark.long
 def test_what_records_say_is_escaped(outputs):
     path = outputs / "runs" / "real" / "manifest.json"
     evil = "<script>alert(1)</script> & $x^{$"

@@ -1,0 +1,186 @@
+"""Every source, method and runner at the size of an 8B model and 131,072 tokens on a card of 80 GB, without a card.
+
+A model of two of its layers stands for all of them: what the others hold, weights and caches, is added.
+"""
+
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from accelerate.hooks import AlignDevicesHook, add_hook_to_module
+from torch._subclasses.fake_tensor import DynamicOutputShapeException
+
+from experiments.launch import CONF, configure
+from experiments.machine import Machine
+from experiments.models import load
+from experiments.records.folder import Record
+from tests.gpu.fake_card import fake_cards
+from tests.models import small
+
+TOKENS, CARD, GB = 131_072, 80e9, 1e9
+EIGHT_B = {"hidden_size": 4096, "intermediate_size": 14336, "num_attention_heads": 32, "num_key_value_heads": 8}
+SEVENTY_B = {"hidden_size": 8192, "intermediate_size": 28672, "num_attention_heads": 64, "num_key_value_heads": 8}
+LAYERS, MEASURED = 32, 2
+WEIGHTS_OF_LAYER = 2 * (2 * 4096**2 + 2 * 4096 * 1024 + 3 * 4096 * 14336)
+CACHE_OF_LAYER = 2 * 2 * 8 * 128 * TOKENS
+WINDOWS = ["windows.grid_per_octave=0", "windows.exponents=[0.5]", "windows.fixed=[256]"]
+ROWS = ["source.layers=[1]", "source.heads=[0,1,2,3]", "source.rows=2"]
+DECODE = ["runner.phase=decode", "runner.decode_tokens=4"]
+# What these make has a shape that goes with numbers of the model, which a card that is not there does not have.
+BY_NUMBERS = {
+    "conv_basis": DynamicOutputShapeException,
+    "coreset": DynamicOutputShapeException,
+    "low_rank": DynamicOutputShapeException,
+    "magic_pig": DynamicOutputShapeException,
+    "uniform_columns": RuntimeError,
+}
+SELECTORS = sorted(
+    path.stem
+    for path in Path(CONF, "selector").glob("*.yaml")
+    if "/schema/selector/several@" not in path.read_text(encoding="utf-8")
+)
+QUICK = ("oracle", "quest", "snap_kv_prompt")  # the others in make test-all
+RUNNERS = {
+    "approximation": ROWS,
+    "approximation of runs": ["source.layers=[1]", "source.rows=2", "source.runs=[8]"],
+    "distance": ["runner=distance", *ROWS],
+    "coverage": ["runner=coverage", *ROWS],
+    "sketches": ["runner=sketches", *ROWS],
+    "language": ["runner=language", *DECODE],
+    "language by a method": ["runner=language", *DECODE, "selector=snap_kv_prompt"],
+    "gains": ["runner=gains", "runner.decode_tokens=4", "runner.layers=[1]", "selector=snap_kv_prompt"],
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("large")
+    (folder / "text.txt").write_text(small.text(TOKENS + 1000))
+    return folder
+
+
+@pytest.fixture
+def on_cards(monkeypatch):
+    """Make models where cards are, and let transformers attend as it does where nothing is traced."""
+    monkeypatch.setattr("transformers.masking_utils.is_tracing", lambda *_: False)
+
+    def drawn(checkpoint, dtype, device, auto):
+        config = load._whole_config(checkpoint)
+        cls = load._class_of(config, auto)
+        with torch.device(device):
+            model = (getattr(cls, "from_config", None) or cls._from_config)(config, dtype=dtype)
+        return _spread(model) if checkpoint.spread else model
+
+    monkeypatch.setattr(load, "_with_random_weights", drawn)
+
+
+def _spread(model):
+    """Lay the second half of the layers on another card, with accelerate's hooks that carry states from one to it."""
+    half = model.config.num_hidden_layers // 2
+    for number, layer in enumerate(model.model.layers):
+        _lay(layer, f"cuda:{number // half}")
+    for last in (model.model.norm, model.lm_head):
+        _lay(last, "cuda:1")
+    return model
+
+
+def _lay(part, card):
+    for module in part.modules():
+        for name, weight in list(module.named_parameters(recurse=False)):
+            module._parameters[name] = torch.nn.Parameter(weight.detach().to(card), requires_grad=False)
+    add_hook_to_module(part, AlignDevicesHook(card))
+
+
+def job_of(folder, config, *overrides):
+    config.architectures = ["LlamaForCausalLM"] if config.model_type == "llama" else None
+    config.save_pretrained(folder)
+    small.write_tokenizer(folder)
+    files = [f"source.model={folder}", f"source.text={folder / 'text.txt'}", "source.random_weights=0"]
+    few = ["source.dtype=bfloat16", f"source.lengths=[{config.max_position_embeddings}]", "source.samples=1"]
+    return configure("source=checkpoint", *files, *few, *WINDOWS, *overrides)
+
+
+def llama(sizes, layers, tokens):
+    shape = {"vocab_size": 128_256, "num_hidden_layers": layers, "max_position_embeddings": tokens}
+    return transformers.LlamaConfig(**sizes, **shape, tie_word_embeddings=False, dtype="bfloat16")
+
+
+def peak_of(job, tmp_path):
+    """Return the bytes that each card holds at most while a job is measured, and what was asked of cards."""
+    with fake_cards() as card:
+        machine = Machine(torch.device("cuda:0"), int(75 * GB))
+        record = Record(tmp_path, job.runner.tables)
+        job.runner.run(job.source, job.selector, job.windows, machine, 0, record, lambda: None)
+    return card
+
+
+def peak_of_all_layers(job, tmp_path):
+    """Return the bytes of a card with all layers of the 8B model, caches too where the runner keeps them."""
+    (peak,) = peak_of(job, tmp_path).peak.values()
+    cached = job.runner.name in ("language", "gains")
+    return peak + (LAYERS - MEASURED) * (WEIGHTS_OF_LAYER + cached * CACHE_OF_LAYER)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.long) for name in SELECTORS]
+)
+def test_every_method_fits_a_card_and_meets_no_other_device(name, folder, tmp_path, on_cards):
+    keep = ["source.keep_layers=1"] if name == "shared" else []
+    job = job_of(folder, llama(EIGHT_B, MEASURED, TOKENS), f"selector={name}", *ROWS, *keep)
+    if name in BY_NUMBERS:
+        with pytest.raises(BY_NUMBERS[name]):
+            peak_of(job, tmp_path)
+        return
+    assert peak_of_all_layers(job, tmp_path) < CARD
+
+
+@pytest.mark.parametrize(
+    "name", [name if name == "approximation" else pytest.param(name, marks=pytest.mark.long) for name in RUNNERS]
+)
+def test_every_runner_fits_a_card_and_meets_no_other_device(name, folder, tmp_path, on_cards):
+    job = job_of(folder, llama(EIGHT_B, MEASURED, TOKENS), *RUNNERS[name])
+    assert peak_of_all_layers(job, tmp_path) < CARD
+
+
+@pytest.mark.long
+def test_layers_that_are_added_are_those_of_the_whole_model(folder, tmp_path, on_cards):
+    part = peak_of_all_layers(job_of(folder, llama(EIGHT_B, MEASURED, TOKENS), *ROWS), tmp_path)
+    (tmp_path / "whole").mkdir()
+    (whole,) = peak_of(job_of(folder, llama(EIGHT_B, LAYERS, TOKENS), *ROWS), tmp_path / "whole").peak.values()
+    assert whole == pytest.approx(part, rel=0.02)
+    assert whole < 30 * GB
+
+
+@pytest.mark.long
+def test_layers_on_two_cards_are_measured_where_they_lie(folder, tmp_path, on_cards, monkeypatch):
+    monkeypatch.setattr("torch.accelerator.device_count", lambda: 2)
+    sizes = llama(SEVENTY_B, 80, 8192)
+    job = job_of(folder, sizes, "source.device_map=auto", "source.layers=[1,79]", "source.heads=[0]", "source.rows=2")
+    peak = peak_of(job, tmp_path).peak
+    assert len(peak) == 2
+    assert 60 * GB < min(peak.values()) <= max(peak.values()) < CARD
+
+
+@pytest.mark.long
+def test_sliding_layers_make_nothing_as_large_as_all_rows_by_all_keys(folder, tmp_path, on_cards):
+    config = transformers.Gemma3TextConfig(
+        vocab_size=262_144,
+        hidden_size=640,
+        intermediate_size=2048,
+        num_hidden_layers=6,
+        num_attention_heads=4,
+        num_key_value_heads=1,
+        head_dim=256,
+        sliding_window=512,
+        max_position_embeddings=TOKENS,
+        dtype="bfloat16",
+    )
+    job = job_of(folder, config, "source.layers=[0,5]", "source.heads=[0]", "source.rows=2")
+    assert max(peak_of(job, tmp_path).peak.values()) < TOKENS**2 / 2
+
+
+@pytest.mark.parametrize("source", ["gaussian", "tensor"])
+def test_drawn_rows_are_measured_on_a_card(source, tmp_path):
+    few = ["source.lengths=[4096]", "source.rows=4", "source.samples=1"]
+    assert peak_of(configure(f"source={source}", *few, *WINDOWS), tmp_path).peak
