@@ -95,6 +95,8 @@ TINY_OF = {
     "agreement": ["windows.fixed=[8]", "runner.decode_tokens=4"],
     "distance": ["runner.per_octave=2"],
     "gains": ["windows.fractions=[0.5]", "runner.decode_tokens=2", "runner.layers=[0]"],
+    "methods_prefill": ["windows.fixed=[40]"],
+    "llama3_8b_128k": ["source=smollm2", "seed=0", "device=cpu", "source.rows=2"],  # a card, and weights from the hub
     "pruning": ["runner.tokens=16", "runner.steps=2", "runner.probes=2"],
 }
 

@@ -68,7 +68,7 @@ def on_cards(monkeypatch):
     def drawn(checkpoint, dtype, device, auto):
         config = load._whole_config(checkpoint)
         cls = load._class_of(config, auto)
-        with torch.device(device):
+        with torch.device("meta" if checkpoint.spread else device):
             model = (getattr(cls, "from_config", None) or cls._from_config)(config, dtype=dtype)
         return _spread(model) if checkpoint.spread else model
 
@@ -76,19 +76,21 @@ def on_cards(monkeypatch):
 
 
 def _spread(model):
-    """Lay the second half of the layers on another card, with accelerate's hooks that carry states from one to it."""
-    half = model.config.num_hidden_layers // 2
-    for number, layer in enumerate(model.model.layers):
-        _lay(layer, f"cuda:{number // half}")
-    for last in (model.model.norm, model.lm_head):
-        _lay(last, "cuda:1")
+    """Lay one half of the layers on each of two cards, with accelerate's hooks, which carry states over."""
+    half, inner = model.config.num_hidden_layers // 2, model.model
+    for part in (inner.embed_tokens, inner.rotary_emb, *inner.layers[:half]):
+        _lay(part, "cuda:0")
+    for part in (*inner.layers[half:], inner.norm, model.lm_head):
+        _lay(part, "cuda:1")
     return model
 
 
 def _lay(part, card):
     for module in part.modules():
         for name, weight in list(module.named_parameters(recurse=False)):
-            module._parameters[name] = torch.nn.Parameter(weight.detach().to(card), requires_grad=False)
+            module._parameters[name] = torch.nn.Parameter(torch.empty_like(weight, device=card), requires_grad=False)
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            module._buffers[name] = torch.empty_like(buffer, device=card)
     add_hook_to_module(part, AlignDevicesHook(card))
 
 
