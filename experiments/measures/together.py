@@ -2,11 +2,12 @@
 
 Two copies come home: where the rows are, which sizes their windows, and then all that was measured.
 
-Shape letters: G groups (KV heads), R rows of each, M = G R of them side by side, W windows, C columns.
+Shape letters: G groups (KV heads), R rows of each, M = G R of them side by side, W windows.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -72,10 +73,8 @@ def measure_together(
     at_home, seen = _at_home(groups)
     queued = []
     for stack in places:
-        requested = [windows_of(groups[i]) for i in stack]
-        sizes = [
-            of.of_heads(at_home[i].layer, at_home[i].heads, seen[i]) for of, i in zip(requested, stack, strict=True)
-        ]
+        windows = windows_of(groups[stack[0]])
+        sizes = [windows.of_heads(at_home[i].layer, at_home[i].heads, seen[i]) for i in stack]
         queued.append(_measure([groups[i] for i in stack], sizes, fitting))
     tables = _copied([table for pair in queued for table in pair])
     if not all([bool(statistics.pop(FINITE).all()) for statistics in tables[::2]]):
@@ -115,7 +114,7 @@ def _measure(
     given_GRW = torch.stack([of.given_RW for of in sizes])
     width = one.value_NV.shape[1]
     fit = fitting(len(groups) * rows, one.num_keys, given_GRW.shape[2], width)
-    copies = -(-4 * (one.key_ND.shape[1] + width) // BYTES_PER_KEY)  # a head's float32 keys and values, in rows
+    copies = math.ceil(4 * (one.key_ND.shape[1] + width) / BYTES_PER_KEY)  # a head's float32 keys and values, in rows
     heads, block = max(1, fit // (rows + copies)), min(rows, fit)
     given_GRW = given_GRW.to(one.key_ND.device, non_blocking=True)
     of_heads = []
@@ -123,9 +122,8 @@ def _measure(
         part, parts = groups[first : first + heads], []
         for start in range(0, rows, block):
             given_MW = given_GRW[first : first + heads, start : start + block].flatten(0, 1)
-            of_block = _measure_block(
-                [of.block(start, start + block) for of in part], replace(sizes[0], given_RW=given_MW)
-            )
+            of_rows = [of.block(start, start + block) for of in part]
+            of_block = _measure_block(of_rows, replace(sizes[0], given_RW=given_MW))
             parts.append([_unflattened(table, len(part)) for table in of_block])
         of_heads.append([_joined(tables, 1) for tables in zip(*parts, strict=True)])
     statistics, measures = (_joined(tables, 0) for tables in zip(*of_heads, strict=True))

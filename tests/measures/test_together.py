@@ -21,7 +21,7 @@ from experiments.selectors.sinks import Sinks
 from experiments.sources import MatrixRequest
 from experiments.tables.rows import ROWS
 from experiments.tables.windows import WINDOWS
-from experiments.windows import Windows
+from experiments.windows import PerHead, Windows
 from tests.models import small
 
 HEADS_OF_GROUP, QUERIES = 2, 5
@@ -142,6 +142,22 @@ def test_rows_whose_windows_are_not_measured_have_statistics_alone():
     assert_same(layer(60), lambda rows: Windows([], []))
 
 
+def test_every_head_has_windows_of_its_own():
+    class OfItsOwn:
+        rule, version = "own", 1
+
+        def of_head(self, layer, head):
+            of_one = OfItsOwn()
+            of_one.sizes = lambda n_R, *_: torch.full((len(n_R), 1), 2.0 * head + 1)
+            return of_one
+
+    windows = Windows([OfItsOwn()], [[(0.0, 1.0)]])
+    assert windows.of_kind(PerHead)
+    assert_same(layer(60), lambda rows: windows)
+    results = together.measure_together(layer(60), lambda rows: windows, WITHIN)
+    assert [result.measures["k"][:, 0].unique().tolist() for result in results] == [[1, 3], [5, 7], [9, 11]]
+
+
 @pytest.mark.parametrize("rows_that_fit", [1, 4, 13, 21])
 def test_memory_changes_no_number(rows_that_fit):
     assert_same(layer(200, causal=True), windows_of(), lambda rows, *_: min(rows, rows_that_fit))
@@ -260,6 +276,30 @@ def test_no_number_is_read_between_the_two_copies(kind, monkeypatch):
     monkeypatch.setattr("experiments.batched.heads.whole", torch.stack)
     together.measure_together([without_numbers(rows) for rows in groups], windows_of(), WITHIN)
     assert set(shapes) == {("meta", (len(groups), len(groups[0])))}
+
+
+class Names(TorchDispatchMode):
+    """Keeps the names of operations on floats."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor) and result.is_floating_point():
+            self.names.add(func.overloadpacket.__name__.rstrip("_"))
+        return result
+
+
+@pytest.mark.parametrize("kind", ["causal", "masked", "sinks"])
+def test_floats_are_added_up_in_a_fixed_order(kind):
+    """No operation whose order of additions torch documents as left open on CUDA."""
+    with Names() as seen:
+        together.measure_together(KINDS[kind](300), windows_of(), WITHIN)
+    assert {"bmm", "mm", "sum"} <= seen.names
+    left_open = {"cumsum", "index_add", "scatter_add", "scatter_reduce", "index_put", "put", "bincount", "histc"}
+    assert not seen.names & left_open
 
 
 @pytest.mark.parametrize("settings", [(), ("source.variants=[plain,no_sink]", "source.heads=[0,1,3]")])
