@@ -20,6 +20,7 @@ ROOMS = [
     ["selectors"],
     ["reference"],
     ["kernels"],
+    ["batched"],
     ["measures"],
     ["machine", "schema"],
     ["models"],

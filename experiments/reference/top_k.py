@@ -24,10 +24,15 @@ def top_k_output(logits_RN: Tensor, value_NV: Tensor, k_R: Tensor) -> Tensor:
 
 
 def top_k_mask(logits_RN: Tensor, k_R: Tensor) -> Tensor:
-    """Return which keys are among the k largest of their row [R, N]."""
-    order_RN = logits_RN.sort(dim=-1, descending=True, stable=True).indices
-    rank_N = torch.arange(logits_RN.shape[1], device=logits_RN.device)
-    return torch.zeros_like(logits_RN, dtype=torch.bool).scatter_(1, order_RN, rank_N < k_R[:, None])
+    """Return which keys are among the k largest of their row [R, N]; see `top_k_output`.
+
+    Nothing is sorted but the largest: of the keys as large as the k-th, as many of the first are kept as are missing.
+    """
+    largest_RK = logits_RN.topk(int(k_R.max()), dim=-1).values
+    last_R1 = largest_RK.gather(1, k_R[:, None] - 1)
+    above_RN, tied_RN = logits_RN > last_R1, logits_RN == last_R1
+    missing_R1 = k_R[:, None] - above_RN.sum(-1, keepdim=True)
+    return above_RN | (tied_RN & (tied_RN.cumsum(-1, dtype=torch.int32) <= missing_R1))
 
 
 def weights_above(logits_RN: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 
     from experiments.measures.compute import Compute
     from experiments.measures.own import Place
+
+Columns = dict[str, "Tensor"]
+Lines = tuple[Rows, list[tuple[RecordTable, dict[str, Any]]]]
+"""A group of rows, and the columns of the tables that come of it."""
 
 UNION_BYTES = 50  # of an entry of consecutive rows: logits, weights, probabilities by row and by key, and masks
 MOST_CELLS = 8192  # a side of a recorded matrix
@@ -91,27 +95,39 @@ class Approximation:
         from experiments.measures.measure import measure_rows
         from experiments.measures.workers import Workers
 
-        resident, methods = source.resident_bytes(), each(selector)
-        windows_at = cache(windows.at)
+        resident, methods, windows_at = source.resident_bytes(), each(selector), cache(windows.at)
+        fitting = partial(rows_per_block, memory_bytes=machine.memory_bytes, resident_bytes=resident)
         shared: dict[Place, dict[int, Tensor]] = {}  # of the layer at hand
 
         def block_size(rows: Rows, count: int, side_by_side: int) -> int:
-            shape = len(rows), rows.num_keys, count, rows.value_NV.shape[1]
-            return max(1, rows_per_block(*shape, machine.memory_bytes, resident) // side_by_side)
+            return max(1, fitting(len(rows), rows.num_keys, count, rows.value_NV.shape[1]) // side_by_side)
 
-        def lines_of(rows: Rows, compute: Compute, side_by_side: int) -> list[tuple[RecordTable, dict[str, Any]]]:
+        def windows_of(rows: Rows) -> Windows:
+            return windows_at(rows.length) if self.windowed(rows.variant) else Windows([], [])
+
+        def lines(rows: Rows, statistics: Columns, of_methods: list[Columns]) -> Lines:
+            requested, of_rows = windows_of(rows), (ROWS, _row_columns(rows, statistics, of_methods[0]["output"]))
+            pairs = zip(methods, of_methods, strict=True) if len(requested) else ()
+            of_windows = [_window_columns(rows, method, requested, statistics, own) for method, own in pairs]
+            return rows, [of_rows, *((WINDOWS, columns) for columns in of_windows)]
+
+        def lines_of(rows: Rows, compute: Compute, side_by_side: int) -> Lines:
             prepared = rows.cache()
             answering = [method.prepare(prepared) for method in methods]
-            requested = windows_at(rows.length) if self.windowed(rows.variant) else Windows([], [])
+            requested = windows_of(rows)
             sizes = requested.of_heads(rows.layer, rows.heads, rows.n_R)
             if shared:
                 sizes = replace(sizes, shared=shared.get((rows.variant, rows.length, rows.kv_head), {}))
             block = block_size(rows, len(requested), side_by_side)
-            statistics, of_methods = measure_rows(rows, answering, sizes, block, compute)
-            lines = [(ROWS, _row_columns(rows, statistics, of_methods[0]["output"]))]
-            for method, measured in zip(methods, of_methods, strict=True) if len(requested) else ():
-                lines.append((WINDOWS, _window_columns(rows, method, requested, statistics, measured)))
-            return lines
+            return lines(rows, *measure_rows(rows, answering, sizes, block, compute))
+
+        def lines_at_once(groups: Sequence[Rows]) -> list[Lines] | None:
+            from experiments.measures import together
+
+            if not together.serves(methods, windows_at(groups[0].length)):
+                return None
+            measured = together.measure_together(groups, windows_of, fitting)
+            return [lines(of.rows, of.statistics, [of.measures] * len(methods)) for of in measured]
 
         def on_rows(groups: Sequence[Rows]) -> None:
             if self.score_power is not None:
@@ -121,9 +137,9 @@ class Approximation:
 
                 windowed = [rows for rows in groups if self.windowed(rows.variant)]
                 shared.update(share_layer(windowed, methods, windows_at))
-            for rows, tables in zip(groups, workers.each(lines_of, groups), strict=True):
-                for table, lines in tables:
-                    record.append(table, lines)
+            for rows, tables in workers.each(lines_of, groups, lines_at_once):
+                for table, columns in tables:
+                    record.append(table, columns)
                 for _ in rows.heads:
                     advance()
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from experiments.errors import UserError
@@ -236,6 +236,11 @@ class Checkpoint:
 
         below = LayersBelow(self.keep_layers) if self.keep_layers else None
 
+        @cache  # what goes to the device goes there once: each copy waits for all that the device has to do
+        def positions(length: int, rows: int, stride: int, where: torch.device) -> Tensor:
+            of_pass = causal_positions(length, rows, stride) if causal else _spread_positions(length, rows)
+            return of_pass.to(where)
+
         def look(sample: int, lengths: list[int], variants: list[str], attention: Attention) -> None:
             if below is not None:
                 below.add(attention)
@@ -246,10 +251,16 @@ class Checkpoint:
             groups: list[Rows] = []
             consecutive: list[Rows] = []
 
+            @cache  # all heads of a layer have one mask, as a rule
+            def visible(mask: int, length: int, rows: int, stride: int) -> Tensor | None:
+                return _visible(
+                    attention, mask, length, positions(length, rows, stride, attention.key_GND.device), causal
+                )
+
             def rows_of(sharing: list[int], length: int, rows: int, stride: int) -> Rows:
-                of_pass = causal_positions(length, rows, stride) if causal else _spread_positions(length, rows)
-                of_pass = of_pass.to(attention.key_GND.device)
-                of_heads = _rows_of(attention, sharing, sample, length, of_pass, causal)
+                seen = [visible(min(head, attention.masks - 1), length, rows, stride) for head in sharing]
+                position_R = positions(length, rows, stride, attention.key_GND.device)
+                of_heads = _rows_of(attention, sharing, sample, length, position_R, seen, causal)
                 return of_heads if below is None else replace(of_heads, below=below.rows)
 
             for _, shared in itertools.groupby(heads, attention.kv_head):
@@ -407,23 +418,46 @@ def first_tokens(checkpoint: Located, text: str | None, count: int) -> Tensor:
         characters *= 2
 
 
-def _rows_of(
-    attention: Attention, heads: list[int], sample: int, length: int, position_R: Tensor, causal: bool
-) -> Rows:
-    """Return the rows of heads that share a KV head, one head after the other."""
-    kv_head = attention.kv_head(heads[0])
-    plain = causal and attention.mask is None
-    visible = [None if plain else attention.visible(head, position_R, length) for head in heads]
-    visible_RN = None if visible[0] is None else torch.cat([part_RN for part_RN in visible if part_RN is not None])
-    positions_R = position_R.repeat(len(heads))
-    head_R = torch.tensor(heads, device=position_R.device).repeat_interleave(len(position_R))
+def _visible(attention: Attention, head: int, length: int, position_R: Tensor, causal: bool) -> Tensor | None:
+    """Return which keys of a context the queries of a head see [R, N]; None if all, or those up to each one's own.
+
+    Raises
+    ------
+    UserError
+        If a query of a causal model sees a later key.
+    """
+    if causal and attention.mask is None:
+        return None
+    visible_RN = attention.visible(head, position_R, length)
     if causal and visible_RN is not None:
-        later_RN = torch.arange(length, device=position_R.device) > positions_R[:, None]
+        later_RN = torch.arange(length, device=position_R.device) > position_R[:, None]
         if bool((later_RN & visible_RN).any()):
             raise UserError(
                 f"layer {attention.layer} sees later keys in a context of {length}, and none in one of {TRIAL_TOKENS}: "
                 "a model that is causal at some lengths alone is not measured"
             )
+    return visible_RN
+
+
+def _rows_of(
+    attention: Attention,
+    heads: list[int],
+    sample: int,
+    length: int,
+    position_R: Tensor,
+    visible: Sequence[Tensor | None],
+    causal: bool,
+) -> Rows:
+    """Return the rows of heads that share a KV head, one head after the other.
+
+    Parameters
+    ----------
+    visible
+        Which keys the queries of each head see; see `_visible`.
+    """
+    kv_head = attention.kv_head(heads[0])
+    positions_R = position_R.repeat(len(heads))
+    head_R = torch.cat([torch.full_like(position_R, head) for head in heads])
 
     from experiments.models.earlier import of_pass
 
@@ -438,8 +472,8 @@ def _rows_of(
         key_ND=attention.key_GND[kv_head, :length],
         value_NV=attention.value_GNV[kv_head, :length],
         scale=attention.scale,
-        visible_RN=visible_RN,
-        causal=plain and attention.causal,
+        visible_RN=None if visible[0] is None else torch.cat([part_RN for part_RN in visible if part_RN is not None]),
+        causal=causal and attention.mask is None and attention.causal,
         earlier=of_pass(attention, kv_head) if causal else None,
         kv_head=kv_head,
         softcap=attention.softcap,

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from experiments.kernels import top_k as kernels
 from experiments.kernels.quick_rows import QuickRows
@@ -23,6 +25,25 @@ def test_the_compiled_path_agrees_with_sorting(kind, keys, share):
     torch.testing.assert_close(*outputs, rtol=1e-4, atol=1e-5)
     masks = (path.top_k_mask(logits_RN, k_R) for path in (kernels, top_k))
     assert torch.equal(*masks)
+
+
+def by_sorting(logits_RN, k_R):
+    order_RN = logits_RN.sort(dim=-1, descending=True, stable=True).indices
+    kept_RN = torch.arange(logits_RN.shape[1]) < k_R[:, None]
+    return torch.zeros_like(logits_RN, dtype=torch.bool).scatter_(1, order_RN, kept_RN)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_the_mask_is_that_of_a_stable_sort_however_many_keys_are_tied(data):
+    rows, keys, values = (data.draw(st.integers(1, most)) for most in (6, 300, 8))
+    generator = torch.manual_seed(data.draw(st.integers(0, 2**31)))
+    logits_RN = torch.randint(-values, values, (rows, keys), generator=generator) * 0.5
+    logits_RN[:, 1:].masked_fill_(torch.rand(rows, keys - 1, generator=generator) < 0.3, -torch.inf)
+    logits_RN = logits_RN.to(data.draw(st.sampled_from([torch.float32, torch.float64])))
+    logits_RN[logits_RN == 0] *= data.draw(st.sampled_from([-1.0, 1.0]))  # 0 and -0 are tied too
+    k_R = (torch.rand(rows, generator=generator) * torch.isfinite(logits_RN).sum(-1)).long() + 1
+    assert torch.equal(top_k.top_k_mask(logits_RN, k_R), by_sorting(logits_RN, k_R))
 
 
 def test_all_keys_are_plain_attention():

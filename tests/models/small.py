@@ -16,7 +16,7 @@ SIZES = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 3, "n
 
 def config_of(family, **settings):
     sizes = SIZES | {"intermediate_size": 64, "max_position_embeddings": 256} | settings
-    grouped = sizes | {"num_key_value_heads": 2}
+    grouped = {"num_key_value_heads": 2} | sizes
     return {
         "llama": lambda: transformers.LlamaConfig(**grouped),
         "mistral": lambda: transformers.MistralConfig(**grouped, sliding_window=16),
