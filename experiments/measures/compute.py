@@ -79,7 +79,8 @@ class Compute:
             [R]: see `experiments.reference.subset.measure_subset`.
         """
         if self._quick(logits_RN.device, logits_RN.dtype):
-            sizes = sizes.with_relative(partial(count_relative, logits_RN, sink_R))
+            if sizes.relative:
+                sizes = sizes.with_relative(partial(count_relative, logits_RN, sink_R))
             return measure_top_k(logits_RN, value_NV, sizes, self._scratch, sink_R)
         exact = ExactRows.from_logits(logits_RN, sink_R)
         k_RW = sizes.of(exact)

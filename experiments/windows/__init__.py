@@ -222,8 +222,6 @@ class Sizes:
 
     def with_relative(self, count: Callable[[float, bool], Tensor]) -> Sizes:
         """Return the same with what `DecidingRows.count_relative` decides given."""
-        if not self.relative:
-            return self
         given_RW = self.given_RW.clone()
         for window, (factor, of_peak) in self.relative.items():
             given_RW[:, window] = count(factor, of_peak).clamp(min=1)
@@ -231,7 +229,8 @@ class Sizes:
 
     def of(self, exact: DecidingRows) -> Tensor:
         """Return the keys kept [R, W] int64, within [1, n]; 1 where the method's own estimate decides."""
-        k_RW = self.with_relative(exact.count_relative).given_RW.clone()
+        given_RW = self.with_relative(exact.count_relative).given_RW if self.relative else self.given_RW
+        k_RW = given_RW.clone()
         for window, eta in self.tolerances.items():
             k_RW[:, window] = exact.k_min(eta)
         for window, epsilon in self.thresholds.items():
