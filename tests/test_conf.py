@@ -101,7 +101,6 @@ TINY_OF = {
     "tasks": ["runner/task=[single_needle,frequent_words]", "source.lengths=[384]", "windows.fixed=[8]"],
     "sketches": ["runner.keys=[4]", "source.rows=8"],
     "agreement": ["windows.fixed=[8]", "runner.decode_tokens=4"],
-    "distance": ["runner.per_octave=2"],
     "gains": ["windows.fractions=[0.5]", "runner.decode_tokens=2", "runner.layers=[0]"],
     "pruning": ["runner.tokens=16", "runner.steps=2", "runner.probes=2"],
 }

@@ -341,18 +341,13 @@ class Windows:
         """Whether a rule differs between heads."""
         return any(isinstance(rule, PerHead) for rule in self.rules)
 
-    def columns(self) -> dict[str, list[str] | list[float]]:
+    def columns(self) -> dict[str, list[str | float]]:
         """Return the columns of windows.parquet that name each window."""
-        return {
-            "rule": [rule.rule for rule, _, _ in self._each],
-            "parameter": [float(parameter) for _, parameter, _ in self._each],
-            "scale": [float(scale) for _, _, scale in self._each],
-        }
+        return {column: [name[column] for name in self.names()] for column in DENSE_WINDOW}
 
     def names(self) -> list[dict[str, str | float]]:
         """Return, per window, the columns that name it."""
-        columns = self.columns()
-        return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        return [{"rule": rule.rule, "parameter": float(a), "scale": float(b)} for rule, a, b in self._each]
 
     def sizes(self, n_R: Tensor) -> Sizes:
         """Return how many keys rows keep that see n keys [R]: ceil(x (1 - 1e-9)) within [1, n], x as the rule asks.
@@ -380,9 +375,7 @@ class Windows:
         tolerances = {i: rule.tolerance(parameter) for i, (rule, parameter) in self.of_kind(OfTolerance).items()}
         thresholds = {i: rule.threshold(parameter) for i, (rule, parameter) in self.of_kind(OfThreshold).items()}
         own = {i: rule.own_tolerance(parameter) for i, (rule, parameter) in self.of_kind(OfOwnTolerance).items()}
-        relative = {
-            i: (r.factor(parameter), r.of_peak) for i, (r, parameter) in self.of_kind(OfRelativeThreshold).items()
-        }
+        relative = {i: (rule.factor(a), rule.of_peak) for i, (rule, a) in self.of_kind(OfRelativeThreshold).items()}
         size_RW = torch.cat(parts, dim=1)
         if size_RW.isnan().any():
             raise UserError("a window's number of keys is no number: its factors or exponents are too large")

@@ -5,25 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from experiments.ranges import check_range
+from experiments.windows.rules.relative_threshold import RelativeThreshold
 
 
 @dataclass
-class PeakThreshold:
-    """Windows for every factor a, taken from the exact row whichever selector then picks the keys."""
+class PeakThreshold(RelativeThreshold):
+    """As `RelativeThreshold`, of the row's largest probability."""
 
-    factors: list[float]
     rule: str = "peak_threshold"
-    version: ClassVar[int] = 1
     of_peak: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        check_range("windows.peak_threshold", self.factors, above=0, symbol="a")
-
-    def coordinates(self, length: int) -> list[tuple[float, float]]:
-        """Return (a, 1) per window."""
-        return [(a, 1.0) for a in self.factors]
-
-    def factor(self, parameter: float) -> float:
-        """Return a."""
-        return parameter

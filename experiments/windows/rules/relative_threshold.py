@@ -18,7 +18,7 @@ class RelativeThreshold:
     of_peak: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        check_range("windows.relative_threshold", self.factors, above=0, symbol="a")
+        check_range(f"windows.{self.rule}", self.factors, above=0, symbol="a")
 
     def coordinates(self, length: int) -> list[tuple[float, float]]:
         """Return (a, 1) per window."""
