@@ -171,6 +171,7 @@ def test_the_stamps_name_records_tables_and_commands(analysed):
         "real_long",
         "real_own",
         "real_shared",
+        "real_thresholds",
         "several_real_None",
     ]
     assert stamp["config"]["eta"] == 0.1
@@ -181,7 +182,7 @@ def test_a_figure_without_records_is_skipped_with_its_reason_and_its_old_files_g
         manifest.unlink()
     assert run(outputs) == 0
     printed = capsys.readouterr().out
-    none = dict.fromkeys([*REAL_ONLY, "approximators", "own_windows", "shared"], "skipped")
+    none = dict.fromkeys([*REAL_ONLY, "approximators", "own_windows", "shared", "thresholds"], "skipped")
     fresh = dict.fromkeys(MODEL_RUN, "fresh")
     fresh |= {"triples": "fresh"}  # of drawn rows alone
     assert statuses(printed, "tables") == dict.fromkeys(settings.studies(), "made") | none | fresh
