@@ -56,6 +56,14 @@ def test_rows_are_taken_together():
     np.testing.assert_allclose(together, [float(keys_from_gap_counts(*asked(p, 0.1)[1])) for p in every])
 
 
+@pytest.mark.parametrize("sigma", [0.1, 0.5, 1.0])
+def test_flat_rows_of_which_no_key_is_counted_are_found_by_their_largest_probability(sigma):
+    needed, (eta, n, p_max, counts) = asked(row(sigma * QUANTILES), 0.1)
+    if sigma < 1:
+        assert set(counts.values()) == {0}
+    assert float(keys_from_gap_counts(eta, n, p_max, counts)) == pytest.approx(needed, rel=0.05)
+
+
 def test_a_row_that_is_one_key_needs_one():
     assert float(keys_from_gap_counts(0.1, 100, 1.0, dict.fromkeys(EPSILONS, 1))) == 1
     assert float(keys_from_gap_counts(0.1, 1, 1.0, dict.fromkeys(EPSILONS, 1))) == 1
