@@ -57,7 +57,7 @@ def gaussian(lengths, rows, samples, s=None, sigma=None, seed=0, places=((0, 0),
                 place = {"layer": layer, "head": head, "sample": sample, "variant": "plain", "length": length}
                 for i in range(rows):
                     line = {**place, "position": length - 1 - i, "n": n, "logit_std": logits[i].std()}
-                    line |= {"p_max": p[i, 0], "participation": 1 / squares[i, -1]}
+                    line |= {"p_max": p[i, 0], "sink_mass": p[i, 0], "participation": 1 / squares[i, -1]}
                     log_p = np.log(p[i] + 1e-300)
                     entropy = -(p[i] * log_p).sum()
                     line |= {"entropy": entropy, "output_norm": norm[i], "root_sum": np.sqrt(p[i]).sum()}

@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 REAL_ONLY = (
     "entropy",
     "heads",
+    "maps",
     "models",
     "attention",
     "tenfold",
