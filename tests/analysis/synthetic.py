@@ -408,6 +408,20 @@ def diagnostics(outputs, places, lengths=(512, 1024), samples=3):
     write_task(outputs, "coverage", "coverage", {"coverage": pd.DataFrame(covered)})
     write_task(outputs, "sketches", "sketches", {"sketches": pd.DataFrame(sketched)})
     write_task(outputs, "distance", "distance", {"distance": distances(places)})
+    write_task(outputs, "columns", "columns", {"columns": columns(places)})
+
+
+def columns(places, lengths=(1024, 2048), samples=4, ks=(32, 64, 256)):
+    """Recall of static columns: (k / n)^.2 on the same rows, a tenth less on earlier ones, half on another text."""
+    factors = {"each_row": 1.1, "same_rows": 1.0, "earlier_rows": 0.9, "other_text": 0.5}
+    lines = []
+    for (layer, head), sample, length, k in product(places, range(samples), lengths, ks):
+        place = {"layer": layer, "head": head, "sample": sample, "variant": "plain", "length": length, "k": k}
+        best = (k / length) ** 0.2 * (1 - 0.02 * sample - 0.05 * head)
+        for way, factor in factors.items():
+            if sample or way != "other_text":
+                lines.append(place | {"chosen": way, "rows": 8, "recall": min(factor * best, 1.0)})
+    return pd.DataFrame(lines)
 
 
 def distances(places, lengths=(512, 4096), samples=3, exponents=(0.4, 0.8, 1.2, 1.6), rows=8):

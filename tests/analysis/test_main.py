@@ -29,6 +29,7 @@ REAL_ONLY = (
 )  # of the demo's records, these rest on the real model's alone
 # their records are those of other runners
 MODEL_RUN = (
+    "columns",
     "cost",
     "coverage",
     "distance",
