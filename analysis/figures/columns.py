@@ -38,10 +38,8 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
         by_length.axhline(published, color="0.6", lw=0.7, ls=WAYS[way][1], zorder=1)
     by_length.set_xlabel("context length n")
     by_length.set_title(f"n / {1 / config.share:.0f} columns")
-    for panel in (by_number, by_length):
-        panel.set_ylim(0, 1)
     by_number.set_ylabel("share of the mass")
-    limits = (0, 1)
+    limits = (0, 1.02)
     of_heads.plot(limits, limits, color="0.6", lw=0.7, zorder=1)
     if len(heads):
         colours = style.shades(int(heads["layer"].max()) + 1)
@@ -56,6 +54,7 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
 
 
 def _curves(axes: Axes, table: pd.DataFrame, x: str) -> None:
+    axes.set_ylim(0, 1.02)
     ends = []
     for (way, (name, dash, marker)), shade in zip(WAYS.items(), style.shades(len(WAYS)), strict=True):
         line = table[table["chosen"] == way].sort_values(x)
