@@ -96,7 +96,7 @@ TINY_OF = {
     "indices": ["windows.fixed=[8]", "runner.repeats=1"],
     "unions": ["source.runs=[2,8]"],
     "coverage": ["runner.exact=8"],
-    "columns": ["runner.keys=[4,16]"],
+    "columns": ["runner.keys=[4,16]", "source.lengths=[32,64]"],
     "distance": ["runner.per_octave=2"],
     "thresholds": ["windows.grid_per_octave=1"],
     "tasks": ["runner/task=[single_needle,frequent_words]", "source.lengths=[384]", "windows.fixed=[8]"],

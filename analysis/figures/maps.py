@@ -27,8 +27,8 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
         heads = tables["maps"][tables["maps"]["label"] == label]
         sinks = tables["maps_sinks"].set_index("label").loc[label]
         n = f"n = {sinks['n']:,.0f}"
-        share = [name for name in sinks.index if name.startswith("share_") and name[-1].isdigit()]
-        with_sink = ", ".join(f"{sinks[name]:.0%} > {name.removeprefix('share_')}" for name in share)
+        share = [name for name in sinks.index if name.startswith("above_") and name[-1].isdigit()]
+        with_sink = ", ".join(f"{sinks[name]:.0%} > 0.{name.removeprefix('above_')}" for name in share)
         maps = {
             "alpha": (Normalize(0, 1), [0, 0.5, 1], "entropy, α"),
             "sink_mass": (Normalize(0, 1), [0, 0.5, 1], f"key 0: {with_sink}"),

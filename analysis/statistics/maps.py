@@ -32,8 +32,8 @@ def of_label(
     -------
     DataFrame : per (layer, head), at the longest length: `n`, `sink_mass`, `k` for a dropped mass of `eta` and its
         share `share` of n; `alpha` of the entropy H = alpha ln n + beta over all lengths, NaN where n does not grow.
-    dict : `n`, numbers of `heads` and `clusters`, `sink_mass`, the mean over heads, and `share_X`, the share of heads
-        whose mean mass of key 0 is above X; with `_low`, `_high`, samples and heads resampled apart.
+    dict : `n`, numbers of `heads` and `clusters`, `sink_mass`, the mean over heads, and `above_X`, the share of heads
+        whose mean mass of key 0 is above X hundredths; with `_low`, `_high`, samples and heads resampled apart.
     """
     cells = Cells.of(frame)
     rows = cells.sums()
@@ -58,7 +58,7 @@ def of_label(
     table = table.assign(n=n[:, -1], alpha=alpha, sink_mass=sink[0], k=k, share=k / n[:, -1])
     chosen = bootstrap.heads_drawn(heads, settings.resamples, settings.seed, str(frame["label"].iloc[0]))[1:]
     about: dict[str, float] = {"n": float(n[:, -1].max()), "heads": heads, "clusters": clusters}
-    numbers = {"sink_mass": sink} | {f"share_{mass:g}": (sink > mass).astype(np.float64) for mass in above}
+    numbers = {"sink_mass": sink} | {f"above_{100 * mass:.0f}": (sink > mass).astype(np.float64) for mass in above}
     for name, values in numbers.items():
         by_cluster, by_head = values.mean(1), values[0][chosen].mean(1)
         about |= bootstrap.with_interval(name, by_cluster, clusters, by_head, heads, settings.confidence, "share")

@@ -28,8 +28,8 @@ def test_heads_have_their_growth_sink_and_share_of_keys(rows):
     np.testing.assert_allclose(table["k"], last)
     np.testing.assert_allclose(table["share"], last / 8192)
     assert (about["n"], about["heads"], about["clusters"]) == (8192, 10, 12)
-    assert (about["share_0.3"], about["share_0.8"]) == (0.5, 0.2)
-    assert 0 <= about["share_0.8_low"] < 0.2 < about["share_0.8_high"] < 0.6
+    assert (about["above_30"], about["above_80"]) == (0.5, 0.2)
+    assert 0 <= about["above_80_low"] < 0.2 < about["above_80_high"] < 0.6
     assert about["sink_mass"] == pytest.approx(SINKS.mean())
     assert about["sink_mass_low"] < about["sink_mass"] < about["sink_mass_high"]
 
