@@ -113,9 +113,14 @@ class Contest:
 
     @classmethod
     def of(cls, windows: pd.DataFrame, label: str, settings: Settings) -> Contest | None:
-        """Read one label; None where it has no thresholds in 1 / n, no dense grid, or a single sample."""
+        """Read one label; None where it has no thresholds in 1 / n, no dense grid, or a single sample.
+
+        None too where heads that grow alike see unequal numbers of keys, so that no n is that of all.
+        """
         curves = read(of_alike(windows)[0][READ], (*ROW_RULES, *IN_ONE_OVER_N))
-        if curves is None or curves.clusters < 2 or not {FLOOR, *IN_ONE_OVER_N} <= set(curves.row_rules):
+        if curves is None or curves.clusters < 2 or len(curves.grid) != len(curves.lengths):
+            return None
+        if not {FLOOR, *IN_ONE_OVER_N} <= set(curves.row_rules):
             return None
         whole_SC, whole_SH = (np.full((settings.resamples, units), 1.0) for units in (curves.clusters, curves.heads))
         drawn_SC = bootstrap.weights(curves.clusters, settings.resamples, settings.seed, label)
