@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -15,6 +16,8 @@ from analysis.figures import NothingToDraw
 from analysis.figures.page import style
 from analysis.figures.page.shown import sources_shown
 from analysis.figures.page.sources import tag
+
+BAR_STEPS = 32  # so few that a bar is no image: images that are alike share their id in an SVG
 
 
 def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
@@ -62,7 +65,8 @@ def _map(figure: Figure, axes: Axes, heads: pd.DataFrame, column: str, norm: Nor
     inside = heads[column].dropna()
     over, under = bool((inside > norm.vmax).any()), bool((inside < norm.vmin).any())
     extend = "both" if over and under else "max" if over else "min" if under else "neither"
-    figure.colorbar(ScalarMappable(norm, "cividis"), cax=bar, extend=extend)
+    steps = mpl.colormaps["cividis"].resampled(BAR_STEPS)
+    figure.colorbar(ScalarMappable(norm, steps), cax=bar, extend=extend)
     bar.yaxis.set_major_locator(FixedLocator(ticks))
     bar.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     bar.yaxis.set_minor_locator(NullLocator())

@@ -129,7 +129,7 @@ TABLES: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
         ("label", "kind", "eta", "mean", "law", "n", "k", "inside", "k_low", "k_high"),
         {
             "law": "as elsewhere; `root`, the square root of n, or `entropy`, e^H of the mean entropy's growth",
-            "k": "keys needed by the law, within 1 and n",
+            "k": "keys needed by the law, within 1 and n but for `root` and `entropy`",
             "inside": "whether n was measured, or is extrapolated",
         },
     ),

@@ -108,8 +108,8 @@ def foreseen(every: list[Mean], settings: Settings, beyond: float) -> pd.DataFra
     Returns
     -------
     DataFrame : `n`, `k` and its interval, `inside` where lengths were measured; held within [1, n]. Beside the laws of
-        `LAWS`, without an interval: `root`, the square root of n through the middle of the points, and `entropy`, e^H
-        with H = alpha ln n + beta, fitted to the mean entropy over heads and rows.
+        `LAWS`, without interval or bounds and at both ends alone: `root`, the square root of n through the middle of
+        the points, and `entropy`, e^H with H = alpha ln n + beta, fitted to the mean entropy over heads and rows.
     """
     tables = []
     for item in every:
@@ -130,9 +130,10 @@ def foreseen(every: list[Mean], settings: Settings, beyond: float) -> pd.DataFra
             }
             columns |= {"k_low": np.exp(low[0]).clip(1), "k_high": np.minimum(np.exp(high[0]), n)}
             tables.append(pd.DataFrame(_place(item) | columns))
-        for name, log_k in _others(item, mask[0], x[0]).items():
-            columns = {"law": name, "n": np.exp(x[0]), "k": np.exp(np.clip(log_k, 0.0, x[0]))}
-            tables.append(pd.DataFrame(_place(item) | columns | {"inside": np.exp(x[0]) <= points.n.max() * 1.001}))
+        ends = x[0, [0, -1]]  # all that a straight line in logarithms takes
+        for name, log_k in _others(item, mask[0], ends).items():
+            columns = {"law": name, "n": np.exp(ends), "k": np.exp(log_k), "inside": [True, False]}
+            tables.append(pd.DataFrame(_place(item) | columns))
     names = ["label", "kind", "eta", "mean", "law", "n", "k", "inside", "k_low", "k_high"]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=names)
 
