@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from operator import ge, gt, le, lt
 from pathlib import Path
 
 from experiments.errors import UserError
@@ -35,17 +36,10 @@ def check_range(
     """
     if numbers is None:
         return
+    bounds = {">": (gt, above), ">=": (ge, least), "<": (lt, below), "<=": (le, most)}
     for number in [numbers] if isinstance(numbers, int | float) else numbers:
-        inside = (
-            math.isfinite(number)
-            and (least is None or number >= least)
-            and (above is None or number > above)
-            and (most is None or number <= most)
-            and (below is None or number < below)
-        )
-        if not inside:
-            bounds = {">": above, ">=": least, "<": below, "<=": most}
-            wanted = " and ".join(f"{sign} {bound:.10g}" for sign, bound in bounds.items() if bound is not None)
+        if not math.isfinite(number) or any(b is not None and not holds(number, b) for holds, b in bounds.values()):
+            wanted = " and ".join(f"{sign} {bound:.10g}" for sign, (_, bound) in bounds.items() if bound is not None)
             one = isinstance(numbers, int | float)
             given = f"{key}={number}" if one else f"{key} has {symbol + ' = ' if symbol else ''}{number}"
             raise UserError(f"{given}: give {'a number' if one else 'numbers'} {wanted or 'that is finite'}")

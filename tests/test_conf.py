@@ -29,6 +29,7 @@ def test_every_option_becomes_a_job(job, group, option):
 
 # Not every method estimates its rows, so windows that go by estimates are there only where they are asked for.
 ASKED = ("windows.own_top_p=[0.1]", "windows.ada=[16]")
+ASKED += ("windows.relative_threshold=[1]", "windows.peak_threshold=[1]")
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -46,7 +47,12 @@ def test_every_task_stands_alone_under_its_name(job, task):
 
 def test_all_rules_are_in_the_standard_set(job):
     assert set(job(*ASKED).windows.at(1024).columns()["rule"]) == set(RULES)
-    assert set(job().windows.at(1024).columns()["rule"]) == set(RULES) - {"ada", "own_top_p"}
+    assert set(job().windows.at(1024).columns()["rule"]) == set(RULES) - {
+        "ada",
+        "own_top_p",
+        "peak_threshold",
+        "relative_threshold",
+    }
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -90,10 +96,12 @@ TINY_OF = {
     "indices": ["windows.fixed=[8]", "runner.repeats=1"],
     "unions": ["source.runs=[2,8]"],
     "coverage": ["runner.exact=8"],
+    "columns": ["runner.keys=[4,16]", "source.lengths=[32,64]"],
+    "distance": ["runner.per_octave=2"],
+    "thresholds": ["windows.grid_per_octave=1"],
     "tasks": ["runner/task=[single_needle,frequent_words]", "source.lengths=[384]", "windows.fixed=[8]"],
     "sketches": ["runner.keys=[4]", "source.rows=8"],
     "agreement": ["windows.fixed=[8]", "runner.decode_tokens=4"],
-    "distance": ["runner.per_octave=2"],
     "gains": ["windows.fractions=[0.5]", "runner.decode_tokens=2", "runner.layers=[0]"],
     "methods_prefill": ["windows.fixed=[40]"],
     "llama3_8b_128k": ["source=smollm2", "seed=0", "device=cpu", "source.rows=2"],  # a card, and weights from the hub

@@ -15,6 +15,7 @@ from analysis.figures.page.names import LAWS
 from analysis.figures.page.shown import sources_shown
 from analysis.figures.page.sources import tag
 
+BLACK = (0.0, 0.0, 0.0, 1.0)
 MEANS = ("mean window", "typical head")
 DASHES = {
     "constant": ":",
@@ -24,6 +25,8 @@ DASHES = {
     "affine": (0, (1, 1, 1, 3)),
     "power_log": (0, (5, 1, 1, 1, 1, 1)),
 }
+OTHERS = {"root": (r"$\sqrt{n}$", (0, (1, 2))), "entropy": ("$e^H$", (0, (4, 2, 1, 2)))}  # published by others
+RANDOM = ", random weights"  # of a label
 
 
 def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
@@ -44,8 +47,9 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
             name: table[(table["label"] == label) & (table["mean"] == mean)]
             for name, table in (("data", data), ("laws", laws), ("foreseen", foreseen))
         }
+        random = data[(data["label"] == label + RANDOM) & (data["mean"] == mean)]
         tag(label, panel)
-        _panel(panel, at["data"], at["laws"], at["foreseen"], config)
+        _panel(panel, at["data"], at["laws"], at["foreseen"], random)
         style.title(panel, f"{label}: {mean}" if label in models else label, style.PAGE / columns - 0.3, 6.5)
     for panel in axes.flat[len(wanted) :]:
         panel.remove()
@@ -55,7 +59,7 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
     return figure
 
 
-def _panel(axes: Axes, data: pd.DataFrame, laws: pd.DataFrame, foreseen: pd.DataFrame, config: DictConfig) -> None:
+def _panel(axes: Axes, data: pd.DataFrame, laws: pd.DataFrame, foreseen: pd.DataFrame, random: pd.DataFrame) -> None:
     dark, middle = style.shades(2)
     longest = float(foreseen["n"].max()) if len(foreseen) else float(data["n"].max())
     axes.set_xscale("log")
@@ -76,6 +80,15 @@ def _panel(axes: Axes, data: pd.DataFrame, laws: pd.DataFrame, foreseen: pd.Data
             axes.fill_between(curve["n"], curve["k_low"], curve["k_high"], color=colour, alpha=0.2, lw=0)
         axes.plot(curve["n"], curve["k"], color=colour, lw=1.3 if law == best else 0.7, linestyle=dash, marker="")
         ends.append((float(curve["k"].iloc[-1]), LAWS[law] + (" *" if law == best else ""), colour))
+    for law, (name, dotted) in OTHERS.items():
+        curve = foreseen[foreseen["law"] == law]
+        if len(curve):
+            axes.plot(curve["n"], curve["k"], color="black", lw=0.6, linestyle=dotted)
+            ends.append((float(curve["k"].iloc[-1]), name, BLACK))
+    if len(random):
+        axes.plot(random["n"], random["k"], color="black", lw=0.8)
+        end = random.sort_values("n").iloc[-1]
+        axes.text(end["n"], 0.5 * end["k"], "random", ha="center", va="top", fontsize=style.SMALL)
     shown = data[~data["censored"]]
     bars = np.abs(shown[["k_low", "k_high"]].to_numpy().T - shown["k"].to_numpy())
     axes.errorbar(shown["n"], shown["k"], np.nan_to_num(bars), fmt="o", ms=3, color="black", lw=0.8, zorder=5)

@@ -1,4 +1,4 @@
-"""Keys foretold from two sums of a row [G8] against keys needed, with the deviation's [G2] beside them."""
+"""Keys foretold from two sums of a row [G8] against keys needed, with gap counts and the deviation [G2] beside them."""
 
 from collections.abc import Mapping
 
@@ -14,11 +14,12 @@ from analysis.figures.page import style
 from analysis.figures.page.shown import sources_shown
 from analysis.figures.page.sources import tag
 
-METHODS = {"rule": ("[G8]", "o"), "logit_std": ("[G2]", "x")}
+METHODS = {"rule": ("[G8]", "o"), "gap_counts": ("gaps", "+"), "logit_std": ("[G2]", "x")}
 SUMS = {
     "root_sum": ("Σ√p", "v"),
     "log_p_variance": ("V", "s"),
     "participation": ("Σp²", "^"),
+    "gap_counts": ("gaps", "+"),
     "logit_std": ("[G2]", "x"),
 }
 
@@ -84,7 +85,7 @@ def _exponents(axes: Axes, table: pd.DataFrame, summary: pd.DataFrame) -> None:
 
 def _scatter(axes: Axes, table: pd.DataFrame, x: str, y: str, limits: tuple[float, float]) -> None:
     axes.plot(limits, limits, color="0.6", lw=0.7, zorder=1)
-    for (method, (_, marker)), shade in zip(reversed(METHODS.items()), style.shades(2)[::-1], strict=True):
+    for (method, (_, marker)), shade in zip(reversed(METHODS.items()), style.shades(len(METHODS))[::-1], strict=True):
         at = table[table["method"] == method]
         axes.scatter(at[x].clip(*limits), at[y].clip(*limits), s=7, marker=marker, color=shade, alpha=0.6, lw=0.6)
     axes.set_xlim(*limits)
@@ -94,7 +95,7 @@ def _scatter(axes: Axes, table: pd.DataFrame, x: str, y: str, limits: tuple[floa
 def _note(axes: Axes, summary: pd.DataFrame, value: str, words: str, scale: object) -> None:
     """Write the median error of each method into the panel."""
     assert callable(scale)
-    for i, ((method, (name, _)), shade) in enumerate(zip(METHODS.items(), style.shades(2), strict=True)):
+    for i, ((method, (name, _)), shade) in enumerate(zip(METHODS.items(), style.shades(len(METHODS)), strict=True)):
         at = summary[summary["method"] == method]
         if len(at) and pd.notna(at[value].iloc[0]):
             text = f"{name} {words} {scale(float(at[value].iloc[0])):.2f}"
@@ -116,7 +117,7 @@ def _gaussian(axes: Axes, table: pd.DataFrame, sources: pd.DataFrame) -> None:
     axes.axhline(1, color="0.6", lw=0.7, zorder=1)
     axes.set_yscale("log")
     for (method, (name, marker)), shade in zip(SUMS.items(), style.shades(len(SUMS)), strict=True):
-        at = table[table["method"] == method].set_index("label").loc[list(place)]
+        at = table[table["method"] == method].set_index("label").reindex(list(place))
         x, ratio = list(place.values()), at["k_foretold"] / at["k"]
         axes.plot(x, ratio.clip(0.1, 10), marker=marker, color=shade, ms=3, lw=0.7, label=name)
     axes.set_ylim(0.09, 11)

@@ -127,7 +127,11 @@ TABLES: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
     ),
     "keys_foreseen": (
         ("label", "kind", "eta", "mean", "law", "n", "k", "inside", "k_low", "k_high"),
-        {"k": "keys needed by the law, within 1 and n", "inside": "whether n was measured, or is extrapolated"},
+        {
+            "law": "as elsewhere; `root`, the square root of n, or `entropy`, e^H of the mean entropy's growth",
+            "k": "keys needed by the law, within 1 and n but for `root` and `entropy`",
+            "inside": "whether n was measured, or is extrapolated",
+        },
     ),
     "windows": (("label", "length", "parameter", *SPREAD[1:]), {"k": "mean number of keys kept"}),
     "regimes": (("label", "rule", "parameter", "scale", *SPREAD), {"k": "mean number of keys kept"}),

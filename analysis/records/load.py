@@ -23,6 +23,7 @@ from experiments.records.table_file import chunks, column_names
 from experiments.sources.corpora import corpus, is_corpus
 from experiments.sources.text import CODE, PROSE, corpus_suffix
 from experiments.tables import Table
+from experiments.tables.columns import COLUMNS
 from experiments.tables.coverage import COVERAGE
 from experiments.tables.decoding import DECODING
 from experiments.tables.distance import DISTANCE
@@ -199,7 +200,7 @@ TASKS = {
     table.name: table
     for table in (
         *(LOSSES, GAINS, RETRIEVAL, ANSWERS, DECODING, UNIONS),
-        *(COVERAGE, DISTANCE, SKETCHES, PRUNING, PRUNING_LOSSES),
+        *(COLUMNS, COVERAGE, DISTANCE, SKETCHES, PRUNING, PRUNING_LOSSES),
     )
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,6 +16,7 @@ Array = NDArray[np.float64]
 TINY = 1e-12  # by which rounding may carry a point beyond the last knot, in shares of a step
 FINE = 8  # steps between two windows of the grid when many windows are read off
 MEASURES = ("k", "dropped_mass", "output_error_renormalised")
+ROW_RULES = ("top_p", "threshold")
 READ = ["layer", "head", "sample", "cluster", "length", "rule", "parameter", "n", *MEASURES]
 
 
@@ -135,12 +137,13 @@ class CostCurves:
         return order[: self.clusters // 2], order[self.clusters // 2 :]
 
 
-def read(windows: pd.DataFrame) -> CostCurves | None:
+def read(windows: pd.DataFrame, row_rules_read: Sequence[str] = ROW_RULES) -> CostCurves | None:
     """Arrange the oracle's windows of one label.
 
     Parameters
     ----------
     windows : lines of `analysis.load` of one label, one selector and one variant; no column but `READ` is read.
+    row_rules_read : rules that look at the row; those with fewer than three settings are left out.
 
     Returns
     -------
@@ -178,7 +181,7 @@ def read(windows: pd.DataFrame) -> CostCurves | None:
             return None
         by_length.append((knots, cells(frame, knots)))
     row_rules = {}
-    for rule in ("top_p", "threshold"):
+    for rule in row_rules_read:
         frame = windows[windows["rule"] == rule]
         parameters = np.unique(frame["parameter"].to_numpy(np.float64))
         measured = [cells(frame[frame["length"] == length], parameters) for length in lengths]

@@ -1,4 +1,4 @@
-"""Keys foretold from sums of the rows [G8] or from their logits' deviation [G2], against the keys that they need.
+"""Keys foretold from sums of the rows [G8], counts of gaps or the logits' deviation [G2], against the keys needed.
 
 Shapes: heads x lengths x clusters for sums, resamples x heads x lengths for means, the estimate first.
 """
@@ -14,16 +14,17 @@ from numpy.typing import NDArray
 from analysis.settings import Settings
 from analysis.statistics import bootstrap, closed_forms
 from analysis.statistics.cells import Cells
+from analysis.statistics.gap_counts import keys_from_gap_counts
 from analysis.statistics.growth import distinct
 from analysis.statistics.heads import rank_correlation
 from analysis.statistics.line import fit_line
 from analysis.statistics.matched_gamma import RATIOS, match, sum_for
-from experiments.tables.rows import k_min
+from experiments.tables.rows import EPSILONS, k_min
 
 Array = NDArray[np.float64]
 
-RULE, NORMAL = "rule", "logit_std"
-METHODS = (RULE, *RATIOS, NORMAL)
+RULE, GAPS, NORMAL = "rule", "gap_counts", "logit_std"
+METHODS = (RULE, *RATIOS, GAPS, NORMAL)
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,13 @@ def foretell(rows: pd.DataFrame, etas: tuple[float, ...], most_rows: int) -> Ite
         frame, cells = frame[chosen], Cells(cells.head_keys, cells.lengths, cells.index[chosen], cells.shape)
         column = {name: frame[name].to_numpy(np.float64) for name in ("n", "entropy", "p_max", "logit_std", *RATIOS)}
         n, counts = column["n"], cells.sums()
+        counts_above = {epsilon: frame[f"count_{epsilon:g}"].to_numpy(np.float64) for epsilon in EPSILONS}
         laws = {name: match(n, column["entropy"], column["p_max"], **{name: column[name]}) for name in RATIOS}
         for eta in etas:
             k = frame[k_min(eta)].to_numpy(np.float64)
             keys = {name: law.keys(eta) for name, law in laws.items()}
             keys |= {RULE: keys[sum_for(eta)]}
+            keys |= {GAPS: keys_from_gap_counts(eta, n, column["p_max"], counts_above)}
             keys |= {NORMAL: np.clip(closed_forms.smallest_window(eta, n, column["logit_std"]), 1, n)}
             yield Foretold(
                 label=str(label),

@@ -17,6 +17,7 @@ from analysis.settings import Settings
 from analysis.statistics import bootstrap
 from analysis.statistics.fit import Array, Curves, Points, curves_of, fit_points
 from analysis.statistics.laws import LAWS, Law
+from analysis.statistics.line import fit_line
 
 TYPICAL, MEAN = "typical head", "mean window"
 ALL = "all heads"
@@ -106,7 +107,9 @@ def foreseen(every: list[Mean], settings: Settings, beyond: float) -> pd.DataFra
 
     Returns
     -------
-    DataFrame : `n`, `k` and its interval, `inside` where lengths were measured; held within [1, n].
+    DataFrame : `n`, `k` and its interval, `inside` where lengths were measured; held within [1, n]. Beside the laws of
+        `LAWS`, without interval or bounds and at both ends alone: `root`, the square root of n through the middle of
+        the points, and `entropy`, e^H with H = alpha ln n + beta, fitted to the mean entropy over heads and rows.
     """
     tables = []
     for item in every:
@@ -127,8 +130,24 @@ def foreseen(every: list[Mean], settings: Settings, beyond: float) -> pd.DataFra
             }
             columns |= {"k_low": np.exp(low[0]).clip(1), "k_high": np.minimum(np.exp(high[0]), n)}
             tables.append(pd.DataFrame(_place(item) | columns))
+        ends = x[0, [0, -1]]  # all that a straight line in logarithms takes
+        for name, log_k in _others(item, mask[0], ends).items():
+            columns = {"law": name, "n": np.exp(ends), "k": np.exp(log_k), "inside": [True, False]}
+            tables.append(pd.DataFrame(_place(item) | columns))
     names = ["label", "kind", "eta", "mean", "law", "n", "k", "inside", "k_low", "k_high"]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=names)
+
+
+def _others(item: Mean, mask: NDArray[np.bool_], x: Array) -> dict[str, Array]:
+    """Return ln k at ln n = x by laws that others have published."""
+    points, pool = item.points, item.curves.pooled()
+    at, y = points.x[0, mask], points.y[0, mask]
+    result = {"root": (y - at / 2).mean() + x / 2}
+    if pool.entropy is not None:
+        entropy = pool.mean(pool.entropy, np.ones((1, pool.clusters)))[0].mean(0)
+        level, alpha = fit_line(entropy[mask], at, np.ones(len(at), bool))
+        result["entropy"] = level + alpha * x
+    return result
 
 
 def drawn(law: Law, x: Array, mask: NDArray[np.bool_], at: Array, y: Array) -> Array:

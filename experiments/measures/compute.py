@@ -8,6 +8,7 @@ Shape letters: R rows, N keys, V value dimension.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from experiments.kernels import top_k as kernels
 from experiments.kernels.quick_rows import QuickRows, measure_top_k
 from experiments.kernels.scratch import Scratch
 from experiments.reference import top_k
-from experiments.reference.exact import ExactRows
+from experiments.reference.exact import ExactRows, count_relative
 from experiments.rows import Rows
 from experiments.windows import RowFacts, Sizes
 
@@ -78,6 +79,8 @@ class Compute:
             [R]: see `experiments.reference.subset.measure_subset`.
         """
         if self._quick(logits_RN.device, logits_RN.dtype):
+            if sizes.relative:
+                sizes = sizes.with_relative(partial(count_relative, logits_RN, sink_R))
             return measure_top_k(logits_RN, value_NV, sizes, self._scratch, sink_R)
         exact = ExactRows.from_logits(logits_RN, sink_R)
         k_RW = sizes.of(exact)

@@ -21,6 +21,7 @@ from experiments.measures.own import log_p_of, own_needs, shared_keys
 from experiments.models.below import LayersBelow
 from experiments.models.earlier import EarlierQueries
 from experiments.models.probe import Attention, intercept
+from experiments.reference.exact import count_relative
 from experiments.rows import check_finite
 from experiments.selectors import Selector
 from experiments.windows import Needs, Share
@@ -64,6 +65,10 @@ class LazyRows:
             return facts.count_above(epsilon).clamp(min=1)
         k_R, self.above_RN = self._compute.weights_above(self._logits(), epsilon)
         return k_R
+
+    def count_relative(self, factor: float, of_peak: bool) -> Tensor:
+        """Return #{j: p_j > factor / n}, or with `of_peak` #{j: p_j / max p > factor / n}, per row [R] int64."""
+        return count_relative(self._logits(), self._sink_R, factor, of_peak)
 
 
 def attend_by(

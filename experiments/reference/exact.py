@@ -5,6 +5,7 @@ Shape letters: R rows, N keys.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -112,6 +113,11 @@ class ExactRows:
         """Return #{j: p_j > epsilon} per row [R] int64."""
         return (self.probability_RN > epsilon).sum(-1)
 
+    def count_relative(self, factor: float, of_peak: bool) -> Tensor:
+        """Return #{j: p_j > factor / n}, or with `of_peak` #{j: p_j / max p > factor / n}, per row [R] int64."""
+        sink_R = None if self.learned_sink_R is None else self.learned_sink_R.log() + self.logsumexp_R
+        return count_relative(self.logits_RN, sink_R, factor, of_peak)
+
     def statistics(self) -> dict[str, Tensor]:
         """Return the window-free columns of rows.parquet, each [R]; `logit_std` is the population deviation.
 
@@ -146,6 +152,26 @@ class ExactRows:
     def measure_top_k(self, value_NV: Tensor, k_RW: Tensor) -> dict[str, Tensor]:
         """Measure the rows that keep their k most probable keys, for every window at once."""
         return measure_subset(self.order_RN, self.probability_RN, value_NV, k_RW, self.learned_sink_R)
+
+
+def count_relative(logits_RN: Tensor, learned_sink_R: Tensor | None, factor: float, of_peak: bool) -> Tensor:
+    """Return how many keys of each row have a probability above factor / n [R] int64, told by their logits.
+
+    Parameters
+    ----------
+    learned_sink_R
+        Logit of a learned sink of each row; None for none.
+    factor
+        Of 1 / n, n the keys that the row sees.
+    of_peak
+        The probability is one relative to the row's largest.
+    """
+    level_R = (logits_RN.amax(-1) if of_peak else logits_RN.logsumexp(-1)).double()
+    if learned_sink_R is not None and not of_peak:
+        level_R = level_R.logaddexp(learned_sink_R.double())
+    n_R = torch.isfinite(logits_RN).sum(-1)
+    bound_R = level_R + math.log(factor) - n_R.double().log()
+    return (logits_RN > bound_R.to(logits_RN.dtype)[:, None]).sum(-1)
 
 
 def sink_weights(learned_sink_R: Tensor, highest_R: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ from experiments.selectors.several import each
 from experiments.tables import Table as RecordTable
 from experiments.tables.decoding import DECODING
 from experiments.tables.place import window_name
-from experiments.windows import DENSE, OfOwnTolerance, OfThreshold, OfTolerance, PerLayer, Windows
+from experiments.windows import DENSE, OfOwnTolerance, OfRelativeThreshold, OfThreshold, OfTolerance, PerLayer, Windows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,6 +75,7 @@ class Decoding:
                     f"time; leave it out of a set with ~selector.parts.{method.name}"
                 )
         of_rows = {"top_p": OfTolerance, "thresholds": OfThreshold, "own_top_p": OfOwnTolerance, "ada": PerLayer}
+        of_rows |= {"relative_threshold": OfRelativeThreshold, "peak_threshold": OfRelativeThreshold}
         for name, kind in of_rows.items():
             of_kind = zip(requested.rules, requested.coordinates, strict=True)
             if any(part for rule, part in of_kind if isinstance(rule, kind)):

@@ -59,12 +59,21 @@ class RowFacts(Needs, Protocol):
         ...
 
 
+class DecidingRows(RowFacts, Protocol):
+    """What decides every window of a block of rows."""
+
+    def count_relative(self, factor: float, of_peak: bool) -> Tensor:
+        """Return #{j: p_j > factor / n}, or with `of_peak` #{j: p_j / max p > factor / n}, per row [R] int64."""
+        ...
+
+
 class Rule(Protocol):
     """What the window set asks of a rule. One file per rule in `rules/`; the class is its own Hydra schema.
 
     How many keys its windows keep follows from the number that rows see (`OfLength`), from a dropped mass
-    (`OfTolerance`), from a probability (`OfThreshold`), from a dropped mass as the method estimates it
-    (`OfOwnTolerance`), or from the estimates of all heads of the layer (`PerLayer`).
+    (`OfTolerance`), from a probability (`OfThreshold`), from one in proportion to 1 / n (`OfRelativeThreshold`), from a
+    dropped mass as the method estimates it (`OfOwnTolerance`), or from the estimates of all heads of the layer
+    (`PerLayer`).
     """
 
     rule: str
@@ -99,6 +108,20 @@ class OfThreshold(Protocol):
 
     def threshold(self, parameter: float) -> float:
         """Return the probability of a window."""
+        ...
+
+
+@runtime_checkable
+class OfRelativeThreshold(Protocol):
+    """A rule whose windows keep the keys above a probability in proportion to 1 / n.
+
+    `of_peak` says that it is one relative to the row's largest.
+    """
+
+    of_peak: ClassVar[bool]
+
+    def factor(self, parameter: float) -> float:
+        """Return n times the probability of a window."""
         ...
 
 
@@ -154,6 +177,9 @@ class Sizes:
         Dropped mass of each window by whose index the method's own estimate of the rows decides.
     shared
         Keys that each of M methods keeps [M, R] in each window by whose index the heads of a layer share them.
+    relative
+        Factor a of the probability a / n of each window by whose index the rows decide, and whether it is relative to
+        the row's largest.
     """
 
     given_RW: Tensor
@@ -161,6 +187,7 @@ class Sizes:
     thresholds: dict[int, float]
     own_tolerances: dict[int, float] = field(default_factory=dict)
     shared: dict[int, Tensor] = field(default_factory=dict)
+    relative: dict[int, tuple[float, bool]] = field(default_factory=dict)
 
     def rows(self, start: int, stop: int) -> Sizes:
         """Return those of rows start..stop-1."""
@@ -193,9 +220,17 @@ class Sizes:
             k_RW[:, window] = k_MR[number]
         return k_RW
 
-    def of(self, exact: RowFacts) -> Tensor:
+    def with_relative(self, count: Callable[[float, bool], Tensor]) -> Sizes:
+        """Return the same with what `DecidingRows.count_relative` decides given."""
+        given_RW = self.given_RW.clone()
+        for window, (factor, of_peak) in self.relative.items():
+            given_RW[:, window] = count(factor, of_peak).clamp(min=1)
+        return replace(self, given_RW=given_RW, relative={})
+
+    def of(self, exact: DecidingRows) -> Tensor:
         """Return the keys kept [R, W] int64, within [1, n]; 1 where the method's own estimate decides."""
-        k_RW = self.given_RW.clone()
+        given_RW = self.with_relative(exact.count_relative).given_RW if self.relative else self.given_RW
+        k_RW = given_RW.clone()
         for window, eta in self.tolerances.items():
             k_RW[:, window] = exact.k_min(eta)
         for window, epsilon in self.thresholds.items():
@@ -306,18 +341,13 @@ class Windows:
         """Whether a rule differs between heads."""
         return any(isinstance(rule, PerHead) for rule in self.rules)
 
-    def columns(self) -> dict[str, list[str] | list[float]]:
+    def columns(self) -> dict[str, list[str | float]]:
         """Return the columns of windows.parquet that name each window."""
-        return {
-            "rule": [rule.rule for rule, _, _ in self._each],
-            "parameter": [float(parameter) for _, parameter, _ in self._each],
-            "scale": [float(scale) for _, _, scale in self._each],
-        }
+        return {column: [name[column] for name in self.names()] for column in DENSE_WINDOW}
 
     def names(self) -> list[dict[str, str | float]]:
         """Return, per window, the columns that name it."""
-        columns = self.columns()
-        return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        return [{"rule": rule.rule, "parameter": float(a), "scale": float(b)} for rule, a, b in self._each]
 
     def sizes(self, n_R: Tensor) -> Sizes:
         """Return how many keys rows keep that see n keys [R]: ceil(x (1 - 1e-9)) within [1, n], x as the rule asks.
@@ -345,15 +375,16 @@ class Windows:
         tolerances = {i: rule.tolerance(parameter) for i, (rule, parameter) in self.of_kind(OfTolerance).items()}
         thresholds = {i: rule.threshold(parameter) for i, (rule, parameter) in self.of_kind(OfThreshold).items()}
         own = {i: rule.own_tolerance(parameter) for i, (rule, parameter) in self.of_kind(OfOwnTolerance).items()}
+        relative = {i: (rule.factor(a), rule.of_peak) for i, (rule, a) in self.of_kind(OfRelativeThreshold).items()}
         size_RW = torch.cat(parts, dim=1)
         if size_RW.isnan().any():
             raise UserError("a window's number of keys is no number: its factors or exponents are too large")
         # held within the row before it becomes an integer: a large x has no int64
         k_RW = torch.ceil(size_RW * (1 - 1e-9)).clamp_(min=1).minimum(n_R[:, None].double()).long()
-        k_RW[:, [*tolerances, *thresholds, *own]] = 0
-        return Sizes(k_RW, tolerances, thresholds, own)
+        k_RW[:, [*tolerances, *thresholds, *own, *relative]] = 0
+        return Sizes(k_RW, tolerances, thresholds, own, relative=relative)
 
-    def keys(self, exact: RowFacts, own: Callable[[], Needs] | None = None) -> Tensor:
+    def keys(self, exact: DecidingRows, own: Callable[[], Needs] | None = None) -> Tensor:
         """Return the keys kept [R, W] int64 by a method that takes the rows for `own`, None: exact; see `sizes`."""
         sizes = self.sizes(exact.n_R)
         return sizes.of_method(sizes.of(exact), 0, (lambda: exact) if own is None else own)

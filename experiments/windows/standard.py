@@ -31,6 +31,8 @@ class Standard:
     thresholds: list[float]
     own_top_p: list[float]
     ada: list[int]
+    relative_threshold: list[float]
+    peak_threshold: list[float]
     grid_per_octave: int
     rules: dict[str, Any] = field(default_factory=dict)
     version: ClassVar[int] = 1

@@ -57,7 +57,7 @@ def gaussian(lengths, rows, samples, s=None, sigma=None, seed=0, places=((0, 0),
                 place = {"layer": layer, "head": head, "sample": sample, "variant": "plain", "length": length}
                 for i in range(rows):
                     line = {**place, "position": length - 1 - i, "n": n, "logit_std": logits[i].std()}
-                    line |= {"p_max": p[i, 0], "participation": 1 / squares[i, -1]}
+                    line |= {"p_max": p[i, 0], "sink_mass": p[i, 0], "participation": 1 / squares[i, -1]}
                     log_p = np.log(p[i] + 1e-300)
                     entropy = -(p[i] * log_p).sum()
                     line |= {"entropy": entropy, "output_norm": norm[i], "root_sum": np.sqrt(p[i]).sum()}
@@ -84,6 +84,52 @@ def gaussian(lengths, rows, samples, s=None, sigma=None, seed=0, places=((0, 0),
                     window["output_error_renormalised"] = np.sqrt(((whole - sparse) ** 2).sum(1).mean()) / rms
                     window_lines.append(window)
     return pd.DataFrame(row_lines), pd.DataFrame(window_lines)
+
+
+SETTINGS = {
+    "grid": [round(2 ** (i / 4)) for i in range(60)],
+    "threshold": np.geomspace(0.1, 1e-6, 30),
+    "top_p": np.geomspace(0.9, 1e-3, 20),
+    "relative_threshold": [0.03, 0.1, 0.3, 1.0, 3.0, 10.0],
+    "peak_threshold": [0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0],
+}
+
+
+def row_rules(rows):
+    """Windows of rules that look at the row, and of a grid, by brute force of sorted rows (heads, samples, rows, n)."""
+    lines = []
+    for n, p in rows.items():
+        tail = np.maximum(1 - np.concatenate([np.zeros((*p.shape[:-1], 1)), np.cumsum(p, -1)], -1), 0)
+        tail[..., -1] = 0
+        keys_of = {
+            "grid": lambda k, p=p: np.full(p.shape[:-1], k),
+            "threshold": lambda eps, p=p: (p > eps).sum(-1),
+            "top_p": lambda eta, tail=tail: (tail > eta).sum(-1),
+            "relative_threshold": lambda a, p=p, n=n: (p > a / n).sum(-1),
+            "peak_threshold": lambda a, p=p, n=n: (p / p[..., :1] > a / n).sum(-1),
+        }
+        for rule, settings in SETTINGS.items():
+            for parameter in sorted({setting for setting in settings if rule != "grid" or setting <= n}):
+                k = np.maximum(keys_of[rule](parameter), 1)
+                dropped = np.take_along_axis(tail, k[..., None], -1)[..., 0]
+                for head, sample in np.ndindex(p.shape[:2]):
+                    place = {"layer": 0, "head": head, "sample": sample, "length": n, "rows": p.shape[2]}
+                    means = {"k": k[head, sample].mean(), "dropped_mass": dropped[head, sample].mean()}
+                    lines.append(place | {"rule": rule, "parameter": float(parameter)} | means)
+    about = {"variant": "plain", "selector": "oracle", "scale": 1.0, "output_error_renormalised": 0.1}
+    return pd.DataFrame(lines).assign(label="m", **about)
+
+
+def thresholds(outputs, lengths=(256, 512, 1024, 2048), samples=3, heads=2):
+    """Records of thresholds in 1 / n beside the rules that they are judged by."""
+    rows, _ = gaussian(lengths, 4, samples, s=0.6, seed=12, places=[(0, head) for head in range(heads)])
+    draw = np.random.default_rng(12)
+    sorted_rows = {}
+    for n in lengths:
+        p = np.exp(0.6 * np.sqrt(np.log(n)) * draw.normal(size=(heads, samples, 4, n)))
+        sorted_rows[n] = -np.sort(-p / p.sum(-1, keepdims=True))
+    windows = row_rules(sorted_rows).drop(columns="label")
+    write_run(outputs, "real_thresholds", "TinyLM-Instruct", rows, windows, source="smollm2", model="tiny")
 
 
 def law(k_of_n, lengths=(512, 1024, 2048, 4096, 8192), clusters=12, rows=4, heads=1, noise=0.2, seed=0):
@@ -239,6 +285,7 @@ def demo(outputs, lengths=(256, 512, 1024, 2048, 4096), places=((0, 0), (0, 1), 
     )
     rows, windows = gaussian((64, 128, 256, 4096), 8, samples, s=0.6, spread=0.5, seed=10, places=places)
     write_run(outputs, "real_long", "TinyLM-Instruct", rows, windows, source="smollm2", model="tiny")
+    thresholds(outputs)
     tasks(outputs)
     selectors(outputs)
     approximators(outputs, places)
@@ -361,6 +408,20 @@ def diagnostics(outputs, places, lengths=(512, 1024), samples=3):
     write_task(outputs, "coverage", "coverage", {"coverage": pd.DataFrame(covered)})
     write_task(outputs, "sketches", "sketches", {"sketches": pd.DataFrame(sketched)})
     write_task(outputs, "distance", "distance", {"distance": distances(places)})
+    write_task(outputs, "columns", "columns", {"columns": columns(places)})
+
+
+def columns(places, lengths=(1024, 2048), samples=4, ks=(32, 64, 256)):
+    """Recall of static columns: (k / n)^.2 on the same rows, a tenth less on earlier ones, half on another text."""
+    factors = {"each_row": 1.1, "same_rows": 1.0, "earlier_rows": 0.9, "other_text": 0.5}
+    lines = []
+    for (layer, head), sample, length, k in product(places, range(samples), lengths, ks):
+        place = {"layer": layer, "head": head, "sample": sample, "variant": "plain", "length": length, "k": k}
+        best = (k / length) ** 0.2 * (1 - 0.02 * sample - 0.05 * head)
+        for way, factor in factors.items():
+            if sample or way != "other_text":
+                lines.append(place | {"chosen": way, "rows": 8, "recall": min(factor * best, 1.0)})
+    return pd.DataFrame(lines)
 
 
 def distances(places, lengths=(512, 4096), samples=3, exponents=(0.4, 0.8, 1.2, 1.6), rows=8):

@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 REAL_ONLY = (
     "entropy",
     "heads",
+    "maps",
     "models",
     "attention",
     "tenfold",
@@ -28,6 +29,7 @@ REAL_ONLY = (
 )  # of the demo's records, these rest on the real model's alone
 # their records are those of other runners
 MODEL_RUN = (
+    "columns",
     "cost",
     "coverage",
     "distance",
@@ -171,6 +173,7 @@ def test_the_stamps_name_records_tables_and_commands(analysed):
         "real_long",
         "real_own",
         "real_shared",
+        "real_thresholds",
         "several_real_None",
     ]
     assert stamp["config"]["eta"] == 0.1
@@ -181,7 +184,7 @@ def test_a_figure_without_records_is_skipped_with_its_reason_and_its_old_files_g
         manifest.unlink()
     assert run(outputs) == 0
     printed = capsys.readouterr().out
-    none = dict.fromkeys([*REAL_ONLY, "approximators", "own_windows", "shared"], "skipped")
+    none = dict.fromkeys([*REAL_ONLY, "approximators", "own_windows", "shared", "thresholds"], "skipped")
     fresh = dict.fromkeys(MODEL_RUN, "fresh")
     fresh |= {"triples": "fresh"}  # of drawn rows alone
     assert statuses(printed, "tables") == dict.fromkeys(settings.studies(), "made") | none | fresh

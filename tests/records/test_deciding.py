@@ -120,6 +120,8 @@ RULES = {
     "grid": {"per_octave": 1},
     "own_top_p": {"etas": [0.3]},  # refused where the method estimates nothing
     "ada": {"keys": [3]},
+    "relative_threshold": {"factors": [0.3]},
+    "peak_threshold": {"factors": [0.3]},
 }
 # What is timed: where these differ, the clock alone can tell.
 TIMED = {"source.model", "source.random_weights", "source.text", "source.shuffle", "selector.sinks"}

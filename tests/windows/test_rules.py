@@ -2,10 +2,12 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from experiments.errors import UserError
+from experiments.measures.compute import Compute
 from experiments.reference.exact import ExactRows
 from experiments.windows import MOST_WINDOWS, Windows
 from experiments.windows.budget import Budget
@@ -13,7 +15,9 @@ from experiments.windows.equal_cost import EqualCost
 from experiments.windows.rules.fixed import Fixed
 from experiments.windows.rules.linear import Linear
 from experiments.windows.rules.log import Log
+from experiments.windows.rules.peak_threshold import PeakThreshold
 from experiments.windows.rules.power import Power
+from experiments.windows.rules.relative_threshold import RelativeThreshold
 from experiments.windows.rules.threshold import Threshold
 from experiments.windows.rules.top_p import TopP
 from tests import brute_force
@@ -73,6 +77,39 @@ def test_top_p_and_threshold_look_at_the_row(windows):
             assert k_RW[r].tolist() == expected
 
 
+@pytest.mark.parametrize("rule", ["relative_threshold", "peak_threshold"])
+def test_thresholds_in_one_over_n_go_by_the_keys_that_the_row_sees(windows, rule):
+    factors = [0.1, 0.9, 3.0, 1e9]
+    columns, k_RW, exact = windows(60, [60, 7, 1], f"windows.{rule}={factors}", rule=rule)
+    assert columns == {"rule": [rule] * 4, "parameter": factors, "scale": [1.0] * 4}
+    for r, n in enumerate([60, 7, 1]):
+        p = brute_force.softmax(exact.logits_RN[r, :n].double().numpy())
+        share = p / p.max() if rule == "peak_threshold" else p
+        assert k_RW[r].tolist() == [max(1, (share > a / n).sum()) for a in factors]
+
+
+@pytest.mark.parametrize("of_peak", [False, True])
+def test_thresholds_in_one_over_n_agree_on_both_paths_and_count_a_learned_sink(of_peak):
+    logits_RN = 3 * torch.randn(6, 200, generator=torch.manual_seed(1))
+    logits_RN[torch.arange(200) > torch.arange(6)[:, None] * 30 + 10] = -torch.inf
+    sink_R = torch.linspace(-2, 6, 6)
+    value_NV = torch.randn(200, 8, generator=torch.manual_seed(2))
+    rule = PeakThreshold([0.5, 4.0]) if of_peak else RelativeThreshold([0.5, 4.0])
+    windows = Windows([Fixed([3]), rule], [[(3.0, 1.0)], rule.coordinates(200)])
+    sizes = windows.sizes(torch.isfinite(logits_RN).sum(-1))
+    for sink in (None, sink_R):
+        quick, plain = (
+            Compute(reference=reference).measure_top_k(logits_RN, value_NV, sizes, sink) for reference in (0, 1)
+        )
+        assert torch.equal(quick[1], plain[1])
+        torch.testing.assert_close(quick[2]["dropped_mass"], plain[2]["dropped_mass"], atol=1e-6, rtol=1e-5)
+        for r, row_N in enumerate(logits_RN):
+            row = row_N[row_N.isfinite()].double().numpy()
+            p = brute_force.softmax(row if sink is None else np.append(row, float(sink[r])))[: len(row)]
+            share = p / p.max() if of_peak else p
+            assert quick[1][r].tolist() == [3, *(max(1, (share > a / len(row)).sum()) for a in (0.5, 4.0))]
+
+
 def test_the_grid_is_geometric_and_ends_at_the_length(windows):
     columns, k_RW, _ = windows(64, [64, 10], "windows.grid_per_octave=2", rule="grid")
     assert columns["parameter"] == [1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64]
@@ -90,6 +127,8 @@ def test_the_grid_is_geometric_and_ends_at_the_length(windows):
         ("windows.fractions=[1.5]", "beta"),
         ("windows.top_p=[1.0]", "eta"),
         ("windows.thresholds=[0]", "eps"),
+        ("windows.relative_threshold=[0]", "relative_threshold has a = 0"),
+        ("windows.peak_threshold=[inf]", "peak_threshold has inf"),
         ("windows.grid_per_octave=-1", "grid_per_octave"),
         ("windows.grid_per_octave=1000000000", "grid_per_octave"),
         ("windows.scales=[nan]", "windows.scales has nan"),
@@ -148,6 +187,8 @@ def test_every_rule_refuses_what_is_no_number_even_from_python(number):
         lambda: Linear([number]),
         lambda: TopP([number]),
         lambda: Threshold([number]),
+        lambda: RelativeThreshold([number]),
+        lambda: PeakThreshold([number]),
         lambda: Fixed([number]),
         lambda: Budget("budget.json", [number]),
         lambda: EqualCost([number], [0.5]),

@@ -31,7 +31,8 @@ def windows(analysed):
 def test_every_figure_says_what_it_rests_on(draw, name):
     words = " ".join(text.get_text() for text in draw(name).texts)
     of_rows = bool(
-        {"rows", "windows", "matrices", "unions", "coverage", "distance", "sketches"} & set(settings.study(name).uses)
+        {"rows", "windows", "matrices", "unions", "columns", "coverage", "distance", "sketches"}
+        & set(settings.study(name).uses)
     )
     for noun in (
         ("rows", "sample", "head", "seed") if of_rows else ("TinyLM-Instruct", "95%" if name != "cost" else "cache")

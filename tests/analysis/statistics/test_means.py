@@ -8,6 +8,7 @@ import pytest
 
 import analysis
 from analysis.statistics import means
+from analysis.statistics.laws import LAWS as EVERY_LAW
 from tests.analysis.statistics.test_fit import SETTINGS
 from tests.analysis.synthetic import crossed, law, write_run
 
@@ -75,6 +76,20 @@ def test_laws_are_drawn_beyond_the_data_and_within_what_can_be_kept(tmp_path):
     assert power["n"].max() == pytest.approx(10 * 8192)
     assert power.loc[power["inside"], "n"].max() <= 8192 * 1.001
     np.testing.assert_allclose(power["k"], 3 * power["n"] ** 0.6, rtol=0.1)
+    root = table[(table["law"] == "root") & (table["mean"] == "mean window")]
+    middle = np.sqrt(512 * 8192)  # where the square root meets the points
+    np.testing.assert_allclose(root["k"], 3 * middle**0.6 * np.sqrt(root["n"] / middle), rtol=0.1)
+    assert set(table["law"]) == {*(law.name for law in EVERY_LAW), "root"}  # these rows have no entropy
+    table = table[table["law"] != "root"]
     assert (table["k_low"] <= table["k"] * (1 + 1e-9)).all()
     assert (table["k"] <= table["k_high"] * (1 + 1e-9)).all()
     assert ((table["k_low"] >= 1) & (table["k_high"] <= table["n"] * (1 + 1e-9))).all()
+
+
+def test_the_growth_of_the_entropy_is_drawn_beside_them():
+    rows = crossed(np.full(3, 0.5), own=0.02, shared=0.02).assign(p_max=0.1, log_p_variance=1.0, label="Model")
+    rows = rows.assign(kind="real", cluster=rows["sample"].astype(str), design="one", s=np.nan, sigma=np.nan)
+    rows["entropy"] = 1 + (0.2 + 0.1 * rows["head"]) * np.log(rows["n"])
+    table = means.foreseen(list(means.means_of(rows, 0.1, SETTINGS)), SETTINGS, 10)
+    entropy = table[(table["law"] == "entropy") & (table["mean"] == "typical head")]
+    np.testing.assert_allclose(entropy["k"], np.e * entropy["n"] ** 0.3)
