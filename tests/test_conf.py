@@ -116,8 +116,9 @@ def test_every_preset_runs_at_tiny_size(preset, tmp_path, monkeypatch, smollm2):
     tiny = [*TINY, *TINY_OF.get(preset, TINY_ROWS), f"outputs={tmp_path}"]
     if not any(part.startswith("source.lengths") for part in tiny):
         tiny.append("source.lengths=[16,64]")
-    monkeypatch.setattr("sys.argv", ["run.py", f"experiment={preset}", *tiny])
-    assert main() == 0
+    for plan in ("true", "false"):
+        monkeypatch.setattr("sys.argv", ["run.py", f"experiment={preset}", *tiny, f"plan={plan}"])
+        assert main() == 0
     assert list((tmp_path / "runs").glob("*/manifest.json"))
 
 

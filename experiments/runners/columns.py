@@ -78,7 +78,7 @@ class Columns:
         return Plan(
             rows=sum(batch.count * batch.rows for batch in batches),
             windows=0,
-            seconds=source.seconds() + entries * ENTRY_SECONDS,
+            seconds=source.seconds(machine) + entries * ENTRY_SECONDS,
             memory_bytes=memory_of(source) + kept + min(machine.memory_bytes - resident, at_once),
             disk_bytes=sum(batch.count for batch in batches) * WAYS * len(self.keys) * LINE_BYTES,
         )
