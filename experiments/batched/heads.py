@@ -27,11 +27,11 @@ def alike(groups: Sequence[Rows]) -> list[list[int]]:
 def whole(parts: Sequence[Tensor]) -> Tensor:
     """Return tensors of one shape as one [G, ...]: a view if they are evenly spaced parts of one, else a copy."""
     first, stride = parts[0], parts[0].stride()
-    memory = first.untyped_storage().data_ptr()
+    memory = first.untyped_storage()._cdata  # an address of numbers is none on `meta`
     starts = [part.storage_offset() for part in parts]
     step = starts[1] - starts[0] if len(parts) > 1 else 0
     even = step >= 0 and starts == [starts[0] + i * step for i in range(len(parts))]
-    if even and all(part.untyped_storage().data_ptr() == memory and part.stride() == stride for part in parts):
+    if even and all(part.untyped_storage()._cdata == memory and part.stride() == stride for part in parts):
         return first.as_strided((len(parts), *first.shape), (step, *stride))
     return torch.stack(list(parts))
 

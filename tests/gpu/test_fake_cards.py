@@ -95,10 +95,11 @@ def _lay(part, card):
 
 
 def job_of(folder, config, *overrides):
+    text, folder = folder / "text.txt", folder / f"{config.model_type}-{config.num_hidden_layers}"
     config.architectures = ["LlamaForCausalLM"] if config.model_type == "llama" else None
     config.save_pretrained(folder)
     small.write_tokenizer(folder)
-    files = [f"source.model={folder}", f"source.text={folder / 'text.txt'}", "source.random_weights=0"]
+    files = [f"source.model={folder}", f"source.text={text}", "source.random_weights=0"]
     few = ["source.dtype=bfloat16", f"source.lengths=[{config.max_position_embeddings}]", "source.samples=1"]
     return configure("source=checkpoint", *files, *few, *WINDOWS, *overrides)
 
