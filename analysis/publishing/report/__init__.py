@@ -26,7 +26,7 @@ from experiments.errors import UserError
 from experiments.status import failed_jobs
 
 INDENTED = re.compile(rb"\n\s+")  # a tenth of an SVG, that shows nothing
-SMALL_SVG = 200_000  # bytes; beyond it a PNG of few colours is lighter to show, and to send
+SMALL_SVG = 100_000  # bytes; beyond it a PNG of few colours is lighter to show, and to send
 COLOURS = 128
 PREVIEW = 12  # lines of a long table
 HEADS_SHOWN = 5000  # lines, about 1 MB
