@@ -85,13 +85,14 @@ TINY = ["tracking=disabled", "source.samples=2", "source.rows=4"]
 TINY_ROWS = ["runner.matrix_size=16", "windows.grid_per_octave=1"]
 # a few tokens and one layer: there are many methods, and some have no value below 35 keys
 DECODED = ["runner.decode_tokens=2", "runner.layers=[0]", "source.lengths=[64]"]
+FEW = ["windows.budgets=[8]", "windows.top_p=[0.1]", "windows.thresholds=[0.01]", "windows.exponents=[0.5]"]
 TINY_OF = {
-    "language": ["windows.budgets=[8]", "runner.decode_tokens=4"],
-    "prefill": ["windows.budgets=[8]"],
+    "language": [*FEW, "runner.decode_tokens=4"],
+    "prefill": FEW,
     "methods": ["windows.fixed=[40]", "windows.fractions=[0.8]", *DECODED],
     "methods_others": ["windows.fixed=[40]", "windows.fractions=[0.8]", *DECODED],
     "methods_own": ["windows.own_top_p=[0.1]", "windows.ada=[8]", *DECODED],
-    "retrieval": ["windows.budgets=[8]", "runner.depths=[0.5]", "source.lengths=[96,128]"],
+    "retrieval": [*FEW, "runner.depths=[0.5]", "source.lengths=[96,128]"],
     "cost": ["windows.budgets=[8]", "runner.repeats=1"],
     "indices": ["windows.fixed=[8]", "runner.repeats=1"],
     "unions": ["source.runs=[2,8]"],
@@ -103,7 +104,7 @@ TINY_OF = {
     "sketches": ["runner.keys=[4]", "source.rows=8"],
     "agreement": ["windows.fixed=[8]", "runner.decode_tokens=4"],
     "gains": ["windows.fractions=[0.5]", "runner.decode_tokens=2", "runner.layers=[0]"],
-    "methods_prefill": ["windows.fixed=[40]"],
+    "methods_prefill": ["windows.fixed=[40]", "runner.layers=[0]"],
     "llama3_8b_128k": ["source=smollm2", "seed=0", "device=cpu", "source.rows=2"],  # a card, and weights from the hub
     "pruning": ["runner.tokens=16", "runner.steps=2", "runner.probes=2"],
 }
