@@ -14,18 +14,26 @@ from experiments.cache import softmax
 from experiments.rows import Rows, check_rows
 
 
-def column_means(rows: Rows, ks: Sequence[int]) -> tuple[Tensor, Tensor]:
+def column_means(rows: Rows, ks: Sequence[int], block: int) -> tuple[Tensor, Tensor]:
     """Return the mean probability of each key [N] over rows of one head, and of each row's own k most probable [K].
+
+    Rows are looked at `block` at a time.
 
     Raises
     ------
     UserError
         If a logit is NaN or infinite, or a row sees no key.
     """
+    sums = [_column_sums(rows.block(start, start + block), ks) for start in range(0, len(rows), block)]
+    sum_N, own_K = (torch.stack(parts).sum(0) for parts in zip(*sums, strict=True))
+    return sum_N / len(rows), own_K / len(rows)
+
+
+def _column_sums(rows: Rows, ks: Sequence[int]) -> tuple[Tensor, Tensor]:
     logits_RN = rows.logits().double()
     check_rows(logits_RN.amax(-1))
     p_RN = softmax(logits_RN, rows.sink_R)
-    return p_RN.mean(0), recalls(p_RN, p_RN, ks).mean(0)
+    return p_RN.sum(0), recalls(p_RN, p_RN, ks).sum(0)
 
 
 def recalls(chosen_XN: Tensor, scored_XN: Tensor, ks: Sequence[int]) -> Tensor:

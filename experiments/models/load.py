@@ -102,6 +102,7 @@ def load_model(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device,
             trust_remote_code=checkpoint.trusted,
             device_map="auto" if checkpoint.spread else None if device.type == "cpu" else {"": device},
         )
+    _check_held(checkpoint, model)
     if unexpected := [name for name in report["unexpected_keys"] if not OLD_BUFFER.search(name)]:
         unused = _names_of_all_heads(config, model.base_model_prefix)
         unexpected = [name for name in unexpected if _without_prefix(name, model.base_model_prefix) not in unused]
@@ -125,7 +126,18 @@ def _with_random_weights(checkpoint: Checkpoint, dtype: torch.dtype, device: tor
 
     model.tie_weights()
     kept = {"no_split_module_classes": list(model._no_split_modules or [])}
-    return accelerate.dispatch_model(model, accelerate.infer_auto_device_map(model, **kept))
+    spread = accelerate.dispatch_model(model, accelerate.infer_auto_device_map(model, **kept))
+    _check_held(checkpoint, spread)
+    return spread
+
+
+def _check_held(checkpoint: Checkpoint, model: Any) -> None:
+    """Raise UserError if the cards do not hold all weights: accelerate leaves the others on `meta`."""
+    if waiting := [name for name, weight in model.named_parameters() if weight.is_meta]:
+        raise UserError(
+            f"{checkpoint.label}: its weights do not fit on the cards: {len(waiting)} of them, such as {waiting[0]}, are "
+            "left over; give source.dtype=bfloat16, more cards or a smaller model"
+        )
 
 
 def _class_of(config: Any, auto: str) -> Any:

@@ -9,10 +9,12 @@ from typing import Any, ClassVar, Protocol
 
 from rich.console import RenderableType
 
+from experiments.errors import UserError
 from experiments.lazy import pd
 from experiments.machine import Machine
 from experiments.plan import Plan
 from experiments.records.folder import Record
+from experiments.sources import ReadsText
 from experiments.tables import Table
 
 
@@ -33,6 +35,13 @@ ROW_FIELDS = frozenset(
 def without(fields: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
     """Return the fields but for those of given names."""
     return {name: value for name, value in fields.items() if name not in names}
+
+
+def check_order(source: Any, runner: str) -> None:
+    """Raise UserError, naming the runner, if keys have no order, as those of drawn rows, or rows see later keys."""
+    if not isinstance(source, ReadsText):
+        raise UserError(f"source={source.name}: runner={runner} needs keys in an order, e.g. source=smollm2")
+    source.check_causal(runner)
 
 
 class Runner(Protocol):

@@ -18,8 +18,7 @@ from experiments.plan import Plan, memory_of
 from experiments.ranges import MOST_KEYS, check_range
 from experiments.records.folder import Record
 from experiments.rows import Rows
-from experiments.runners import Findings
-from experiments.sources import MatrixRequest, ReadsText
+from experiments.runners import Findings, check_order
 from experiments.tables import Table as RecordTable
 from experiments.tables.columns import COLUMNS
 
@@ -52,9 +51,7 @@ class Columns:
 
     def check(self, source: Any, selector: Any, windows: Any) -> None:
         """Raise UserError if keys have no order, rows see later keys, or there is no half of the rows to choose on."""
-        if not isinstance(source, ReadsText):
-            raise UserError(f"source={source.name}: runner={self.name} needs keys in an order, e.g. source=smollm2")
-        source.check_causal(self.name)
+        check_order(source, self.name)
         self._check_sizes(source)
 
     def _check_sizes(self, source: Any) -> None:
@@ -94,35 +91,32 @@ class Columns:
         advance: Callable[[], None],
     ) -> None:
         """Measure everything that `source` pushes; call `advance` after each group of rows."""
+        resident = source.resident_bytes()
         before: dict[tuple[Any, ...], Tensor] = {}  # of each head, length and variant, what the last sample scored
 
         def on_rows(groups: Sequence[Rows]) -> None:
             for rows in groups:
                 for of_head in rows.of_each_head():
-                    for lines in self._lines(of_head, before):
+                    for lines in self._lines(of_head, before, machine.memory_bytes, resident):
                         record.append(COLUMNS, lines)
                     advance()
 
-        source.stream(
-            on_rows,
-            seed=seed,
-            device=machine.device,
-            matrices=MatrixRequest([], []),
-            record=lambda rows: None,
-            runs=lambda groups: None,
-        )
+        source.stream(on_rows, seed=seed, device=machine.device)
 
-    def _lines(self, rows: Rows, before: dict[tuple[Any, ...], Tensor]) -> Iterator[dict[str, np.ndarray]]:
+    def _lines(
+        self, rows: Rows, before: dict[tuple[Any, ...], Tensor], memory: int, resident: int
+    ) -> Iterator[dict[str, np.ndarray]]:
         """Yield the lines of one head by each way to choose."""
         from experiments.measures.columns import column_means, recalls
 
         ks = [k for k in self.keys if k <= rows.num_keys]
         if not ks:
             return
+        size = rows_per_block(len(rows), rows.num_keys, 1, rows.value_NV.shape[1], memory, resident)
         half = len(rows) // 2  # rows come by their position
         earlier, later = rows.block(0, half), rows.block(half, len(rows))
-        earlier_N, _ = column_means(earlier, ks)
-        later_N, own_K = column_means(later, ks)
+        earlier_N, _ = column_means(earlier, ks, size)
+        later_N, own_K = column_means(later, ks, size)
         place = rows.layer, rows.heads[0], rows.length, rows.variant
         chosen = {"same_rows": later_N, "earlier_rows": earlier_N}
         if place in before:

@@ -21,7 +21,7 @@ from experiments.records.folder import Record
 from experiments.rows import Rows
 from experiments.runners import Findings
 from experiments.selectors.several import each
-from experiments.sources import MatrixRequest, ReadsText
+from experiments.sources import ReadsText
 from experiments.tables import Table as RecordTable
 from experiments.tables.coverage import COVERAGE
 
@@ -96,14 +96,7 @@ class Coverage:
                 for _ in rows.heads:
                     advance()
 
-        source.stream(
-            on_rows,
-            seed=seed,
-            device=machine.device,
-            matrices=MatrixRequest([], []),
-            record=lambda rows: None,
-            runs=lambda groups: None,
-        )
+        source.stream(on_rows, seed=seed, device=machine.device)
 
     def _measured(self, rows: Rows, method: Any, memory: int, resident: int) -> dict[float, dict[str, Any]]:
         """Return the numbers [R] of every base sample of a group of rows."""

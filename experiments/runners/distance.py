@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 
 from rich.table import Table
 
-from experiments.errors import UserError
 from experiments.lazy import np, pd
 from experiments.machine import Machine
 from experiments.measures.memory import BYTES_PER_KEY, rows_per_block
@@ -17,8 +16,7 @@ from experiments.plan import Plan, memory_of
 from experiments.ranges import check_range
 from experiments.records.folder import Record
 from experiments.rows import Rows
-from experiments.runners import Findings
-from experiments.sources import MatrixRequest, ReadsText
+from experiments.runners import Findings, check_order
 from experiments.tables import Table as RecordTable
 from experiments.tables.distance import DISTANCE
 
@@ -46,9 +44,7 @@ class Distance:
 
     def check(self, source: Any, selector: Any, windows: Any) -> None:
         """Raise UserError if keys have no order, as those of drawn rows, or a model's rows see later keys."""
-        if not isinstance(source, ReadsText):
-            raise UserError(f"source={source.name}: runner={self.name} needs keys in an order, e.g. source=smollm2")
-        source.check_causal(self.name)
+        check_order(source, self.name)
 
     def groups(self, source: Any, selector: Any, windows: Any) -> int:
         """Return how many groups of rows (head x length x sample) there are."""
@@ -89,14 +85,7 @@ class Distance:
                     record.append(DISTANCE, self._lines(of_head, machine.memory_bytes, resident))
                     advance()
 
-        source.stream(
-            on_rows,
-            seed=seed,
-            device=machine.device,
-            matrices=MatrixRequest([], []),
-            record=lambda rows: None,
-            runs=lambda groups: None,
-        )
+        source.stream(on_rows, seed=seed, device=machine.device)
 
     def _lines(self, rows: Rows, memory: int, resident: int) -> dict[str, np.ndarray]:
         """Return the lines of one head: one per range of distances that a row has a key at."""

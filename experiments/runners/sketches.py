@@ -20,7 +20,6 @@ from experiments.records.folder import Record
 from experiments.rows import Rows
 from experiments.runners import Findings
 from experiments.selectors.several import each
-from experiments.sources import MatrixRequest
 from experiments.tables import Table as RecordTable
 from experiments.tables.sketches import SKETCHES
 
@@ -98,14 +97,7 @@ class Sketches:
                     record.append(SKETCHES, columns)
                     advance()
 
-        source.stream(
-            on_rows,
-            seed=seed,
-            device=machine.device,
-            matrices=MatrixRequest([], []),
-            record=lambda rows: None,
-            runs=lambda groups: None,
-        )
+        source.stream(on_rows, seed=seed, device=machine.device)
 
     def _lines(self, rows: Rows, memory: int, resident: int) -> Iterator[dict[str, Any]]:
         """Yield the numbers of one head."""

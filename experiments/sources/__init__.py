@@ -46,6 +46,13 @@ class MatrixRequest:
         return sample == 0 and layer in self.layers and head in self.heads
 
 
+NO_MATRICES = MatrixRequest([], [])
+
+
+def ignore(rows: Rows | Sequence[Rows]) -> None:
+    """Do nothing with rows that a runner does not ask for."""
+
+
 @runtime_checkable
 class ReadsText(Protocol):
     """A source whose model reads text, so that it may be run as a language model.
@@ -128,9 +135,9 @@ class Source(Protocol):
         *,
         seed: int,
         device: torch.device,
-        matrices: MatrixRequest,
-        record: Callable[[Rows], None],
-        runs: Callable[[Sequence[Rows]], None],
+        matrices: MatrixRequest = NO_MATRICES,
+        record: Callable[[Rows], None] = ignore,
+        runs: Callable[[Sequence[Rows]], None] = ignore,
     ) -> None:
         """Push the sampled rows to `measure`, those of each wanted matrix to `record`, consecutive ones to `runs`.
 

@@ -24,7 +24,7 @@ from experiments.models.locate import Checkpoint as Located
 from experiments.models.locate import locate
 from experiments.ranges import check_range
 from experiments.rows import Rows
-from experiments.sources import Batch, MatrixRequest
+from experiments.sources import NO_MATRICES, Batch, MatrixRequest, ignore
 from experiments.sources.sampling import causal_positions, check_causal_rows, check_runs, check_sampling, stride_of
 from experiments.sources.text import corpus_suffix, read_start, text_bytes, text_hash
 
@@ -211,9 +211,9 @@ class Checkpoint:
         *,
         seed: int,
         device: torch.device,
-        matrices: MatrixRequest,
-        record: Callable[[Rows], None],
-        runs: Callable[[Sequence[Rows]], None],
+        matrices: MatrixRequest = NO_MATRICES,
+        record: Callable[[Rows], None] = ignore,
+        runs: Callable[[Sequence[Rows]], None] = ignore,
     ) -> None:
         """Push the rows of every selected layer, head and length while the model reads each sample."""
         from experiments.models.below import LayersBelow

@@ -16,7 +16,7 @@ from experiments.errors import UserError
 from experiments.lazy import np, torch
 from experiments.ranges import MOST_LOGIT, check_range
 from experiments.rows import Rows
-from experiments.sources import Batch, MatrixRequest
+from experiments.sources import NO_MATRICES, Batch, MatrixRequest, ignore
 from experiments.sources.sampling import check_sampling
 
 if TYPE_CHECKING:
@@ -116,9 +116,9 @@ class Gaussian:
         *,
         seed: int,
         device: torch.device,
-        matrices: MatrixRequest,
-        record: Callable[[Rows], None],
-        runs: Callable[[Sequence[Rows]], None],
+        matrices: MatrixRequest = NO_MATRICES,
+        record: Callable[[Rows], None] = ignore,
+        runs: Callable[[Sequence[Rows]], None] = ignore,
     ) -> None:
         """Push one group of rows per draw and length; `layer` and `head` are 0. No row comes before another."""
         for sample in range(self.samples):

@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 import torch
 
+from experiments.errors import UserError
 from experiments.launch import configure
-from experiments.models.load import load_model
+from experiments.models.load import _check_held, load_model
 from experiments.models.loss import token_losses
 from experiments.records.folder import Record
 from experiments.records.identity import run_id
@@ -43,6 +44,16 @@ def test_a_model_that_is_spread_gives_the_same_record(runner, weights, job, tmp_
     pd.testing.assert_frame_equal(
         measured(alone, table, tmp_path / "alone"), measured(spread, table, tmp_path / "spread")
     )
+
+
+def test_weights_that_the_cards_do_not_hold_are_refused(job):
+    """Accelerate leaves them on `meta`, and would bring each layer's as it is run."""
+    located = job("source.device_map=auto").source.located
+    model = load_model(located, torch.float32, torch.device("cpu"))
+    _check_held(located, model)
+    model.get_decoder().layers[1].mlp.to("meta")
+    with pytest.raises(UserError, match=r"3 of them, such as .*layers\.1\.mlp"):
+        _check_held(located, model)
 
 
 def test_hooks_of_accelerate_stay_through_losses(job):
