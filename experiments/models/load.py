@@ -135,8 +135,8 @@ def _check_held(checkpoint: Checkpoint, model: Any) -> None:
     """Raise UserError if the cards do not hold all weights: accelerate leaves the others on `meta`."""
     if waiting := [name for name, weight in model.named_parameters() if weight.is_meta]:
         raise UserError(
-            f"{checkpoint.label}: its weights do not fit on the cards: {len(waiting)} of them, such as {waiting[0]}, are "
-            "left over; give source.dtype=bfloat16, more cards or a smaller model"
+            f"{checkpoint.label}: its weights do not fit on the cards: {len(waiting)} of them, such as {waiting[0]}, "
+            "are left over; give source.dtype=bfloat16, more cards or a smaller model"
         )
 
 
