@@ -63,8 +63,9 @@ test-all: $(VENV)/.installed $(VENV)/.models $(VENV)/.extras
 	$(PYTEST) -m "not soak and not gpu"
 
 # kvpress needs an older transformers than the project, so what needs kvpress has an environment of its own.
+# One thread: its models are tiny, and two threads beside another job wait for each other for minutes.
 examples: $(KVPRESS)/.installed
-	HF_HUB_OFFLINE=1 $(KVPRESS)/bin/python -m pytest --noconftest examples/kvpress tests/selectors/test_against_kvpress.py
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(KVPRESS)/bin/python -m pytest --noconftest examples/kvpress tests/selectors/test_against_kvpress.py
 
 # A hundred kills at random moments; reports what was lost.
 soak: $(VENV)/.installed $(VENV)/.extras

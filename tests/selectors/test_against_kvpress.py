@@ -53,9 +53,10 @@ def case(request):
     rows = {}
 
     def look(attention):
+        assert attention.mask is None, "a row sees every key up to its own"
         for head in range(HEADS):
             position_R = torch.tensor([PROMPT])
-            rows[attention.layer, head] = _rows_of(attention, [head], 0, PROMPT + 1, position_R, causal=True)
+            rows[attention.layer, head] = _rows_of(attention, [head], 0, PROMPT + 1, position_R, [None], causal=True)
 
     with watch(model, look):
         model.model(token_N[None])
