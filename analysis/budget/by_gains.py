@@ -8,9 +8,7 @@ compare with: alike, falling evenly with depth (PyramidKV, arXiv 2406.02069), an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,47 +16,27 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.budget.needs import rows_of
+from analysis.budget.needs import lines_of, rows_of
 from analysis.records.load import complete_runs, load_rows, load_task
-from analysis.statistics.allocation import Curve, bounds, by_gain, in_proportion, pyramid
+from analysis.statistics.gains import BY_GAINS, KL, UNIFORM, UNITS, ZIGZAG, Measured, unit_of
+from analysis.statistics.tasks import fullest_design
 from experiments.errors import UserError
 from experiments.tables.gains import EVERY_KV_HEAD, GAINS
 from experiments.windows.head_laws import AT_LENGTHS, FORMAT
 
 Array = NDArray[np.float64]
-BY_GAINS, UNIFORM, PYRAMID, ZIGZAG = SHARED = ("gains", "uniform", "pyramid", "zigzag")
-OBJECTIVES = ("kl", "loss")
 MASS = "k_min_0.1"  # keys that hold 90% of a row's mass
 LEAST_SAMPLES = 2  # each is left out in turn
-POINT = ["rule", "parameter", "scale"]
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What each unit, a layer or a KV head, loses alone at one length: `keys` and `lost` (units, points, samples)."""
-
-    keys: Array
-    lost: Array
-    most: Array
-    weights: Array
-
-    def curves(self, samples: Sequence[int]) -> list[Curve]:
-        """Return the convex hull of each unit, of the mean over some samples."""
-        k_UP, lost_UP = (part[:, :, list(samples)].mean(-1) for part in (self.keys, self.lost))
-        return [Curve.of(*unit) for unit in zip(k_UP, lost_UP, self.most, strict=True)]
-
-    def lost_at(self, keys: Array, sample: int) -> float:
-        """Return the loss of one sample, summed over the units at their keys: linear between points."""
-        ends = zip(self.keys[:, :, sample], self.lost[:, :, sample], self.most, keys, strict=True)
-        return float(sum(np.interp(k, [*k_P, most], [*lost_P, 0.0]) for k_P, lost_P, most, k in ends))
-
-
-Way = Callable[[Sequence[Curve], int], Array]
-"""Maps the curves of all units and the length to the keys of each unit."""
 
 
 def shared_budget(
-    outputs: Path, model: str, cost: float | None, by: str = BY_GAINS, selector: str = "snap_kv_prompt", of: str = "kl"
+    outputs: Path,
+    model: str,
+    cost: float | None,
+    by: str = BY_GAINS,
+    selector: str = "snap_kv_prompt",
+    of: str = KL,
+    per: str | None = None,
 ) -> dict[str, Any]:
     """Return the content of a budget file that shares keys out at every length that was measured.
 
@@ -71,18 +49,17 @@ def shared_budget(
     selector : the method whose losses count.
     of : `kl`, KL(dense || this), whose mean is the loss added if the dense model is right, and which varies less; or
         `loss` itself.
+    per : one of UNITS, what keys are handed to; None for the one that was measured.
 
     Raises
     ------
-    UserError : if no gains of the model by the method were measured, or the cost is out of range.
+    UserError : if no gains of the model by the method were measured, if they were of layers and of KV heads and `per`
+        does not say which, or if the cost is out of range.
     """
     if cost is None:
         raise UserError(f"--by {by} shares a number of keys out: give --cost, the keys of a head on average")
     runs = complete_runs(outputs)
-    lines = rows_of(load_task(runs, GAINS.name), model, "experiment=gains")
-    if selector not in (recorded := sorted(set(lines["selector"].astype(str)))):
-        raise UserError(f"--selector {selector}: gains were measured of {', '.join(recorded)}")
-    lines = lines[(lines["selector"] == selector) & (lines["seed"] == lines["seed"].min())]
+    lines = _lines(lines_of(load_task(runs, GAINS.name), model, "experiment=gains"), selector, per)
     lengths, samples = (sorted(lines[name].unique().tolist()) for name in ("length", "sample"))
     if len(samples) < LEAST_SAMPLES:
         raise UserError(
@@ -93,8 +70,7 @@ def shared_budget(
     )
     mass = _mass(load_rows(runs), model, units["layer"].tolist()) if by == ZIGZAG else None
     shared = {
-        length: _at(_measured(lines[lines["length"] == length], of), length, cost, by, units["layer"].tolist(), mass)
-        for length in lengths
+        length: _at(Measured.of(lines[lines["length"] == length], of), length, cost, by, mass) for length in lengths
     }
     used = [run for run in runs if run.id in set(lines["run"].astype(str))]
     by_layer = units.drop_duplicates("layer")
@@ -124,68 +100,40 @@ def shared_budget(
     }
 
 
-def _measured(lines: pd.DataFrame, of: str) -> Measured:
-    """Return the gains of the lines of one length."""
-    lines = lines.assign(lost=lines["kl"] if of == "kl" else lines["loss"] - lines["dense_loss"])
-    index = ["layer", "kv_head", *POINT, "sample"]
-    lines = lines.sort_values(index)
-    of_units = lines.groupby(["layer", "kv_head"])
-    shape = (of_units.ngroups, -1, lines["sample"].nunique())
-    try:
-        keys, lost = (lines[name].to_numpy(float).reshape(shape) for name in ("keys", "lost"))
-    except ValueError as error:
+def _lines(lines: pd.DataFrame, selector: str, per: str | None) -> pd.DataFrame:
+    """Return the gains of one model by one method, of one unit, design and seed."""
+    if selector not in (recorded := sorted(set(lines["selector"].astype(str)))):
+        raise UserError(f"--selector {selector}: gains were measured of {', '.join(recorded)}")
+    lines = lines[lines["selector"].astype(str) == selector]
+    unit = unit_of(lines)
+    measured = [name for name in UNITS if (unit == name).any()]
+    if per is None and len(measured) > 1:
+        raise UserError(f"gains were measured of each layer and of each KV head: give --per {' or --per '.join(UNITS)}")
+    if per not in (None, *measured):
         raise UserError(
-            f"{lines['label'].iloc[0]}: gains of some layers were measured in part; measure anew"
-        ) from error
-    shares = of_units[["heads", "kv_heads"]].first()
-    alone = of_units["n"].first().index.get_level_values("kv_head") != EVERY_KV_HEAD
-    weights = np.where(alone, shares["heads"] / shares["kv_heads"], shares["heads"]).astype(float)
-    return Measured(keys, lost, of_units["n"].first().to_numpy(float), weights)
+            f"--per {per}: gains were measured of each {measured[0]}: run.py experiment=gains runner.per={per}"
+        )
+    return fullest_design(lines[unit == (per or measured[0])])
 
 
 def _at(
-    measured: Measured, length: int, cost: float, by: str, layers: list[int], mass: Callable[[int], Array] | None
+    measured: Measured, length: int, cost: float, by: str, mass: Callable[[int], Array] | None
 ) -> tuple[Array, dict[str, float]]:
     """Return the keys of each unit at one length, and what is foretold of them on samples left out in turn."""
-    samples = range(measured.keys.shape[2])
-    curves = measured.curves(samples)
-    least, most = bounds(curves, measured.weights.tolist())
+    least, most = measured.bounds()
     if not np.isfinite(cost) or not least <= cost <= most:
         raise UserError(f"--cost {cost:g}: at {length} keys, give a mean number of keys from {least:.0f} to {most:.0f}")
-    ways = {name: partial(_share, name, measured, cost, layers, mass and mass(length)) for name in {by, UNIFORM}}
-    judged = {
-        name: np.array(
-            [measured.lost_at(way(measured.curves([s for s in samples if s != left])), left) for left in samples]
-        )
-        for name, way in ways.items()
-    }
-    gained = judged[by] - judged[UNIFORM]
+    mass_U = mass and mass(length)
+    lost, alike = measured.judged(by, cost, mass_U), measured.judged(UNIFORM, cost)
+    gained = lost - alike
     foretold = {
         "mean_keys": float(cost),
-        "lost": float(judged[by].mean()),
-        "uniform": float(judged[UNIFORM].mean()),
+        "lost": float(lost.mean()),
+        "uniform": float(alike.mean()),
         "difference": float(gained.mean()),
         "standard_error": float(gained.std(ddof=1) / np.sqrt(len(gained))),
     }
-    return ways[by](curves), foretold
-
-
-def _share(
-    by: str, measured: Measured, cost: float, layers: list[int], mass: Array | None, curves: Sequence[Curve]
-) -> Array:
-    weights = measured.weights.tolist()
-    if by == BY_GAINS:
-        return by_gain(curves, weights, cost)
-    least_U, most_U = (np.array([curve.keys[end] for curve in curves]) for end in (0, -1))
-    if by == UNIFORM:
-        shape_U = np.ones(len(curves))
-    elif by == PYRAMID:
-        distinct, of_unit = np.unique(layers, return_inverse=True)
-        shape_U = pyramid(len(distinct), cost, float(least_U.min()))[of_unit]
-    else:
-        assert mass is not None  # of ZIGZAG
-        shape_U = mass
-    return in_proportion(shape_U, least_U, most_U, weights, cost)
+    return measured.shared(by, cost, measured.curves(), mass_U), foretold
 
 
 def _mass(rows: pd.DataFrame, model: str, layers: list[int]) -> Callable[[int], Array]:

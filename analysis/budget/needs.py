@@ -47,8 +47,13 @@ class Needs:
         return np.where(whole, np.inf, self.seen.max(-1))
 
 
-def rows_of(rows: pd.DataFrame, model: str, how: str = "") -> pd.DataFrame:
-    """Return the lines of the one model that is called so, of its fullest design; `how` it is to be measured."""
+def rows_of(rows: pd.DataFrame, model: str) -> pd.DataFrame:
+    """Return the rows of the one model that is called so, of its fullest design."""
+    return fullest_design(lines_of(rows, model))
+
+
+def lines_of(rows: pd.DataFrame, model: str, how: str = "") -> pd.DataFrame:
+    """Return the lines of the one model that is called so; `how` it is to be measured."""
     if rows.empty:
         raise UserError(f"--model {model}: no model was measured{how and f' with {how}'}")
     real = rows[(rows["kind"] == "real") & (rows["role"] == "main")]
@@ -65,7 +70,7 @@ def rows_of(rows: pd.DataFrame, model: str, how: str = "") -> pd.DataFrame:
             f"--model {model}: no measured model is called so; "
             f"measured{how and f' with {how}'} are: {', '.join(labels) or 'none'}"
         )
-    return fullest_design(real[real["label"] == matching[0]])
+    return real[real["label"] == matching[0]]
 
 
 def needs_of(rows: pd.DataFrame, eta: float) -> Needs:
