@@ -47,9 +47,9 @@ class Needs:
         return np.where(whole, np.inf, self.seen.max(-1))
 
 
-def rows_of(rows: pd.DataFrame, model: str) -> pd.DataFrame:
-    """Return the rows of the one model that is called so, of its fullest design."""
-    return fullest_design(lines_of(rows, model))
+def rows_of(rows: pd.DataFrame, model: str, how: str = "") -> pd.DataFrame:
+    """Return the lines of the one model that is called so, of its fullest design; `how` it is to be measured."""
+    return fullest_design(lines_of(rows, model, how))
 
 
 def lines_of(rows: pd.DataFrame, model: str, how: str = "") -> pd.DataFrame:

@@ -498,6 +498,7 @@ def tasks(outputs, lengths=(256, 512, 1024), samples=3):
         write_task(outputs, phase, "language", {"losses": pd.concat(parts)})
     write_task(outputs, "methods", "language", {"losses": methods(lengths[-1:])}, decode_tokens=7)
     write_task(outputs, "support", "language", {"losses": support(lengths)}, decode_tokens=8)
+    write_task(outputs, "powers", "language", {"losses": powers(lengths)}, decode_tokens=9)
     write_task(outputs, "recall", "retrieval", {"retrieval": pd.DataFrame(answers)})
     write_task(outputs, "tasks", "tasks", {"tasks": answered(samples)})
     write_task(outputs, "steps", "decoding", {"decoding": pd.DataFrame(steps)})
@@ -543,6 +544,22 @@ def support(lengths, samples=3, tokens=8):
                 lines.append(
                     pd.DataFrame(facts | window | {"loss": 2 + lost, "agreement": 1 - min(lost, 1), "kl": lost})
                 )
+    return pd.concat(lines)
+
+
+def powers(lengths, samples=3, tokens=8):
+    """Return losses of the oracle's windows n^C and 4 n^C, whose KL falls as n^-C, and whose loss as n^(-C / 2)."""
+    lines = []
+    for sample, length in product(range(samples), lengths):
+        position = np.arange(length - tokens, length - 1)
+        facts = {"sample": sample, "length": length, "phase": "decode", "position": position}
+        none = {"selector": "dense", "rule": "dense", "parameter": np.nan, "scale": np.nan, "keys": position + 1.0}
+        lines.append(pd.DataFrame(facts | none | {"loss": 2.0, "agreement": 1.0, "kl": 0.0}))
+        for power, scale in product((0.25, 0.5), (1.0, 4.0)):
+            lost = (1 + 0.1 * sample) / scale * np.array([float(length) ** -power, float(length) ** (-power / 2)])
+            window = {"selector": "oracle", "rule": "power", "parameter": power, "scale": scale}
+            window |= {"keys": scale * float(length) ** power, "agreement": 0.9, "kl": lost[0], "loss": 2 + lost[1]}
+            lines.append(pd.DataFrame(facts | window))
     return pd.concat(lines)
 
 

@@ -1,0 +1,67 @@
+"""What does each layer, or KV head, lose alone that keeps few keys, and what do keys gain that are shared out so?"""
+
+from itertools import product
+
+import pandas as pd
+from omegaconf import DictConfig
+
+from analysis.records.evidence import Evidence
+from analysis.settings import Settings
+from analysis.statistics import tasks
+from analysis.statistics.gains import BY_GAINS, KL, PYRAMID, UNIFORM, UNITS, Measured, unit_of
+from analysis.statistics.intervals import student_reach
+from analysis.studies import NothingMeasured
+
+PLACE = ["label", "per", "phase", "selector", "length"]
+UNIT = ["layer", "kv_head", "rule", "parameter", "scale"]
+
+
+def study(evidence: Evidence, config: DictConfig, how: Settings) -> dict[str, pd.DataFrame]:
+    """Average what each unit loses alone over samples, and judge ways to share keys out on samples left out."""
+    lines = evidence.tables["gains"]
+    if lines.empty:
+        raise NothingMeasured("no gains of layers or KV heads: python run.py experiment=gains")
+    unit = unit_of(lines)
+    parts = [tasks.fullest_design(lines[unit == per]).assign(per=per) for per in UNITS if (unit == per).any()]
+    lines = pd.concat(parts, ignore_index=True).astype({"label": str, "selector": str, "phase": str, "rule": str})
+    lines = lines.astype({"keys": float, "n": float, "agreement": float, KL: float})
+    lines["lost"] = lines["loss"] - lines["dense_loss"]
+    return {
+        "gains": _alone(lines, how),
+        "gains_shared": _shared(lines, list(config.shares), how),
+        "gains_sources": tasks.sources(lines),
+    }
+
+
+def _alone(lines: pd.DataFrame, how: Settings) -> pd.DataFrame:
+    """Return what each unit loses alone within each window, means over samples with Student's interval."""
+    groups = lines.groupby([*PLACE, *UNIT], dropna=False)
+    table = groups[["keys", "n", "agreement"]].mean()
+    for name in (KL, "lost"):
+        mean, reach = groups[name].mean(), student_reach(groups[name].sem(), groups.size(), how.confidence)
+        table = table.assign(**{name: mean, f"{name}_low": mean - reach, f"{name}_high": mean + reach})
+    return table.assign(samples=groups.size()).reset_index()
+
+
+def _shared(lines: pd.DataFrame, shares: list[float], how: Settings) -> pd.DataFrame:
+    """Return what all units together are foretold to lose, for each way to share a mean number of keys out."""
+    parts = []
+    for place, of_length in lines.groupby(PLACE):
+        measured = Measured.of(of_length, KL)
+        if measured.samples < 2:  # each is left out in turn
+            continue
+        least, most = measured.bounds()
+        for share, way in product(shares, (UNIFORM, BY_GAINS, PYRAMID)):
+            keys = share * int(of_length["length"].iloc[0])
+            if not least <= keys <= most:
+                continue
+            kl, alike = measured.judged(way, keys), measured.judged(UNIFORM, keys)
+            line = {**dict(zip(PLACE, place, strict=True)), "by": way, "share": share, "keys": keys}
+            for name, values in ((KL, kl), ("difference", kl - alike)):
+                mean, error = float(values.mean()), float(values.std(ddof=1) / len(values) ** 0.5)
+                reach = student_reach(error, len(values), how.confidence)
+                line |= {name: mean, f"{name}_low": mean - reach, f"{name}_high": mean + reach}
+            parts.append(line | {"units": len(measured.layers), "samples": measured.samples})
+    if not parts:
+        raise NothingMeasured("gains of one sample alone: measure two, each is judged by the others")
+    return pd.DataFrame(parts)
