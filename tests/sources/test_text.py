@@ -86,6 +86,7 @@ def test_labels_tell_texts_apart_and_leave_the_default_alone():
     ("name", "label", "start", "characters"),
     [
         ("corpus:king_james", "King James Bible", "In the beginning God created the heaven and the earth.", 4_000_000),
+        ("corpus:japanese_bible", "Japanese Bible", "元始に神天地を創造たまへり\n", 1_400_000),
         ("corpus:sympy", "source code of sympy", '"""', 4_500_000),
     ],
 )
@@ -118,6 +119,6 @@ def test_a_corpus_that_is_not_installed_or_not_known_is_refused(monkeypatch):
             read_text(name)
 
 
-@pytest.mark.parametrize("name", ["corpus:king_james", "corpus:sympy"])
+@pytest.mark.parametrize("name", ["corpus:king_james", "corpus:japanese_bible", "corpus:sympy"])
 def test_pinned_corpora_hold_more_than_a_million_tokens(name, smollm2):
     assert len(tokenize(smollm2, read_text(name))) > 1_000_000

@@ -58,10 +58,11 @@ def test_other_studies_leave_comparisons_out_beside_a_main_text(tmp_path, eviden
     write(tmp_path, "prose", "Tiny", 0.5)
     write(tmp_path, "own", "Tiny, diary", 0.5, text="my/diary.txt")
     write(tmp_path, "code", "Tiny, source code", 0.4, text="python:code")
+    write(tmp_path, "translated", "Tiny, Japanese Bible", 0.5, text="corpus:japanese_bible")
     write(tmp_path, "mixed", "Tiny, shuffled tokens", 0.5, shuffle=True)
     assert set(evidence("heads").rows["label"]) == {"Tiny", "Tiny, diary"}
     assert shown_exponents(evidence) == {"Tiny", "Tiny, diary"}
-    assert evidence("models").rows["label"].nunique() == 4
+    assert evidence("models").rows["label"].nunique() == 5
 
 
 def test_a_model_that_has_read_only_code_is_in_every_figure(tmp_path, evidence):
