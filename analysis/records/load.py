@@ -335,8 +335,8 @@ def describe_all(runs: Sequence[Run]) -> pd.DataFrame:
     """Describe each run, and tell main records from comparisons.
 
     Source code, a translation and shuffled tokens are there to be compared with a model's main corpus, so their `role`
-    is `comparison`; but of a model that has read nothing else they are `main`. Rows that are no softmax never are, nor are
-    rows over pairs of keys, nor those of random weights.
+    is `comparison`; but of a model that has read nothing else they are `main`. Rows that are no softmax never are, nor
+    are rows over pairs of keys, nor those of random weights.
     """
     table = pd.DataFrame([describe(run) for run in runs])
     aside = table["corpus"].isin(["code", "translation"]) | table["shuffled"]

@@ -10,8 +10,8 @@ import hashlib
 import re
 from collections.abc import Callable
 from functools import cache
-from itertools import groupby
 from importlib.metadata import PackageNotFoundError, PackagePath, distribution
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
