@@ -26,7 +26,10 @@ SYMPY = "190dd1839ccdb4fce11edd536313e0f2ad3e29b28122b600f96f1701542b657a"
 
 
 class Corpus(NamedTuple):
-    """A text in an installed package; `label` is what a record's label says of it, `kind` is `prose`, `code` or `translation`."""
+    """A text in an installed package; `label` is what a record's label says of it.
+
+    `kind` is `prose`, `code` or `translation`: the last two are compared with a model's main corpus.
+    """
 
     label: str
     kind: str
