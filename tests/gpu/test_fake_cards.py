@@ -19,6 +19,7 @@ from experiments.models import load
 from experiments.records.folder import Record
 from tests.gpu.fake_card import fake_cards
 from tests.models import small
+from tests.runners.lm_eval_tasks import write_tasks
 
 TOKENS, CARD, GB = 131_072, 80e9, 1e9
 EIGHT_B = {"hidden_size": 4096, "intermediate_size": 14336, "num_attention_heads": 32, "num_key_value_heads": 8}
@@ -69,7 +70,13 @@ NARROW = {
     "dtype": "bfloat16",
 }
 FAMILIES = {
-    "gemma3": partial(transformers.Gemma3TextConfig, num_hidden_layers=6, head_dim=256, sliding_window=512),
+    "gemma3": partial(
+        transformers.Gemma3TextConfig,
+        num_hidden_layers=2,
+        layer_types=["sliding_attention", "full_attention"],
+        head_dim=256,
+        sliding_window=512,
+    ),
     "mistral": partial(transformers.MistralConfig, num_hidden_layers=1, sliding_window=4096),
     "qwen3": partial(transformers.Qwen3Config, num_hidden_layers=1, head_dim=128),
     "phi3": partial(transformers.Phi3Config, num_hidden_layers=1, pad_token_id=0, eos_token_id=1),
@@ -186,6 +193,14 @@ def test_every_runner_fits_a_card_and_meets_no_other_device(name, folder, tmp_pa
 
 
 @pytest.mark.long
+def test_a_request_of_the_harness_meets_no_other_device(folder, tmp_path, on_cards):
+    pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed: pip install '.[lm-eval]'")
+    tasks = ["runner.tasks=[local_text]", "runner.limit=1", f"runner.include_path={write_tasks(tmp_path / 'tasks')}"]
+    job = job_of(folder, llama(EIGHT_B, MEASURED, TOKENS), "runner=lm_eval", *tasks, *ONE_RULE)
+    assert max(peak_of(job, tmp_path).peak.values()) < 4 * GB  # weights, and what short requests need
+
+
+@pytest.mark.long
 def test_layers_that_are_added_are_those_of_the_whole_model(folder, tmp_path, on_cards):
     part = peak_of_all_layers(job_of(folder, llama(EIGHT_B, MEASURED, TOKENS), *ROWS), tmp_path)
     (tmp_path / "whole").mkdir()
@@ -214,6 +229,22 @@ def test_layers_of_a_family_make_nothing_as_large_as_all_rows_by_all_keys(family
     rows = [f"source.layers={sorted(set(layers))}", "source.heads=[0]", "source.rows=2"]
     job = job_of(folder, config, *(rows if runner == "approximation" else RUNNERS["language"]), *ONE_RULE)
     assert max(peak_of(job, tmp_path).peak.values()) < TOKENS**2 / 2
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("runner", ["approximation", "language"])
+def test_what_learned_sinks_need_grows_with_the_tokens_alone(runner, folder, tmp_path, on_cards, monkeypatch):
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda *_: (9, 0))  # by which experts are multiplied
+    peaks = []
+    for tokens in (2048, 4096, 8192):  # masks of all rows of 8192 would add 8% to what comes on last
+        sizes = NARROW | {"max_position_embeddings": tokens, "num_local_experts": 2, "num_experts_per_tok": 2}
+        config = transformers.GptOssConfig(num_hidden_layers=2, head_dim=64, **sizes)  # a sliding layer and a full one
+        (here := tmp_path / str(tokens)).mkdir()
+        (here / "text.txt").write_text((folder / "text.txt").read_text())
+        rows = ["source.layers=[0,1]", "source.heads=[0]", "source.rows=2"]
+        job = job_of(here, config, *(rows if runner == "approximation" else RUNNERS["language"]), *ONE_RULE)
+        peaks.append(max(peak_of(job, here).peak.values()))
+    assert peaks[2] - peaks[1] == pytest.approx(2 * (peaks[1] - peaks[0]), rel=0.01)
 
 
 @pytest.mark.long
