@@ -28,11 +28,8 @@ def top_k_mask(logits_RN: Tensor, k_R: Tensor) -> Tensor:
 
     Nothing is sorted but the largest: of the keys as large as the k-th, as many of the first are kept as are missing.
     """
-    largest_RK = logits_RN.topk(int(k_R.max()), dim=-1).values
-    last_R1 = largest_RK.gather(1, k_R[:, None] - 1)
-    above_RN, tied_RN = logits_RN > last_R1, logits_RN == last_R1
-    missing_R1 = k_R[:, None] - above_RN.sum(-1, keepdim=True)
-    return above_RN | (tied_RN & (tied_RN.cumsum(-1, dtype=torch.int32) <= missing_R1))
+    last_R1 = _kth(logits_RN, k_R, largest=True)
+    return _with_ties(logits_RN > last_R1, logits_RN == last_R1, k_R)
 
 
 def weights_above(logits_RN: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
@@ -51,7 +48,20 @@ def weights_above(logits_RN: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
 
 
 def first_mask(turn_RN: Tensor, k_R: Tensor) -> Tensor:
-    """Return which keys are the `k_R` of the lowest turns of their row [R, N]; of equal turns the first keys are."""
-    order_RN = turn_RN.argsort(dim=-1, stable=True)
-    rank_N = torch.arange(turn_RN.shape[1], device=turn_RN.device)
-    return torch.zeros_like(turn_RN, dtype=torch.bool).scatter_(1, order_RN, rank_N < k_R[:, None])
+    """Return which keys are the `k_R` of the lowest turns of their row [R, N]; of equal turns the first keys are.
+
+    As in `top_k_mask`, k is at least 1 and nothing is sorted but the lowest. No turn may be NaN.
+    """
+    last_R1 = _kth(turn_RN, k_R, largest=False)
+    return _with_ties(turn_RN < last_R1, turn_RN == last_R1, k_R)
+
+
+def _kth(value_RN: Tensor, k_R: Tensor, *, largest: bool) -> Tensor:
+    """Return the k-th largest or smallest value of each row [R, 1]."""
+    return value_RN.topk(int(k_R.max()), dim=-1, largest=largest).values.gather(1, k_R[:, None] - 1)
+
+
+def _with_ties(before_RN: Tensor, tied_RN: Tensor, k_R: Tensor) -> Tensor:
+    """Return the keys that come before the k-th of their row, and of those tied with it the first, `k_R` in all."""
+    missing_R1 = k_R[:, None] - before_RN.sum(-1, keepdim=True)
+    return before_RN | (tied_RN & (tied_RN.cumsum(-1, dtype=torch.int32) <= missing_R1))

@@ -72,17 +72,17 @@ class ConvBasis:
                 return [self._starts(asked[g], block, rows, most) for g, rows in enumerate(parts)]
 
             def row(k_R: Tensor, logsumexp_R: Tensor) -> Tensor:
-                most = k_R if self.mode == "best" else k_R.max()  # fewer starts are the first of more
-                found = [starts(int(m)) for m in most.unique()]
+                budgets = [int(k) for k in k_R.tolist()]
+                largest = max(budgets)  # of a search, fewer starts are the first of more
+                found = {most: starts(most) for most in (set(budgets) if self.mode == "best" else [largest])}
                 w_RN = torch.full((len(block), block.num_keys), -torch.inf, dtype=torch.float64, device=k_R.device)
-                for r, k in enumerate(k_R.tolist()):
+                for r, k in enumerate(budgets):
                     g = r // per_head
-                    of_budget = found[int((most.unique() == k).nonzero()[0])] if self.mode == "best" else found[0]
-                    start_B = of_budget[g][r - g * per_head, : int(k)]
+                    start_B = found[k if self.mode == "best" else largest][g][r - g * per_head, :k]
                     own = int(block.own_R1[r])
                     query_D = block.query_RD[r].double() * block.scale
                     columns = asked[g].of_head(int(block.head_R[r]), own, query_D)
-                    w_RN[r, : own + 1] = copied_row(columns, start_B[start_B <= own], own)
+                    w_RN[r, : own + 1] = copied_row(columns, start_B, own)
                 w_RN.masked_fill_(~block.visible_RN, -torch.inf)
                 return (w_RN - logsumexp_R[:, None]).exp()
 
@@ -190,12 +190,15 @@ class Asked:
             open_R = open_R & (low_R <= last_R) & differs(low_R)
             if not bool(open_R.any()):
                 return
-            start_RB[open_R, b] = low_R[open_R]
+            start_RB[:, b] = torch.where(open_R, low_R, start_RB[:, b])
             here_R = torch.where(open_R, low_R, here_R)
 
 
 def copied_row(columns: OfHead, start_B: Tensor, own: int) -> Tensor:
-    """Return the logits [own + 1] that the last row has where every key copies its base lag by lag."""
+    """Return the logits [own + 1] that the last row has where every key copies its base lag by lag.
+
+    `start_B` ascends; starts beyond the row's own key have no part in it.
+    """
     key_N = torch.arange(own + 1, device=start_B.device)
     start_N = start_B[torch.searchsorted(start_B, key_N, right=True) - 1]
     return (columns.query_ND[start_N + own - key_N] * columns.key_ND[start_N]).sum(-1)

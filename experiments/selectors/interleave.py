@@ -58,7 +58,11 @@ def ranks(order_RN: Tensor) -> Tensor:
 
 
 def own_first(order_RN: Tensor, position_R: Tensor) -> Tensor:
-    """Return the order with each row's own key moved to the front; rows of no position own the last key."""
+    """Return the order with each row's own key moved to the front; rows of no position own the last key.
+
+    Shape letters: M keys but the row's own.
+    """
     own_R1 = position_R.clamp(max=order_RN.shape[1] - 1)[:, None]
-    others_RN = order_RN[order_RN != own_R1].view(len(order_RN), -1)
-    return torch.cat([own_R1, others_RN], dim=1)
+    at_R1 = (order_RN == own_R1).int().argmax(-1, keepdim=True)
+    place_M = torch.arange(order_RN.shape[1] - 1, device=order_RN.device)
+    return torch.cat([own_R1, order_RN.gather(1, place_M + (place_M >= at_R1))], dim=1)

@@ -3,6 +3,8 @@
 A model of two of its layers stands for all of them: what the others hold, weights and caches, is added.
 """
 
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from experiments.models import load
 from experiments.records.folder import Record
 from tests.gpu.fake_card import fake_cards
 from tests.models import small
+from tests.runners.lm_eval_tasks import write_tasks
 
 TOKENS, CARD, GB = 131_072, 80e9, 1e9
 EIGHT_B = {"hidden_size": 4096, "intermediate_size": 14336, "num_attention_heads": 32, "num_key_value_heads": 8}
@@ -26,14 +29,13 @@ WEIGHTS_OF_LAYER = 2 * (2 * 4096**2 + 2 * 4096 * 1024 + 3 * 4096 * 14336)
 CACHE_OF_LAYER = 2 * 2 * 8 * 128 * TOKENS
 WINDOWS = ["windows.grid_per_octave=0", "windows.exponents=[0.5]", "windows.fixed=[256]"]
 ROWS = ["source.layers=[1]", "source.heads=[0,1,2,3]", "source.rows=2"]
+ONE_RULE = ["windows/rules=[fixed]"]
 DECODE = ["runner.phase=decode", "runner.decode_tokens=4"]
 # What these make has a shape that goes with numbers of the model, which a card that is not there does not have.
 BY_NUMBERS = {
-    "conv_basis": DynamicOutputShapeException,
     "coreset": DynamicOutputShapeException,
     "low_rank": DynamicOutputShapeException,
     "magic_pig": DynamicOutputShapeException,
-    "uniform_columns": RuntimeError,
 }
 SELECTORS = sorted(
     path.stem
@@ -49,7 +51,35 @@ RUNNERS = {
     "sketches": ["runner=sketches", *ROWS],
     "language": ["runner=language", *DECODE],
     "language by a method": ["runner=language", *DECODE, "selector=snap_kv_prompt"],
+    "columns": ["runner=columns", *ROWS],
+    "pruning": ["runner=pruning", "source.layers=[1]", "runner.steps=2", "runner.probes=2"],
+    "retrieval": ["runner=retrieval", "runner.depths=[0.5]", *ONE_RULE],
+    "retrieval by a method": ["runner=retrieval", "runner.depths=[0.5]", "selector=snap_kv_prompt", *ONE_RULE],
+    "decoding": ["runner=decoding", "runner.repeats=1", *ONE_RULE],
+    "tasks": ["runner=tasks", "runner/task=[single_needle]", *ONE_RULE],
     "gains": ["runner=gains", "runner.decode_tokens=4", "runner.layers=[1]", "selector=snap_kv_prompt"],
+}
+
+NARROW = {
+    "vocab_size": 32_000,
+    "hidden_size": 640,
+    "intermediate_size": 2048,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 1,
+    "max_position_embeddings": TOKENS,
+    "dtype": "bfloat16",
+}
+FAMILIES = {
+    "gemma3": partial(
+        transformers.Gemma3TextConfig,
+        num_hidden_layers=2,
+        layer_types=["sliding_attention", "full_attention"],
+        head_dim=256,
+        sliding_window=512,
+    ),
+    "mistral": partial(transformers.MistralConfig, num_hidden_layers=1, sliding_window=4096),
+    "qwen3": partial(transformers.Qwen3Config, num_hidden_layers=1, head_dim=128),
+    "phi3": partial(transformers.Phi3Config, num_hidden_layers=1, pad_token_id=0, eos_token_id=1),
 }
 
 
@@ -73,6 +103,20 @@ def on_cards(monkeypatch):
         return _spread(model) if checkpoint.spread else model
 
     monkeypatch.setattr(load, "_with_random_weights", drawn)
+
+
+@pytest.fixture
+def without_gradients(monkeypatch):
+    """Take all gradients for 0: autograd asks for the streams of a card in C++, and ends the process without one."""
+
+    def backward(loss, inputs):
+        for tensor in inputs:
+            tensor.grad = torch.zeros_like(tensor)
+
+    monkeypatch.setattr("torch.autograd.grad", lambda of, by, *_, **__: [torch.zeros_like(tensor) for tensor in by])
+    monkeypatch.setattr("torch.Tensor.backward", backward)
+    with torch.no_grad():
+        yield
 
 
 def _spread(model):
@@ -121,7 +165,7 @@ def peak_of(job, tmp_path):
 def peak_of_all_layers(job, tmp_path):
     """Return the bytes of a card with all layers of the 8B model, caches too where the runner keeps them."""
     (peak,) = peak_of(job, tmp_path).peak.values()
-    cached = job.runner.name in ("language", "gains")
+    cached = job.runner.name in ("language", "gains", "retrieval", "tasks", "decoding")
     return peak + (LAYERS - MEASURED) * (WEIGHTS_OF_LAYER + cached * CACHE_OF_LAYER)
 
 
@@ -141,9 +185,19 @@ def test_every_method_fits_a_card_and_meets_no_other_device(name, folder, tmp_pa
 @pytest.mark.parametrize(
     "name", [name if name == "approximation" else pytest.param(name, marks=pytest.mark.long) for name in RUNNERS]
 )
-def test_every_runner_fits_a_card_and_meets_no_other_device(name, folder, tmp_path, on_cards):
+def test_every_runner_fits_a_card_and_meets_no_other_device(name, folder, tmp_path, on_cards, request):
+    if name == "pruning":
+        request.getfixturevalue("without_gradients")
     job = job_of(folder, llama(EIGHT_B, MEASURED, TOKENS), *RUNNERS[name])
     assert peak_of_all_layers(job, tmp_path) < CARD
+
+
+@pytest.mark.long
+def test_a_request_of_the_harness_meets_no_other_device(folder, tmp_path, on_cards):
+    pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed: pip install '.[lm-eval]'")
+    tasks = ["runner.tasks=[local_text]", "runner.limit=1", f"runner.include_path={write_tasks(tmp_path / 'tasks')}"]
+    job = job_of(folder, llama(EIGHT_B, MEASURED, TOKENS), "runner=lm_eval", *tasks, *ONE_RULE)
+    assert max(peak_of(job, tmp_path).peak.values()) < 4 * GB  # weights, and what short requests need
 
 
 @pytest.mark.long
@@ -166,21 +220,38 @@ def test_layers_on_two_cards_are_measured_where_they_lie(folder, tmp_path, on_ca
 
 
 @pytest.mark.long
-def test_sliding_layers_make_nothing_as_large_as_all_rows_by_all_keys(folder, tmp_path, on_cards):
-    config = transformers.Gemma3TextConfig(
-        vocab_size=262_144,
-        hidden_size=640,
-        intermediate_size=2048,
-        num_hidden_layers=6,
-        num_attention_heads=4,
-        num_key_value_heads=1,
-        head_dim=256,
-        sliding_window=512,
-        max_position_embeddings=TOKENS,
-        dtype="bfloat16",
-    )
-    job = job_of(folder, config, "source.layers=[0,5]", "source.heads=[0]", "source.rows=2")
+@pytest.mark.parametrize(
+    ("family", "runner"), [*product(FAMILIES, ["approximation"]), ("qwen3", "language"), ("phi3", "language")]
+)
+def test_layers_of_a_family_make_nothing_as_large_as_all_rows_by_all_keys(family, runner, folder, tmp_path, on_cards):
+    config = FAMILIES[family](**NARROW)
+    layers = [0, config.num_hidden_layers - 1]
+    rows = [f"source.layers={sorted(set(layers))}", "source.heads=[0]", "source.rows=2"]
+    job = job_of(folder, config, *(rows if runner == "approximation" else RUNNERS["language"]), *ONE_RULE)
     assert max(peak_of(job, tmp_path).peak.values()) < TOKENS**2 / 2
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("runner", ["approximation", "language"])
+def test_what_learned_sinks_need_grows_with_the_tokens_alone(runner, folder, tmp_path, on_cards, monkeypatch):
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda *_: (9, 0))  # by which experts are multiplied
+    peaks = []
+    for tokens in (2048, 4096, 8192):  # masks of all rows of 8192 would add 8% to what comes on last
+        sizes = NARROW | {"max_position_embeddings": tokens, "num_local_experts": 2, "num_experts_per_tok": 2}
+        config = transformers.GptOssConfig(num_hidden_layers=2, head_dim=64, **sizes)  # a sliding layer and a full one
+        (here := tmp_path / str(tokens)).mkdir()
+        (here / "text.txt").write_text((folder / "text.txt").read_text())
+        rows = ["source.layers=[0,1]", "source.heads=[0]", "source.rows=2"]
+        job = job_of(here, config, *(rows if runner == "approximation" else RUNNERS["language"]), *ONE_RULE)
+        peaks.append(max(peak_of(job, here).peak.values()))
+    assert peaks[2] - peaks[1] == pytest.approx(2 * (peaks[1] - peaks[0]), rel=0.01)
+
+
+@pytest.mark.long
+def test_an_encoder_is_measured_on_a_card(folder, tmp_path, on_cards):
+    config = transformers.BertConfig(num_hidden_layers=2, dtype="bfloat16")
+    job = job_of(folder, config, "source.layers=[0,1]", "source.heads=[0]", "source.rows=2", *ONE_RULE)
+    assert 0 < max(peak_of(job, tmp_path).peak.values()) < GB
 
 
 @pytest.mark.parametrize("source", ["gaussian", "tensor"])
