@@ -1,6 +1,6 @@
 """Read a prompt, let a press cut its cache, and score the tokens that follow on what is left.
 
-Shape letters: N tokens, H query heads, V value dimension.
+Shape letters: N tokens, H query heads, V value dimension, W width of the model.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import DynamicCache
 
+from experiments.errors import UserError
 from experiments.models.loss import losses_of_states
 from experiments.models.probe import Attention, intercept
 
@@ -38,17 +39,35 @@ def losses_on(model: Any, cache: DynamicCache, token_N: Tensor, first: int) -> T
 
     Parameters
     ----------
+    cache
+        Of the prompt that was read last, for kvpress keeps with the model which keys of it are masked.
     token_N
         The tokens after the prompt.
     first
         The position of the first of them. The cache is shorter than the prompt was, so transformers cannot know it.
+
+    Raises
+    ------
+    UserError
+        If keys are masked, and kvpress finds no key that all queries of the pass leave alone.
     """
-    position_N = torch.arange(first, first + len(token_N) - 1)
-    with torch.inference_mode(), intercept(model, _attend):
-        state_NW = model.model(
-            input_ids=token_N[None, :-1], past_key_values=cache, position_ids=position_N[None]
-        ).last_hidden_state[0]
-    return losses_of_states(model, state_NW, token_N)[0]
+    return losses_of_states(model, states_on(model, cache, token_N[:-1], first), token_N)[0]
+
+
+def states_on(model: Any, cache: DynamicCache, token_N: Tensor, first: int) -> Tensor:
+    """Return the last hidden states [N, W] of tokens that follow a prompt; see `losses_on`."""
+    layers = model.model.layers
+    masked = any(getattr(layer.self_attn, "masked_key_indices", None) is not None for layer in layers)
+    position_N = torch.arange(first, first + len(token_N))
+    try:
+        # kvpress masks within transformers' own attention, whose one mask is right: a masked cache keeps its length.
+        with torch.inference_mode(), nullcontext() if masked else intercept(model, _attend):
+            asked = {"past_key_values": cache, "position_ids": position_N[None]}
+            return model.model(input_ids=token_N[None], **asked).last_hidden_state[0]
+    except ValueError as error:
+        if not masked:
+            raise
+        raise UserError(f"kvpress cannot mask keys from {len(token_N)} tokens at once ({error}); give fewer") from error
 
 
 def _attend(attention: Attention) -> Tensor:

@@ -140,7 +140,7 @@ def test_every_sample_is_measured(model, token_N):
     losses, kept = measure(model, [token_N, token_N.flip(0)], LENGTH, None)
     assert losses[0] == pytest.approx(float(token_losses(model, token_N)[LENGTH:].mean()), abs=1e-4)
     assert losses[1] != losses[0]
-    assert kept == [LENGTH] * 3
+    assert kept == [LENGTH] * 6
 
 
 def test_a_missing_budget_is_one_line(capsys):
