@@ -5,11 +5,13 @@ Shape letters: N tokens, H query heads, V value dimension, W width of the model.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-from kvpress import BasePress
+from kvpress import BasePress, attention_patch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import DynamicCache
@@ -17,6 +19,8 @@ from transformers import DynamicCache
 from experiments.errors import UserError
 from experiments.models.loss import losses_of_states
 from experiments.models.probe import Attention, intercept
+
+MASKED = -1000.0  # largest logit of a masked key: far below those of any row, so that it has no mass
 
 
 def pressed_cache(model: Any, prompt_N: Tensor, press: BasePress | None) -> DynamicCache:
@@ -59,15 +63,40 @@ def states_on(model: Any, cache: DynamicCache, token_N: Tensor, first: int) -> T
     layers = model.model.layers
     masked = any(getattr(layer.self_attn, "masked_key_indices", None) is not None for layer in layers)
     position_N = torch.arange(first, first + len(token_N))
+    # kvpress masks within transformers' own attention, whose one mask is right: a masked cache keeps its length.
+    with torch.inference_mode(), _masking() if masked else intercept(model, _attend):
+        asked = {"past_key_values": cache, "position_ids": position_N[None]}
+        return model.model(input_ids=token_N[None], **asked).last_hidden_state[0]
+
+
+@contextmanager
+def _masking() -> Iterator[None]:
+    """Refuse a pass in which keys that kvpress masks would be attended to.
+
+    In their place it puts one key whose product with each query of a KV head and pass is negative. It looks no
+    further: the product may be so small that these keys have mass.
+    """
+    search = attention_patch.search_hyperplane
+
+    def checked(query_BND: Tensor, *options: Any) -> Tensor:
+        """Return kvpress's key for each KV head [B, D] of the queries of its heads [B, N, D]."""
+        try:
+            key_BD = search(query_BND, *options)
+            logit = float((query_BND @ key_BD[:, :, None]).max()) / math.sqrt(key_BD.shape[-1])
+        except ValueError:  # it found none
+            logit = math.inf
+        if logit > MASKED:
+            raise UserError(
+                f"kvpress finds no key that {query_BND.shape[1]} queries leave alone, by which it masks: decode fewer "
+                f"tokens at once (the largest logit is {logit:.3g}, not under {MASKED:g})"
+            )
+        return key_BD
+
+    attention_patch.search_hyperplane = checked
     try:
-        # kvpress masks within transformers' own attention, whose one mask is right: a masked cache keeps its length.
-        with torch.inference_mode(), nullcontext() if masked else intercept(model, _attend):
-            asked = {"past_key_values": cache, "position_ids": position_N[None]}
-            return model.model(input_ids=token_N[None], **asked).last_hidden_state[0]
-    except ValueError as error:
-        if not masked:
-            raise
-        raise UserError(f"kvpress cannot mask keys from {len(token_N)} tokens at once ({error}); give fewer") from error
+        yield
+    finally:
+        attention_patch.search_hyperplane = search
 
 
 def _attend(attention: Attention) -> Tensor:

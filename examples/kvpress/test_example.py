@@ -50,6 +50,11 @@ def test_ratio_of_a_kv_head_is_of_its_most_demanding_head():
     assert head_ratios(own, 100) == [pytest.approx(r) for r in ([0.8, 0.99], [0.2, 0.0], [0.6, 0.8])]
 
 
+def test_ratios_of_kv_heads_need_to_know_who_shares_one():
+    with pytest.raises(UserError, match="which heads share a KV head"):
+        head_ratios(BUDGET, 100)
+
+
 def test_keys_at_lengths_are_linear_between_them():
     heads = [
         {"layer": layer, "head": head, "keys": [{"length": 50, "k": 10.0}, {"length": 150, "k": 30.0 + layer}]}

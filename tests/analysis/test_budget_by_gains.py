@@ -13,6 +13,7 @@ from analysis.budget.__main__ import main
 from analysis.budget.by_gains import SHARED, shared_budget
 from analysis.budget.cache import cache_lines
 from examples.blocks import blocks_to_evict
+from examples.kvpress.ratios import head_ratios, layer_ratios
 from experiments.errors import UserError
 from experiments.launch import configure
 from experiments.windows.head_laws import check_grouping, head_laws, laws_hash, read_budget
@@ -171,6 +172,24 @@ def test_a_serving_engine_evicts_the_blocks_beyond_the_budget(measured):
         assert len(gone) == 40 - held[at]
         assert score_B[gone].max() < np.delete(score_B, gone).min()
     assert len(blocks_to_evict(content, 1, 1, score_B[:1], 100)) == 0
+
+
+def test_gains_of_kv_heads_become_a_ratio_for_each(tmp_path):
+    """KV head 0 of a layer loses a fifth of what KV head 1 does, so that it is given fewer keys."""
+    alone = pd.concat(
+        gains().assign(kv_head=kv_head, kl=lambda lines, share=share: share * lines["kl"])
+        for kv_head, share in ((0, 0.2), (1, 1.0))
+    )
+    write_task(tmp_path, "gains", "gains", {"gains": alone}, label="tiny")
+    command = ["--model", "tiny", "--outputs", str(tmp_path), "--by", "gains", "--cost", "60", "--name", "kv_heads"]
+    assert main(command) == 0
+    content = read_budget(str(tmp_path / "budgets" / "kv_heads.json"))
+    keys = keys_of(content, 512).reshape(2, 2, 2)  # layers, KV heads, query heads of a KV head
+    assert (keys[:, 0] < keys[:, 1]).all()
+    assert (keys[..., 0] == keys[..., 1]).all()
+    np.testing.assert_allclose(head_ratios(content, 512), 1 - keys[..., 0] / 512)
+    assert np.mean(head_ratios(content, 512)) == pytest.approx(1 - 60 / 512)
+    np.testing.assert_allclose(layer_ratios(content, 512), np.mean(head_ratios(content, 512), 1))
 
 
 def test_another_grouping_of_heads_is_refused(measured):
