@@ -25,7 +25,7 @@ from examples.kvpress.ratios import head_ratios, layer_ratios, scale_to
 from experiments.errors import UserError
 from experiments.models.load import load_config, load_model
 from experiments.models.locate import locate
-from experiments.models.shape import heads_per_kv_head, longest_context
+from experiments.models.shape import longest_context
 from experiments.sources.checkpoint import first_tokens
 from experiments.windows.head_laws import check_grouping, read_budget
 
@@ -67,7 +67,10 @@ def compare(asked: argparse.Namespace) -> None:
     checkpoint = locate(asked.model)
     if checkpoint.sha256() != budget["model"]:
         raise UserError(f"--budget {asked.budget}: made for {budget['label']}, not for --model {asked.model}")
-    check_grouping(budget, f"--budget {asked.budget}", heads_per_kv_head(load_config(checkpoint)))
+    config = load_config(checkpoint)
+    # The older transformers of kvpress, whose models have layers alike, does not list what each layer has.
+    shared = config.num_attention_heads // config.num_key_value_heads
+    check_grouping(budget, f"--budget {asked.budget}", [shared] * config.num_hidden_layers)
     ratios, layers = layer_ratios(budget, asked.length), None
     if asked.per == KV_HEAD:
         of_heads, layers = head_ratios(budget, asked.length), len(ratios)
@@ -79,7 +82,7 @@ def compare(asked: argparse.Namespace) -> None:
     size = asked.length + asked.tokens + 1
     needed = (asked.skip + asked.samples) * size
     text = first_tokens(checkpoint, asked.text, needed)
-    if (longest := longest_context(load_config(checkpoint))) and size > longest:
+    if (longest := longest_context(config)) and size > longest:
         raise UserError(f"--length {asked.length} and --tokens {asked.tokens}: the model reads up to {longest} tokens")
     if len(text) < needed:
         raise UserError(
@@ -92,7 +95,7 @@ def compare(asked: argparse.Namespace) -> None:
     print(f"{budget['label']}, {_promised(budget)}, file {Path(asked.budget).name}")
     print(f"{asked.samples} prompts of {asked.length} tokens, the next {asked.tokens} decoded; window {asked.observed}")
     print(f"dense: {fmean(dense):.3f} nats/token; below, what is added to it, +- its standard error over the prompts\n")
-    print(f"{'factor':>6} {'press':<17} {'keys/row':>8} {'fewest':>6} {'most':>6} {'loss added':>10} {'+-':>6}")
+    print(f"{'factor':>6} {'press':<17} {'keys/row':>8} {'fewest':>6} {'most':>6} {'loss added':>10} {'+-':>6} less on")
     for factor, scaled in zip(asked.factors, wanted, strict=True):
         found = {}
         for name, press in presses(scaled, asked.observed, layers).items():
@@ -112,7 +115,7 @@ def _difference(losses: Sequence[float], others: Sequence[float]) -> str:
     paired = [loss - other for loss, other in zip(losses, others, strict=True)]
     error = stdev(paired) / math.sqrt(len(paired)) if len(paired) > 1 else math.nan
     less = sum(difference < 0 for difference in paired)
-    return f"{fmean(paired):>10.3f} {error:>6.3f}, less on {less} of {len(paired)}"
+    return f"{fmean(paired):>10.3f} {error:>6.3f} {less:>4} of {len(paired)}"
 
 
 def presses(ratios: Sequence[float], observed: int, layers: int | None = None) -> dict[str, BasePress]:

@@ -13,6 +13,7 @@ from experiments.errors import UserError
 from experiments.windows.head_laws import keys_at
 
 HALVINGS = 200
+LESS = 1e-9  # kvpress rounds down to whole keys: without it, 40 / 64 of 64 keys may become 39
 
 
 def layer_ratios(budget: Mapping[str, Any], length: int) -> list[float]:
@@ -110,4 +111,4 @@ def scale_to(ratios: Sequence[float], mean: float, length: int, fewest: int = 1)
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         low, high = (middle, high) if fmean(scaled(middle)) > mean else (low, middle)
-    return scaled(high)
+    return [max(ratio - LESS, 0.0) for ratio in scaled(high)]
