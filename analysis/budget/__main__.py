@@ -12,7 +12,7 @@ from typing import Any
 
 from analysis import save
 from analysis.budget import budget
-from analysis.budget.by_gains import OBJECTIVES, SHARED, shared_budget
+from analysis.budget.by_gains import OBJECTIVES, SHARED, UNITS, shared_budget
 from analysis.budget.by_needs import NEEDS
 from analysis.budget.cache import BYTES, cache_lines, write_csv
 from analysis.budget.next_command import next_command
@@ -49,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "runner=gains measured: where they gain most, alike, falling with depth, or as 90%% of the mass asks",
     )
     parser.add_argument("--selector", default="snap_kv_prompt", metavar="NAME", help="method whose gains count")
+    parser.add_argument("--per", choices=UNITS, help="whose gains count, where those of both were measured")
     parser.add_argument("--least", choices=OBJECTIVES, default=OBJECTIVES[0], help="what gains are of")
     parser.add_argument(
         "--prompts", type=float, metavar="SHARE", help="scale all windows until they serve this share of new prompts"
@@ -114,7 +115,13 @@ def _content(requested: argparse.Namespace) -> dict[str, Any]:
             f"--lengths, --extrapolate and --prompts go with --by {NEEDS}: gains hold where they were measured"
         )
     return shared_budget(
-        requested.outputs, requested.model, requested.cost, requested.by, requested.selector, requested.least
+        requested.outputs,
+        requested.model,
+        requested.cost,
+        requested.by,
+        requested.selector,
+        requested.least,
+        requested.per,
     )
 
 

@@ -28,6 +28,7 @@ from experiments.windows.head_laws import AT_LENGTHS, FORMAT
 Array = NDArray[np.float64]
 BY_GAINS, UNIFORM, PYRAMID, ZIGZAG = SHARED = ("gains", "uniform", "pyramid", "zigzag")
 OBJECTIVES = ("kl", "loss")
+LAYER, KV_HEAD = UNITS = ("layer", "kv_head")  # what lost alone
 MASS = "k_min_0.1"  # keys that hold 90% of a row's mass
 LEAST_SAMPLES = 2  # each is left out in turn
 POINT = ["rule", "parameter", "scale"]
@@ -58,7 +59,13 @@ Way = Callable[[Sequence[Curve], int], Array]
 
 
 def shared_budget(
-    outputs: Path, model: str, cost: float | None, by: str = BY_GAINS, selector: str = "snap_kv_prompt", of: str = "kl"
+    outputs: Path,
+    model: str,
+    cost: float | None,
+    by: str = BY_GAINS,
+    selector: str = "snap_kv_prompt",
+    of: str = "kl",
+    per: str | None = None,
 ) -> dict[str, Any]:
     """Return the content of a budget file that shares keys out at every length that was measured.
 
@@ -71,15 +78,17 @@ def shared_budget(
     selector : the method whose losses count.
     of : `kl`, KL(dense || this), whose mean is the loss added if the dense model is right, and which varies less; or
         `loss` itself.
+    per : what keys are handed to, one of UNITS; None if gains of one of them alone were measured.
 
     Raises
     ------
-    UserError : if no gains of the model by the method were measured, or the cost is out of range.
+    UserError : if no gains of the model by the method were measured, or both of layers and of KV heads and `per` does
+        not say which are meant, or the cost is out of range.
     """
     if cost is None:
         raise UserError(f"--by {by} shares a number of keys out: give --cost, the keys of a head on average")
     runs = complete_runs(outputs)
-    lines = rows_of(load_task(runs, GAINS.name), model, "experiment=gains")
+    lines = _gains(load_task(runs, GAINS.name), model, per)
     if selector not in (recorded := sorted(set(lines["selector"].astype(str)))):
         raise UserError(f"--selector {selector}: gains were measured of {', '.join(recorded)}")
     lines = lines[(lines["selector"] == selector) & (lines["seed"] == lines["seed"].min())]
@@ -122,6 +131,21 @@ def shared_budget(
         "heads_per_kv_head": (by_layer["heads"] // by_layer["kv_heads"]).tolist(),
         **({"head_dim": int(units["key_dim"].iloc[0])} if (units["key_dim"] > 0).all() else {}),
     }
+
+
+def _gains(lines: pd.DataFrame, model: str, per: str | None) -> pd.DataFrame:
+    """Return the gains of the layers or of the KV heads of one model, of its fullest design."""
+    if lines.empty:
+        return rows_of(lines, model, "experiment=gains")
+    lines = lines.assign(head=lines["kv_head"])  # of designs, the one of most heads counts
+    alone = lines["head"] != EVERY_KV_HEAD
+    if per is not None:
+        return rows_of(lines[alone == (per == KV_HEAD)], model, f"experiment=gains runner.per={per}")
+    found = rows_of(lines, model, "experiment=gains")
+    label = found["label"].iloc[0]
+    if len(set(alone[lines["label"] == label])) > 1:
+        raise UserError(f"{label}: gains of layers and of KV heads were measured: give --per {' or '.join(UNITS)}")
+    return found
 
 
 def _measured(lines: pd.DataFrame, of: str) -> Measured:
