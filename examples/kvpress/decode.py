@@ -20,7 +20,7 @@ from experiments.errors import UserError
 from experiments.models.loss import losses_of_states
 from experiments.models.probe import Attention, intercept
 
-MASKED = -1000.0  # largest logit of a masked key: far below those of any row, so that it has no mass
+MASKED = -300.0  # largest logit of a masked key: far below those of any row, so that it has no mass
 
 
 def pressed_cache(model: Any, prompt_N: Tensor, press: BasePress | None) -> DynamicCache:
@@ -39,7 +39,7 @@ def keys_kept(cache: DynamicCache) -> list[int]:
 def losses_on(model: Any, cache: DynamicCache, token_N: Tensor, first: int) -> Tensor:
     """Return -ln p of tokens 1..N-1 that follow a prompt, each given those before it and the cache, in nats [N - 1].
 
-    All are decoded in one pass, which adds them to the cache.
+    All are decoded in one pass, which adds them to the cache; where keys are masked, in as few as kvpress can mask in.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def losses_on(model: Any, cache: DynamicCache, token_N: Tensor, first: int) -> T
     Raises
     ------
     UserError
-        If keys are masked, and kvpress finds no key that all queries of the pass leave alone.
+        If keys are masked, and kvpress finds no key that the queries of one token leave alone.
     """
     return losses_of_states(model, states_on(model, cache, token_N[:-1], first), token_N)[0]
 
@@ -62,9 +62,28 @@ def states_on(model: Any, cache: DynamicCache, token_N: Tensor, first: int) -> T
     """Return the last hidden states [N, W] of tokens that follow a prompt; see `losses_on`."""
     layers = model.model.layers
     masked = any(getattr(layer.self_attn, "masked_key_indices", None) is not None for layer in layers)
-    position_N = torch.arange(first, first + len(token_N))
+    if not masked:
+        with intercept(model, _attend):
+            return _pass(model, cache, token_N, first)
     # kvpress masks within transformers' own attention, whose one mask is right: a masked cache keeps its length.
-    with torch.inference_mode(), _masking() if masked else intercept(model, _attend):
+    held, states, start, step = keys_kept(cache)[0], [], 0, len(token_N)
+    with _masking():
+        while start < len(token_N):
+            try:
+                states.append(_pass(model, cache, token_N[start : start + step], first + start))
+            except UserError:
+                if step == 1:
+                    raise
+                cache.crop(held + start)  # layers before the one that failed have this pass's keys
+                step //= 2
+            else:
+                start += step
+    return torch.cat(states)
+
+
+def _pass(model: Any, cache: DynamicCache, token_N: Tensor, first: int) -> Tensor:
+    position_N = torch.arange(first, first + len(token_N))
+    with torch.inference_mode():
         asked = {"past_key_values": cache, "position_ids": position_N[None]}
         return model.model(input_ids=token_N[None], **asked).last_hidden_state[0]
 
@@ -87,8 +106,8 @@ def _masking() -> Iterator[None]:
             logit = math.inf
         if logit > MASKED:
             raise UserError(
-                f"kvpress finds no key that {query_BND.shape[1]} queries leave alone, by which it masks: decode fewer "
-                f"tokens at once (the largest logit is {logit:.3g}, not under {MASKED:g})"
+                f"kvpress finds no key that {query_BND.shape[1]} queries leave alone, by which it masks keys (the "
+                f"largest logit is {logit:.3g}, not under {MASKED:g}): compare ratios per layer"
             )
         return key_BD
 

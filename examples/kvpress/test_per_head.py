@@ -18,10 +18,10 @@ KEYS = [[21, 99], [128, 13], [60, 61]]  # of each KV head, by layer; a length of
 RATIOS = [[1 - keys / LENGTH for keys in layer] for layer in KEYS]
 
 
-def tiny(head_dim):
+def tiny(head_dim, kv_heads=KV_HEADS):
     torch.manual_seed(0)
     sizes = {"vocab_size": 64, "hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": LAYERS}
-    heads = {"num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS, "head_dim": head_dim}
+    heads = {"num_attention_heads": HEADS, "num_key_value_heads": kv_heads, "head_dim": head_dim}
     model = LlamaForCausalLM(LlamaConfig(**sizes, **heads)).eval().double()
     for parameter in model.parameters():
         parameter.requires_grad_(False).mul_(3.0)  # random initial weights give nearly uniform rows; these have peaks
@@ -30,7 +30,7 @@ def tiny(head_dim):
 
 @pytest.fixture(scope="module")
 def model():
-    return tiny(head_dim=48)  # more than the queries of a KV head, so that there is a key that all leave alone
+    return tiny(head_dim=48)
 
 
 @pytest.fixture(scope="module")
@@ -117,24 +117,24 @@ def test_masked_keys_are_not_attended(model, token_N):
     assert (state_NW - dense_NW).abs().max() > 1e-2
 
 
-def test_one_pass_is_decoding_token_by_token(token_N):
-    """As long as kvpress finds what all queries leave alone: here two tokens, and of SmolLM2 128."""
-    model = tiny(head_dim=128)
-    cache = pressed_cache(model, token_N[:LENGTH], per_head(RATIOS))
-    at_once_NW = torch.cat(
-        [states_on(model, cache, token_N[at : at + 2], at) for at in range(LENGTH, LENGTH + MORE, 2)]
-    )
-    torch.testing.assert_close(at_once_NW, states_of(model, token_N, per_head(RATIOS)), rtol=1e-9, atol=1e-9)
-
-
-@pytest.mark.parametrize("head_dim", [4, 48])
-def test_masked_keys_that_would_be_attended_are_refused(token_N, head_dim):
-    """Of 36 queries in 4 dimensions none leaves all alone; in 48 kvpress finds a key whose logit is as high as -12."""
+@pytest.mark.parametrize("head_dim", [16, 48, 128])
+def test_passes_are_as_many_as_kvpress_can_mask_in(token_N, head_dim):
+    """36 queries in 16 dimensions leave no key alone; in 128 dimensions kvpress finds one whose logit is -7."""
     model = tiny(head_dim)
-    cache = pressed_cache(model, token_N[:LENGTH], per_head([[0.9] * KV_HEADS] * LAYERS))
-    with pytest.raises(UserError, match=r"no key that 36 queries leave alone.* fewer tokens"):
-        losses_on(model, cache, token_N[LENGTH:], LENGTH)
+    ratios = [[0.9] * KV_HEADS] * LAYERS
+    cache = pressed_cache(model, token_N[:LENGTH], per_head(ratios))
+    state_NW = states_on(model, cache, token_N[LENGTH:-1], LENGTH)
+    assert [layer.keys.shape[2] for layer in cache.layers] == [LENGTH + MORE] * LAYERS
+    torch.testing.assert_close(state_NW, states_of(model, token_N, per_head(ratios)), rtol=1e-9, atol=1e-9)
     assert attention_patch.search_hyperplane.__name__ == "search_hyperplane"  # kvpress's own is back
+
+
+def test_masked_keys_that_would_be_attended_are_refused(token_N):
+    """Six queries of one token in two dimensions point everywhere."""
+    model = tiny(head_dim=2, kv_heads=1)
+    cache = pressed_cache(model, token_N[:LENGTH], per_head([[0.9]] * LAYERS))
+    with pytest.raises(UserError, match="no key that 6 queries leave alone"):
+        losses_on(model, cache, token_N[LENGTH:], LENGTH)
 
 
 def test_eager_attention_is_refused(token_N):
