@@ -20,8 +20,9 @@ from experiments.errors import UserError
 class PerHeadCompressionPress(BasePress):
     """Keep in each KV head of each layer the keys that a press scores highest, as many as the head's ratio leaves.
 
-    The cache keeps its length: kvpress has decoded queries meet a key in the place of each masked one that no query of
-    the pass gives any mass. It frees no memory, and holds for the prompt that was read last.
+    The cache keeps its length, and no memory is freed: when tokens are decoded, kvpress puts a key in the place of each
+    masked one that the queries are to give no mass (`decode.states_on` sees to it). What is masked is kept with the
+    model, and is of the prompt that was read last.
 
     Attributes
     ----------
