@@ -108,7 +108,7 @@ def _lines(lines: pd.DataFrame, selector: str, per: str | None) -> pd.DataFrame:
     unit = unit_of(lines)
     measured = [name for name in UNITS if (unit == name).any()]
     if per is None and len(measured) > 1:
-        raise UserError(f"gains were measured of each layer and of each KV head: give --per {' or --per '.join(UNITS)}")
+        raise UserError(f"gains of layers and of KV heads were measured: give --per {' or '.join(UNITS)}")
     if per not in (None, *measured):
         raise UserError(
             f"--per {per}: gains were measured of each {measured[0]}: run.py experiment=gains runner.per={per}"

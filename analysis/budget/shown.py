@@ -64,7 +64,7 @@ def shared_table(content: dict[str, Any]) -> Table:
     """Return what is foretold of keys that were shared out, beside as many for each head."""
     title = (
         f"{content['label']}, {content['selector']}: {content['cost']:g} keys of a head on average, shared out by "
-        f"{content['by']};\nsum of what layers lose alone ({content['least']}, nats), each of "
+        f"{content['by']};\nsum of what each layer or KV head loses alone ({content['least']}, nats), each of "
         f"{len(content['fitted']['samples'])} samples judged by the others"
     )
     table = Table(title=Text(title), title_justify="left", title_style="bold")

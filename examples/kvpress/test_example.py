@@ -1,5 +1,6 @@
 """The example on a tiny model with random weights."""
 
+import json
 from statistics import fmean
 
 import pytest
@@ -11,7 +12,10 @@ from examples.kvpress.compare import main, measure, presses
 from examples.kvpress.decode import keys_kept, losses_on, pressed_cache
 from examples.kvpress.ratios import head_ratios, layer_ratios, scale_to
 from experiments.errors import UserError
+from experiments.models.locate import locate
 from experiments.models.loss import token_losses
+from experiments.windows.head_laws import FORMAT
+from tests.models import small
 
 LENGTH, MORE = 100, 12
 LAWS = [(0, 2.0, 0.5), (0, 1.0, 0.0), (1, 8.0, 0.5), (1, 3.0, 1.0), (2, 4.0, 0.5), (2, 2.0, 0.5)]
@@ -48,6 +52,11 @@ def test_ratio_of_a_kv_head_is_of_its_most_demanding_head():
     shared, own = BUDGET | {"heads_per_kv_head": [2, 2, 2]}, BUDGET | {"heads_per_kv_head": [1, 1, 1]}
     assert head_ratios(shared, 100) == [pytest.approx([1 - share]) for share in (0.2, 1.0, 0.4)]
     assert head_ratios(own, 100) == [pytest.approx(r) for r in ([0.8, 0.99], [0.2, 0.0], [0.6, 0.8])]
+
+
+def test_ratios_of_kv_heads_need_to_know_who_shares_one():
+    with pytest.raises(UserError, match="which heads share a KV head"):
+        head_ratios(BUDGET, 100)
 
 
 def test_keys_at_lengths_are_linear_between_them():
@@ -140,7 +149,48 @@ def test_every_sample_is_measured(model, token_N):
     losses, kept = measure(model, [token_N, token_N.flip(0)], LENGTH, None)
     assert losses[0] == pytest.approx(float(token_losses(model, token_N)[LENGTH:].mean()), abs=1e-4)
     assert losses[1] != losses[0]
-    assert kept == [LENGTH] * 3
+    assert kept == [LENGTH] * 6
+
+
+@pytest.fixture(scope="module")
+def measured_model(tmp_path_factory):
+    """Return a folder with a small model, a text and a budget of it, whose KV heads have keys of their own."""
+    folder = tmp_path_factory.mktemp("model")
+    small.save("llama", folder / "model", head_dim=64)
+    (folder / "text.txt").write_text(small.text())
+    keys_LH = [[20, 20, 40, 40], [16, 16, 24, 24], [48, 48, 32, 32]]
+    heads = [
+        {"layer": layer, "head": head, "keys": [{"length": 64, "k": k}]}
+        for layer, keys_H in enumerate(keys_LH)
+        for head, k in enumerate(keys_H)
+    ]
+    content = {
+        "format": FORMAT,
+        "label": "small",
+        "model": locate(str(folder / "model")).sha256(),
+        "supported_length": 64,
+    }
+    content |= {"heads": heads, "heads_per_kv_head": [2, 2, 2], "pooled": {"alpha": 30.0, "C": 0.0}}
+    (folder / "budget.json").write_text(json.dumps(content | {"tolerance": None, "cost": 30.0, "by": "gains"}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("per", "name", "fewest", "most"),
+    [("layer", "ratio per layer", 20, 40), ("kv_head", "ratio per KV head", 16, 48)],
+)
+def test_a_budget_is_compared_with_one_ratio_of_equal_bytes(measured_model, capsys, per, name, fewest, most):
+    place = ["--budget", f"{measured_model}/budget.json", "--model", f"{measured_model}/model"]
+    sizes = ["--length", "64", "--tokens", "2", "--samples", "2", "--observed", "8", "--factors", "1"]
+    assert main([*place, "--text", f"{measured_model}/text.txt", *sizes, "--per", per]) == 0
+    own, one, difference = capsys.readouterr().out.splitlines()[-3:]
+    *kept, own_lost = own.split(name)[1].split()[:4]
+    assert kept == ["30.0", f"{fewest}", f"{most}"]
+    *kept, one_lost = one.split("one ratio")[1].split()[:4]
+    assert kept == ["30.0", "30", "30"]
+    gained = float(difference.split("difference")[1].split()[0])
+    assert gained == pytest.approx(float(own_lost) - float(one_lost), abs=0.0016)  # of three rounded numbers
+    assert gained != 0
 
 
 def test_a_missing_budget_is_one_line(capsys):

@@ -14,6 +14,7 @@ from analysis.budget.by_gains import shared_budget
 from analysis.budget.cache import cache_lines
 from analysis.statistics.gains import SHARED
 from examples.blocks import blocks_to_evict
+from examples.kvpress.ratios import head_ratios, layer_ratios
 from experiments.errors import UserError
 from experiments.launch import configure
 from experiments.windows.head_laws import check_grouping, head_laws, laws_hash, read_budget
@@ -95,7 +96,7 @@ def test_of_layers_and_kv_heads_a_budget_says_whose_gains_count(tmp_path, capsys
     write_task(tmp_path, "heads", "gains", {"gains": short}, label="tiny", per="kv_head")
     place = ["--model", "tiny", "--outputs", str(tmp_path), "--by", "gains", "--cost", "60", "--selector"]
     assert main([*place, "oracle"]) == 1
-    assert "give --per layer or --per kv_head" in capsys.readouterr().err
+    assert "give --per layer or kv_head" in capsys.readouterr().err
     assert main([*place, "snap_kv_prompt", "--per", "kv_head"]) == 1
     assert "experiment=gains runner.per=kv_head" in capsys.readouterr().err
     by_layer = shared_budget(tmp_path, "tiny", 60, selector="oracle", per="layer")
@@ -196,6 +197,47 @@ def test_a_serving_engine_evicts_the_blocks_beyond_the_budget(measured):
         assert len(gone) == 40 - held[at]
         assert score_B[gone].max() < np.delete(score_B, gone).min()
     assert len(blocks_to_evict(content, 1, 1, score_B[:1], 100)) == 0
+
+
+def gains_of_kv_heads(**options):
+    """Return gains of KV heads, of which the first of a layer loses a fifth of what the second does."""
+    return pd.concat(
+        gains(**options).assign(kv_head=kv_head, kl=lambda lines, share=share: share * lines["kl"])
+        for kv_head, share in ((0, 0.2), (1, 1.0))
+    )
+
+
+def test_gains_of_kv_heads_become_a_ratio_for_each(tmp_path):
+    write_task(tmp_path, "gains", "gains", {"gains": gains_of_kv_heads()}, label="tiny")
+    command = ["--model", "tiny", "--outputs", str(tmp_path), "--by", "gains", "--cost", "60", "--name", "kv_heads"]
+    assert main(command) == 0
+    content = read_budget(str(tmp_path / "budgets" / "kv_heads.json"))
+    keys = keys_of(content, 512).reshape(2, 2, 2)  # layers, KV heads, query heads of a KV head
+    assert (keys[:, 0] < keys[:, 1]).all()
+    assert (keys[..., 0] == keys[..., 1]).all()
+    np.testing.assert_allclose(head_ratios(content, 512), 1 - keys[..., 0] / 512)
+    assert np.mean(head_ratios(content, 512)) == pytest.approx(1 - 60 / 512)
+    np.testing.assert_allclose(layer_ratios(content, 512), np.mean(head_ratios(content, 512), 1))
+
+
+@pytest.mark.parametrize("lengths", [(256, 512), (512,)])
+def test_gains_of_layers_and_of_kv_heads_are_not_mixed(tmp_path, measured, lengths):
+    write_task(tmp_path, "layers", "gains", {"gains": gains()}, label="tiny")
+    write_task(tmp_path, "heads", "gains", {"gains": gains_of_kv_heads(lengths=lengths)}, label="tiny")
+    with pytest.raises(UserError, match=r"gains of layers and of KV heads were measured: give --per layer or kv_head"):
+        shared_budget(tmp_path, "tiny", 60)
+    assert shared_budget(tmp_path, "tiny", 60, per="layer")["heads"] == shared_budget(measured, "tiny", 60)["heads"]
+    heads = shared_budget(tmp_path, "tiny", 60, per="kv_head")
+    assert heads["fitted"]["lengths"] == list(lengths)
+    assert head_ratios(heads, 512)[0][0] > head_ratios(heads, 512)[0][1]
+    with pytest.raises(UserError, match=r"experiment=gains runner.per=kv_head"):
+        shared_budget(measured, "tiny", 60, per="kv_head")
+
+
+def test_of_two_designs_the_fuller_counts(tmp_path, measured):
+    write_task(tmp_path, "both", "gains", {"gains": gains()}, label="tiny")
+    write_task(tmp_path, "one", "gains", {"gains": gains(lengths=(1024,))}, label="tiny")
+    assert shared_budget(tmp_path, "tiny", 60)["heads"] == shared_budget(measured, "tiny", 60)["heads"]
 
 
 def test_another_grouping_of_heads_is_refused(measured):
