@@ -302,14 +302,19 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, str, Colour]], size: floa
 def footer(figure: Figure, text: str) -> None:
     """Print below the panels what a figure rests on, see `counts`."""
     lines = textwrap.fill(text, width=int(FOOTER_LETTERS * PAGE / FULL_PAGE))
-    make_room(figure, 0.06 + FOOTER_LINE * (lines.count("\n") + 1) - FOOTER)
+    _grow(figure, 0.06 + FOOTER_LINE * (lines.count("\n") + 1) - FOOTER)
     y = 0.06 / figure.get_size_inches()[1]
     figure.text(0.008, y, lines, fontsize=5.5, color="0.35", va="bottom", linespacing=1.3, parse_math=False)
 
 
 def make_room(figure: Figure, inches: float) -> None:
     """Make a narrow figure higher at its foot, and leave all panels as they are."""
-    if inches <= 0 or PAGE >= FULL_PAGE:
+    if PAGE < FULL_PAGE:
+        _grow(figure, inches)
+
+
+def _grow(figure: Figure, inches: float) -> None:
+    if inches <= 0:
         return
     width, before = figure.get_size_inches()
     figure.set_size_inches(width, before + inches)
