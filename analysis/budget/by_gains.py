@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 
 from analysis.budget.needs import lines_of, rows_of
 from analysis.records.load import complete_runs, load_rows, load_task
-from analysis.statistics.gains import BY_GAINS, KL, UNIFORM, UNITS, ZIGZAG, Measured, unit_of
-from analysis.statistics.tasks import fullest_design
+from analysis.statistics.gains import BY_GAINS, KL, UNIFORM, UNITS, ZIGZAG, Measured, of_one_design
 from experiments.errors import UserError
 from experiments.tables.gains import EVERY_KV_HEAD, GAINS
 from experiments.windows.head_laws import AT_LENGTHS, FORMAT
@@ -105,15 +104,15 @@ def _lines(lines: pd.DataFrame, selector: str, per: str | None) -> pd.DataFrame:
     if selector not in (recorded := sorted(set(lines["selector"].astype(str)))):
         raise UserError(f"--selector {selector}: gains were measured of {', '.join(recorded)}")
     lines = lines[lines["selector"].astype(str) == selector]
-    unit = unit_of(lines)
-    measured = [name for name in UNITS if (unit == name).any()]
+    lines = of_one_design(lines)
+    measured = [name for name in UNITS if (lines["per"] == name).any()]
     if per is None and len(measured) > 1:
         raise UserError(f"gains of layers and of KV heads were measured: give --per {' or '.join(UNITS)}")
     if per not in (None, *measured):
         raise UserError(
             f"--per {per}: gains were measured of each {measured[0]}: run.py experiment=gains runner.per={per}"
         )
-    return fullest_design(lines[unit == (per or measured[0])])
+    return lines[lines["per"] == (per or measured[0])]
 
 
 def _at(

@@ -47,7 +47,8 @@ def _against_length(axes: Axes, table: pd.DataFrame, laws: pd.DataFrame, measure
         foretold = first[measure] * (line["length"] / first["length"]) ** law["entropy_law"]
         axes.plot(line["length"], foretold, ":", color=shade, lw=0.7)
         factor = "" if law["scale"] == 1 else f"{law['scale']:g} "
-        text = f"{factor}$n^{{{law['parameter']:g}}}$: {law[f'{measure}_exponent']:+.2f}"
+        exponent = law[f"{measure}_exponent"]
+        text = f"{factor}$n^{{{law['parameter']:g}}}$" + ("" if pd.isna(exponent) else f": {exponent:+.2f}")
         ends.append((float(line[measure].iloc[-1]), text, shade))
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(numticks=6))

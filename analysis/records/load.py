@@ -339,10 +339,16 @@ def describe_all(runs: Sequence[Run]) -> pd.DataFrame:
     are rows over pairs of keys, nor those of random weights.
     """
     table = pd.DataFrame([describe(run) for run in runs])
-    aside = table["corpus"].isin(["code", "translation"]) | table["shuffled"]
+    aside = table["shuffled"] | np.array([_is_control(run) for run in runs], bool)
     has_main = table["model_hash"].isin(table.loc[~aside, "model_hash"])
     other = table["score_power"].notna() | (table["kind"] == "triples") | table["random_weights"]
     return table.assign(role=np.where((aside & has_main) | other, "comparison", "main"))
+
+
+def _is_control(run: Run) -> bool:
+    """Say whether a run's text is there to be compared: of a user's file the name says nothing."""
+    text = run.config["source"].get("text")
+    return text == CODE or (is_corpus(text) and corpus(text).kind != "prose")
 
 
 def _corpus(run: Run) -> str | None:

@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.statistics.allocation import Curve, bounds, by_gain, in_proportion, pyramid
+from analysis.statistics.tasks import fullest_design
 from experiments.errors import UserError
 from experiments.tables.gains import EVERY_KV_HEAD
 
@@ -102,6 +103,13 @@ class Measured:
         others = [[s for s in range(self.samples) if s != left] for left in range(self.samples)]
         shared = [self.shared(way, mean, self.curves(rest), mass) for rest in others]
         return np.array([self.lost_at(keys, left) for left, keys in enumerate(shared)])
+
+
+def of_one_design(lines: pd.DataFrame) -> pd.DataFrame:
+    """Keep, of each label, method and unit, which the new column `per` names, the fullest design and seed."""
+    lines = lines.assign(per=unit_of(lines))
+    groups = lines.groupby(["selector", "per"], observed=True)
+    return pd.concat([fullest_design(part) for _, part in groups], ignore_index=True)
 
 
 def unit_of(lines: pd.DataFrame) -> pd.Series:

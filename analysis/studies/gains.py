@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 from analysis.records.evidence import Evidence
 from analysis.settings import Settings
 from analysis.statistics import tasks
-from analysis.statistics.gains import BY_GAINS, KL, PYRAMID, UNIFORM, UNITS, Measured, unit_of
+from analysis.statistics.gains import BY_GAINS, KL, PYRAMID, UNIFORM, Measured, of_one_design
 from analysis.statistics.intervals import student_reach
 from analysis.studies import NothingMeasured
 
@@ -21,9 +21,7 @@ def study(evidence: Evidence, config: DictConfig, how: Settings) -> dict[str, pd
     lines = evidence.tables["gains"]
     if lines.empty:
         raise NothingMeasured("no gains of layers or KV heads: python run.py experiment=gains")
-    unit = unit_of(lines)
-    parts = [tasks.fullest_design(lines[unit == per]).assign(per=per) for per in UNITS if (unit == per).any()]
-    lines = pd.concat(parts, ignore_index=True).astype({"label": str, "selector": str, "phase": str, "rule": str})
+    lines = of_one_design(lines).astype({"label": str, "selector": str, "phase": str, "rule": str})
     lines = lines.astype({"keys": float, "n": float, "agreement": float, KL: float})
     lines["lost"] = lines["loss"] - lines["dense_loss"]
     return {

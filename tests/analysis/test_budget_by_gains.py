@@ -85,28 +85,15 @@ def test_what_cannot_be_answered_is_one_line(measured, capsys, arguments, messag
     assert not (measured / "budgets" / "none.json").exists()
 
 
-def test_of_layers_and_kv_heads_a_budget_says_whose_gains_count(tmp_path, capsys):
-    of_layers = gains()
-    of_heads = pd.concat([of_layers.assign(kv_head=head, kl=(1 + head) * of_layers["kl"] / 3) for head in (0, 1)])
-    write_task(tmp_path, "layers", "gains", {"gains": of_layers}, label="tiny")
-    write_task(
-        tmp_path, "fewer", "gains", {"gains": of_layers[of_layers["length"] == 256]}, label="tiny", layers=[0, 1]
-    )
-    short = of_heads[(of_heads["length"] == 256) & (of_heads["selector"] == "oracle")]
-    write_task(tmp_path, "heads", "gains", {"gains": short}, label="tiny", per="kv_head")
-    place = ["--model", "tiny", "--outputs", str(tmp_path), "--by", "gains", "--cost", "60", "--selector"]
-    assert main([*place, "oracle"]) == 1
-    assert "give --per layer or kv_head" in capsys.readouterr().err
-    assert main([*place, "snap_kv_prompt", "--per", "kv_head"]) == 1
+def test_a_method_has_its_own_fullest_design(tmp_path, capsys):
+    write_task(tmp_path, "both", "gains", {"gains": gains(lengths=(256,))}, label="tiny")
+    fuller = gains(lengths=(256, 512))
+    write_task(tmp_path, "oracle", "gains", {"gains": fuller[fuller["selector"] == "oracle"]}, label="tiny", layers=[0])
+    assert shared_budget(tmp_path, "tiny", 60)["fitted"]["lengths"] == [256]
+    assert shared_budget(tmp_path, "tiny", 60, selector="oracle")["fitted"]["lengths"] == [256, 512]
+    command = ["--model", "tiny", "--outputs", str(tmp_path), "--by", "gains", "--cost", "60", "--per", "kv_head"]
+    assert main(command) == 1
     assert "experiment=gains runner.per=kv_head" in capsys.readouterr().err
-    by_layer = shared_budget(tmp_path, "tiny", 60, selector="oracle", per="layer")
-    assert by_layer["fitted"]["lengths"] == shared_budget(tmp_path, "tiny", 60)["fitted"]["lengths"] == [256, 512]
-    by_head = shared_budget(tmp_path, "tiny", 60, selector="oracle", per="kv_head")
-    assert by_head["fitted"]["lengths"] == [256]
-    keys_LH = keys_of(by_head, 256).reshape(2, 4)
-    np.testing.assert_array_equal(keys_LH[:, ::2], keys_LH[:, 1::2])  # heads 0 and 1 share a KV head
-    assert keys_LH[0, 2] > keys_LH[0, 0]  # the second KV head loses twice as much
-    assert keys_LH.mean() == pytest.approx(60)
 
 
 def test_without_gains_no_keys_are_shared_out(tmp_path, capsys):

@@ -57,12 +57,13 @@ def test_each_text_has_its_line_and_the_same_lengths(tmp_path, evidence):
 def test_other_studies_leave_comparisons_out_beside_a_main_text(tmp_path, evidence):
     write(tmp_path, "prose", "Tiny", 0.5)
     write(tmp_path, "own", "Tiny, diary", 0.5, text="my/diary.txt")
+    write(tmp_path, "named", "Tiny, translation", 0.5, text="my/translation.txt")  # a name alone makes no control
     write(tmp_path, "code", "Tiny, source code", 0.4, text="python:code")
     write(tmp_path, "translated", "Tiny, Japanese Bible", 0.5, text="corpus:japanese_bible")
     write(tmp_path, "mixed", "Tiny, shuffled tokens", 0.5, shuffle=True)
-    assert set(evidence("heads").rows["label"]) == {"Tiny", "Tiny, diary"}
-    assert shown_exponents(evidence) == {"Tiny", "Tiny, diary"}
-    assert evidence("models").rows["label"].nunique() == 5
+    assert set(evidence("heads").rows["label"]) == {"Tiny", "Tiny, diary", "Tiny, translation"}
+    assert shown_exponents(evidence) == {"Tiny", "Tiny, diary", "Tiny, translation"}
+    assert evidence("models").rows["label"].nunique() == 6
 
 
 def test_a_model_that_has_read_only_code_is_in_every_figure(tmp_path, evidence):
