@@ -61,8 +61,9 @@ test: $(VENV)/.installed $(VENV)/.models $(VENV)/.extras
 	$(PYTEST)
 
 # The same and what takes longer: killed jobs of every launcher, and inputs by the hundred.
-test-all: $(VENV)/.installed $(VENV)/.models $(VENV)/.extras
-	$(PYTEST) -m "not soak and not gpu"
+test-all: $(VENV)/.installed $(VENV)/.models $(VENV)/.extras $(VENV)/.triton
+	$(PYTEST) -m "not soak and not gpu and not interpreted"
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest -m interpreted tests/measures/test_triton.py
 
 # kvpress needs an older transformers than the project, so what needs kvpress has an environment of its own.
 # One thread: its models are tiny, and two threads beside another job wait for each other for minutes.
@@ -119,6 +120,11 @@ $(VENV)/.extras: $(VENV)/.installed
 	for extra in clusters ray dashboard lm-eval; do \
 	  $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[$$extra]" || \
 	  echo "extra $$extra could not be installed: its tests are skipped"; done
+	touch $@
+
+# A compiler for cards, 1 GB: to test its kernel takes none.
+$(VENV)/.triton: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[triton]'
 	touch $@
 
 # kvpress imports what Python 3.13 no longer has.

@@ -26,9 +26,9 @@ PAIRS = 5
 class Sides:
     """The two sides: a plain forward pass, and one with all 270 heads measured at all lengths and recorded."""
 
-    def __init__(self, device: str = "cpu") -> None:
+    def __init__(self, device: str = "cpu", *, triton: bool = False) -> None:
         self.job = configure("source=smollm2", f"source.lengths={LENGTHS}", "source.rows=32", "source.samples=1")
-        self.machine = Machine.from_settings(device, self.job.memory_gb, None)
+        self.machine = Machine.from_settings(device, self.job.memory_gb, None, triton=triton)
         assert len(self.job.windows.at(max(LENGTHS))) >= 64
         source = self.job.source
         self.token_N = source.documents(self.job.seed)[0]

@@ -55,7 +55,7 @@ def execute(
         If the request cannot be measured; nothing is written then.
     """
     started = time.monotonic()
-    machine = Machine.from_settings(job.device, job.memory_gb, job.threads)
+    machine = Machine.from_settings(job.device, job.memory_gb, job.threads, triton=job.triton)
     outputs = Path(job.outputs)
     job.source.batches()  # refuses here what cannot be measured, before anything large is loaded
     job.windows.check_source(job.source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 import time
@@ -29,6 +30,7 @@ class Machine:
 
     device: torch.device
     memory_bytes: int
+    triton: bool = False  # rows are added up by a Triton kernel
 
     @property
     def cores(self) -> int:
@@ -40,13 +42,16 @@ class Machine:
         return of_reference * REFERENCE_RATE / _rate(self.device, getattr(torch, dtype)) / self.cores
 
     @classmethod
-    def from_settings(cls, device: str, memory_gb: float | str, threads: int | None) -> Machine:
+    def from_settings(
+        cls, device: str, memory_gb: float | str, threads: int | None, *, triton: bool = False
+    ) -> Machine:
         """Check that the machine has what is requested, and apply the number of threads.
 
         Raises
         ------
         UserError
-            If the device is not there, the memory is no number and not `auto`, or cores are too few for the threads.
+            If the device is not there, the memory is no number and not `auto`, cores are too few for the threads, or
+            there is no Triton for the device.
         """
         try:
             available = torch.device(device)
@@ -64,7 +69,11 @@ class Machine:
         if isinstance(memory_gb, str):
             memory_gb = _free_gb(available, memory_gb)
         check_range("memory_gb", memory_gb, above=0, most=MOST_MEMORY_GB)
-        return cls(available, int(memory_gb * 1e9))
+        if triton and available.type == "cpu":
+            raise UserError(f"triton=true: a kernel for cards, and device={device}; leave it out, a CPU has its own")
+        if triton and importlib.util.find_spec("triton") is None:
+            raise UserError("triton=true: the package triton is not installed; pip install triton, or leave it out")
+        return cls(available, int(memory_gb * 1e9), triton)
 
 
 def _free_gb(device: torch.device, memory_gb: str) -> float:

@@ -57,6 +57,7 @@ class Job:
     device: str = "cpu"
     memory_gb: int | float | str = 4.0
     threads: int | None = None
+    triton: bool = False
     outputs: str = "outputs"
     plan: bool = False
     force: bool = False

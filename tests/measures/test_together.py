@@ -106,8 +106,8 @@ def one_by_one(rows, windows_of, block=10**6):
     return statistics, measures
 
 
-def assert_same(groups, windows_of, fitting=WITHIN):
-    results = together.measure_together(groups, windows_of, fitting)
+def assert_same(groups, windows_of, fitting=WITHIN, **how):
+    results = together.measure_together(groups, windows_of, fitting, **how)
     assert len(results) == len(groups)
     for rows, result in zip(groups, results, strict=True):
         assert result.rows.kv_head == rows.kv_head

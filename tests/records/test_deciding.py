@@ -131,6 +131,7 @@ REST = {
     "device": "cpu",
     "memory_gb": 2.0,
     "threads": 1,
+    "triton": True,
     "outputs": "elsewhere",
     "plan": True,
     "force": True,
