@@ -71,6 +71,10 @@ class Subset:
         """Return keys in the order of their turns; see `turn`."""
         return cls(lambda: turn().argsort(dim=-1, stable=True), turn=turn, **others)
 
+    def best(self) -> Tensor:
+        """Return the key that each row keeps first [R, 1]."""
+        return self.order()[:, :1] if self.turn is None else self.turn().argmin(-1, keepdim=True)
+
     def first(self, k: int) -> Kept:
         """Return the first `k` keys of every row."""
         if self.quick_first is not None:

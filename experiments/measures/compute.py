@@ -15,6 +15,7 @@ from torch import Tensor
 
 from experiments.cache import softmax
 from experiments.kernels import first_turns
+from experiments.kernels import order as radix
 from experiments.kernels import top_k as kernels
 from experiments.kernels.quick_rows import QuickRows, measure_top_k
 from experiments.kernels.scratch import Scratch
@@ -113,3 +114,9 @@ class Compute:
         if turn_RN.device.type == "cpu" and not self._reference:
             return first_turns.first_mask(turn_RN, k_R)
         return top_k.first_mask(turn_RN, k_R)
+
+    def order(self, turn_RN: Tensor) -> Tensor:
+        """Return the keys of each row by their turns [R, N], the lowest first; of equal turns the first keys are."""
+        if turn_RN.device.type == "cpu" and not self._reference:
+            return radix.order(turn_RN)
+        return turn_RN.argsort(dim=-1, stable=True)

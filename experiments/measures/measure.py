@@ -61,7 +61,7 @@ def measure_block(
     k_RW = sizes.of(exact)
     measured = []
     for number, answer in enumerate(answers):
-        kept_RW = sizes.of_method(k_RW, number, partial(own_needs, answer, exact, rows.sink_R))
+        kept_RW = sizes.of_method(k_RW, number, partial(own_needs, answer, exact, rows.sink_R, compute))
         measured.append(_measure(answer, exact, rows.value_NV, kept_RW) | {"k": kept_RW})
     return exact.statistics(), measured
 

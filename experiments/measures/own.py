@@ -14,6 +14,7 @@ from torch import Tensor
 
 from experiments.answers import Answer, Subset
 from experiments.errors import UserError
+from experiments.measures.compute import Compute
 from experiments.reference.exact import ETA_SLACK
 from experiments.rows import Rows
 from experiments.selectors import Answering, Selector
@@ -45,7 +46,7 @@ class OwnRows:
         return (self._left_RN.shape[1] - droppable_R).maximum(self._certain_R).clamp(min=1)
 
 
-def own_needs(answer: Answer, exact: Needs, sink_R: Tensor | None) -> Needs:
+def own_needs(answer: Answer, exact: Needs, sink_R: Tensor | None, compute: Compute) -> Needs:
     """Return what tells the keys that a method needs by its own estimate: for the most probable keys the exact rows.
 
     Raises
@@ -55,7 +56,8 @@ def own_needs(answer: Answer, exact: Needs, sink_R: Tensor | None) -> Needs:
     """
     if isinstance(answer, Subset) and answer.log_p is not None:
         _check_no_learned_sink(sink_R)
-        return OwnRows(answer.order(), answer.log_p())
+        order_RN = answer.order() if answer.turn is None else compute.order(answer.turn())
+        return OwnRows(order_RN, answer.log_p())
     return exact
 
 
@@ -80,7 +82,7 @@ def log_p_of(answer: Answer, logits: Callable[[], Tensor], sink_R: Tensor | None
     _check_no_learned_sink(sink_R)
     if isinstance(answer, Subset):
         assert answer.log_p is not None  # checked before anything is measured: check_weighs
-        return answer.log_p().scatter(1, answer.order()[:, :1], torch.inf)
+        return answer.log_p().scatter(1, answer.best(), torch.inf)
     return logits()
 
 

@@ -52,7 +52,7 @@ class LazyRows:
 
     def own(self) -> Needs:
         """Return what tells the keys that the method needs by its own estimate."""
-        return self if self._answer is None else own_needs(self._answer, self, self._sink_R)
+        return self if self._answer is None else own_needs(self._answer, self, self._sink_R, self._compute)
 
     def k_min(self, eta: float) -> Tensor:
         """Return the smallest k whose k most probable keys leave a dropped mass <= eta, per row [R] int64."""

@@ -120,7 +120,7 @@ def test_what_is_kept_anyway_counts_beside_what_the_estimate_needs():
     rows = rows_at([63], 64)
     log_p_RN = answer_of(SnapKV(window=10), rows).log_p()
     assert torch.isposinf(log_p_RN).sum() == 11  # the own key and the window
-    needs = own_needs(answer_of(SnapKV(window=100), rows), ExactRows.from_logits(rows.logits()), None)
+    needs = own_needs(answer_of(SnapKV(window=100), rows), ExactRows.from_logits(rows.logits()), None, Compute())
     assert needs.k_min(0.1).tolist() == [64]  # all keys are in the window
 
 

@@ -47,18 +47,18 @@ class Ada:
 
         Keys that a method keeps whatever they weigh come first, and are part of the budget.
         """
-        heads, _, keys = log_p_HRN.shape
-        log_p_HRN = log_p_HRN.double()
+        heads = len(log_p_HRN)
         certain_HRN = torch.isposinf(log_p_HRN)
-        total_HR1 = log_p_HRN.masked_fill(certain_HRN, -torch.inf).logsumexp(-1, keepdim=True)
-        falling_HRN = (log_p_HRN - total_HR1.nan_to_num(neginf=0.0)).sort(dim=-1, descending=True).values
+        total_HR1 = log_p_HRN.double().masked_fill(certain_HRN, -torch.inf).logsumexp(-1, keepdim=True)
+        keys = min(log_p_HRN.shape[-1], heads * int(k_R.max()))  # a head may get all, and no more
+        falling_HRN = log_p_HRN.topk(keys).values.double() - total_HR1.nan_to_num(neginf=0.0)
         rank_N = torch.arange(keys, device=k_R.device)
         least_R1 = (self.floor * k_R.double()).ceil().clamp(min=1)[:, None]
         # What comes first does so rank by rank, so that no head has all of it where the budget ends within.
         falling_HRN = torch.where(torch.isposinf(falling_HRN), FIRST - rank_N, falling_HRN)
         kept_HRN = (rank_N < least_R1) & ~torch.isneginf(falling_HRN)
         of_layer_RNH = torch.where(kept_HRN, 2 * FIRST - rank_N, falling_HRN).permute(1, 2, 0)
-        budget_R1 = (heads * k_R).minimum((of_layer_RNH > -torch.inf).sum((1, 2)))[:, None]
+        budget_R1 = (heads * k_R).minimum((of_layer_RNH > -torch.inf).sum((1, 2)))[:, None]  # all that the heads see
         best = of_layer_RNH.flatten(1).topk(int(budget_R1.max()), sorted=True)
         last_R11 = best.values.gather(1, budget_R1 - 1)[..., None]
         above_RNH, tied_RNH = of_layer_RNH > last_R11, of_layer_RNH == last_R11
