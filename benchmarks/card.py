@@ -13,7 +13,7 @@ def run() -> dict[str, float]:
     if not torch.accelerator.is_available():
         print("  no card is at hand: nothing is timed")
         return {}
-    results = {}
+    results: dict[str, float] = {}
     for name, triton in (("card_time_ratio", False), ("card_triton_time_ratio", True)):
         sides = Sides("cuda", triton=triton)
 

@@ -31,7 +31,7 @@ def _rising(turn_RN: Tensor) -> np.ndarray:
         return turn_RN.numpy().view(np.uint64) ^ np.uint64(1 << 63)
     signed, unsigned = (np.int32, np.uint32) if turn_RN.dtype == torch.float32 else (np.int64, np.uint64)
     bits_RN = (turn_RN + 0.0).numpy().view(signed)  # -0 becomes 0
-    below_0 = bits_RN >> (8 * bits_RN.itemsize - 1)
+    below_0 = np.right_shift(bits_RN, 8 * bits_RN.itemsize - 1)
     return (bits_RN ^ (below_0 | np.iinfo(signed).min)).view(unsigned).astype(np.uint64)
 
 

@@ -1,4 +1,4 @@
-"""The Triton kernel: in Triton's interpreter, on a CPU, held to the rows one by one; and made into code of two cards."""
+"""The Triton kernel: on a CPU in Triton's interpreter, held to the rows one by one; and made into code of two cards."""
 
 import subprocess
 
