@@ -9,8 +9,8 @@ test can tell whether pages and tables agree where nothing has been measured.
 
     {{ lines fits_pooled | label == "SmolLM2" | by eta | eta: {eta:g} | C: {C:.2f} [{C_low:.2f}, {C_high:.2f}] }}
 
-is a table of the lines meant, in the order of a column, with a heading and a format per cell, and {{ claims }} the
-verdict table, a line per claim, reading, question and norm.
+is a table of the lines meant, in the order of a column, with a heading and a format per cell; where an interval is
+[nan, nan] it says that there is none. {{ claims }} is the verdict table, a line per claim, reading, question and norm.
 """
 
 import argparse
@@ -34,6 +34,7 @@ NUMBER = re.compile(r"\{\{ (?P<table>\w+) \| (?P<line>[^{}]+?) \| (?P<column>\S+
 LINES = re.compile(r"\{\{ lines (?P<table>\w+) \| (?P<line>.+?) \| by (?P<order>\w+) \| (?P<cells>.+?) \}\}\n")
 VERDICTS = "{{ claims }}\n"
 PARAGRAPH = re.compile(r"\w[^.]|\*\w|\*\*\w")  # and no list, table, heading or code
+NO_INTERVAL = re.compile(r"\[[+-]?nan, [+-]?nan\]")
 WIDTH = 120
 MADE = "<!-- made from docs/templates/{} by make quotes: edit that one -->\n"
 
@@ -121,7 +122,10 @@ def _lines(match: re.Match[str], tables: Path) -> str:
         raise UserError(f"{match[0].strip()}: the condition holds for no line of the table")
     cells = dict(cell.split(": ", 1) for cell in match["cells"].split(" | "))
     try:
-        filled = [[form.format_map(line) for form in cells.values()] for line in lines.to_dict("records")]
+        filled = [
+            [NO_INTERVAL.sub("(no interval)", form.format_map(line)) for form in cells.values()]
+            for line in lines.to_dict("records")
+        ]
     except KeyError as error:
         columns = ", ".join(map(str, lines.columns))
         raise UserError(f"{match[0].strip()}: the table has no column {error}; name one of {columns}") from error

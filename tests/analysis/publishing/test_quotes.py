@@ -60,6 +60,13 @@ def test_lines_become_a_table_in_the_order_of_a_column(tables, tmp_path):
     assert quotes.filled(f"Before\n\n{LINES}\nafter", tmp_path / "kept") == text
 
 
+def test_an_interval_that_is_not_known_is_said_to_be_none(tables):
+    table = pd.DataFrame({"label": ["A"], "C": [0.5], "low": [float("nan")], "high": [float("nan")]})
+    table.to_csv(tables / "fits.csv", index=False)
+    cells = "C: {C:+.1f} [{low:+.2f}, {high:.2f}]"
+    assert "| +0.5 (no interval) |" in quotes.filled(f"{{{{ lines fits | C > 0 | by C | {cells} }}}}\n", tables)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"), [("C > 0", "C > 1", "no line"), ("{C:.1f}", "{D}", "no column 'D'")]
 )
