@@ -33,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    whose = f"layer {asked.layer}, head {asked.head}" if asked.layer is not None else asked.mean
+    print(f"{asked.model}, {whose}: mean keys of a row for a dropped mass <= {asked.eta:g}")
     for line in keys.itertuples():
         by = f"by the law {line.law}{', extrapolated' if line.extrapolated else ''}"
         print(f"n = {line.n:,.0f}: {line.k:,.1f} keys [{line.k_low:,.1f}, {line.k_high:,.1f}] {by}")

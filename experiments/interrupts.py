@@ -6,6 +6,7 @@ import os
 import signal
 
 STOPPED = "stopped; what is finished is kept, the same command continues"
+BY_CTRL_C = "stopped by Ctrl-C"  # what became of a job
 INTERRUPTED = 130  # the exit status by which a shell knows Ctrl-C
 
 

@@ -28,7 +28,7 @@ from rich.console import Console
 
 from experiments import options
 from experiments.errors import UserError
-from experiments.interrupts import INTERRUPTED, STOPPED
+from experiments.interrupts import BY_CTRL_C, INTERRUPTED, STOPPED
 from experiments.job import execute
 from experiments.launches import Launches, WatchLaunch
 from experiments.lazy import torch
@@ -144,6 +144,9 @@ def _job(config: DictConfig, console: Console, swept: Collection[str] = ()) -> N
 
     try:
         outcome |= execute(to_job(config), command, folder, console, kept)
+    except KeyboardInterrupt:
+        write_json(folder / OUTCOME, outcome | {"status": "failed", "error": BY_CTRL_C, "ended": time.time()})
+        raise
     except (UserError, OmegaConfBaseException) as error:
         outcome |= {"status": "failed", "error": one_line(error)}
     except Exception as error:

@@ -21,6 +21,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from experiments import compose_once, summary, sweep
+from experiments.interrupts import BY_CTRL_C
 from experiments.plan import START_SECONDS
 from experiments.progress import OUTCOME, Watch, read_json
 from experiments.records.folder import lives
@@ -105,6 +106,8 @@ class Launches:
         bad = ("failed",) if self.unwritten else ("started", "failed")
         failed = [outcome for outcome in outcomes if outcome.get("status", "started") in bad]
         for outcome in failed:
+            if stopped and outcome.get("error") == BY_CTRL_C:
+                continue  # said already
             runs = stopped and _runs(outcome)
             ended = "is still running" if runs else "ended without a word: killed, or out of memory"
             errors.print(f"error: {outcome.get('error') or 'the job in ' + outcome['folder'] + ' ' + ended}")

@@ -18,6 +18,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from experiments.options import GROUPS
 
+_NO_LIST = re.compile(
+    r"Error merging override (?P<key>[^=\s]+)=(?P<value>\S+)\s+Invalid value assigned: \w+ is not a ListC"
+)
 _KEY_OF_MESSAGE = re.compile(r"Could not (?:override|delete from config\.|delete) '(?P<key>[^'=]+)")
 
 
@@ -62,6 +65,8 @@ def remedy(error: BaseException) -> str | None:
         return _no_such_option(error)
     if isinstance(error, OverrideParseException):
         return _cannot_be_read(error)
+    if no_list := _NO_LIST.match(f"{error} {error.__cause__}"):
+        return f"{no_list['key']}={no_list['value']}: give a list, {no_list['key']}=[{no_list['value']}]"
     said = _KEY_OF_MESSAGE.search(str(error)) if isinstance(error, ConfigCompositionException) else None
     config = _composed(error)
     if said is None or config is None:

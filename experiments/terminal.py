@@ -8,6 +8,8 @@ from typing import Any
 
 from rich.console import Console
 
+WIDE = 200  # columns where there is no terminal
+
 
 class Terminal(Console):
     """A console whose reader may leave, as `head` does: what is measured goes on, and the rest is printed nowhere."""
@@ -25,4 +27,6 @@ def drop_output() -> None:
 
 def terminal(**options: Any) -> Terminal:
     """Return a console that prints text as it is and leaves the folding of long lines to the terminal."""
+    if not (sys.stderr if options.get("stderr") else sys.stdout).isatty():
+        options["width"] = WIDE  # whatever reads it may fold lines, but not find what was cut
     return Terminal(markup=False, emoji=False, highlight=False, soft_wrap=True, **options)

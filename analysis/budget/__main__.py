@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--csv", action="store_true", help="also write keys and bytes of each KV head as a table")
     parser.add_argument("--lengths", type=int, nargs="+", default=[], help="context lengths to say k for")
     parser.add_argument("--extrapolate", action="store_true", help="hold beyond what the held-out length supports")
-    parser.add_argument("--name", help="of the file, by default the model's")
+    parser.add_argument("--name", help="of the file, by default the model's, and --by where keys are shared out")
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), metavar="DIR", help="where runs/ lies")
     requested = parser.parse_args(arguments)
     try:

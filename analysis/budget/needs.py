@@ -66,9 +66,9 @@ def lines_of(rows: pd.DataFrame, model: str, how: str = "") -> pd.DataFrame:
     if len(matching) > 1:
         raise UserError(f"--model {not_one(model, matching, labels)}")
     if not matching:
+        listed = ", ".join(f'"{label}"' for label in labels)  # labels may have commas
         raise UserError(
-            f"--model {model}: no measured model is called so; "
-            f"measured{how and f' with {how}'} are: {', '.join(labels) or 'none'}"
+            f"--model {model}: no measured model is called so; measured{how and f' with {how}'} are: {listed or 'none'}"
         )
     return real[real["label"] == matching[0]]
 

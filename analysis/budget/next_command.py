@@ -16,9 +16,10 @@ OWN_OF_A_RUN = ("name", "lengths", "rows", "samples", "layers", "heads", "varian
 
 
 def next_command(outputs: Path, content: dict[str, Any], path: Path) -> str:
-    """Return the command that runs the model within the budget, on what its record read."""
-    run = outputs / "runs" / next(iter(content["runs"]))
-    source = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["source"]
+    """Return the command that runs the model within the budget, on text that it was not fitted to."""
+    paths = (outputs / "runs" / run / "config.yaml" for run in content["runs"])
+    config = min((yaml.safe_load(path.read_text(encoding="utf-8")) for path in paths), key=lambda one: one["seed"])
+    source, seed = config["source"], config["seed"]
     if source.get("layers") or source.get("heads"):
         return "measure it with all layers and heads first (source.layers=null source.heads=null)"
     group = source["name"] if (settings.CONF / "source" / f"{source['name']}.yaml").exists() else "checkpoint"
@@ -31,17 +32,17 @@ def next_command(outputs: Path, content: dict[str, Any], path: Path) -> str:
         if key not in OWN_OF_A_RUN and value is not None and value != defaults.get(key)
     }
     length = content["held_out"].get("length", content["supported_length"])
-    overrides |= {"source.lengths": [length], "source.samples": source["samples"]}
+    samples, words = source["samples"], []
     if "selector" in content:  # keys shared out are judged as they were measured, on the text after that
-        rows = content["serves"]["rows"]
-        overrides |= {
-            "selector": content["selector"],
-            "runner.phase": "decode",
-            "runner.decode_tokens": rows,
-            "seed": 1,
-        }
+        words = [f"selector={content['selector']}"]
+        overrides |= {"runner.phase": "decode", "runner.decode_tokens": content["serves"]["rows"]}
+        seed += 1
+    else:  # laws are, on the samples that they were not fitted to, which are the first
+        samples = len(content["held_out"]["samples"])
+    overrides |= {"source.lengths": [length], "source.samples": samples}
+    overrides |= {"seed": seed} if seed else {}
     overrides |= {"windows.file": str(path)}
-    words = [f"{key}={_value(value)}" for key, value in overrides.items()]
+    words += [f"{key}={_value(value)}" for key, value in overrides.items()]
     return shlex.join(["python", "run.py", f"source={group}", "runner=language", "windows=budget", *words])
 
 

@@ -37,10 +37,12 @@ def promise_table(content: dict[str, Any]) -> Table:
     if capped := [head["sees"] for head in content["heads"] if "sees" in head]:
         title += f"\n{len(capped)} of {len(content['heads'])} heads see at most {max(capped)} keys at any length"
     table = Table(title=Text(title), title_justify="left", title_style="bold")
-    for name in ("context", "keys per row", "rows within", "heads within"):
-        table.add_column(name, justify="right")
+    for name in ("context", "keys per row", "rows within", "heads within", ""):
+        table.add_column(name, justify="left" if not name else "right")
     for line in content["promise"]:
-        table.add_row(f"{line['length']}", f"{line['mean_keys']:.0f}", f"{line['rows']:.1%}", f"{line['heads']:.0%}")
+        short = content["cost"] is None and line["rows"] < tolerance["coverage"]
+        cells = f"{line['length']}", f"{line['mean_keys']:.0f}", f"{line['rows']:.1%}", f"{line['heads']:.0%}"
+        table.add_row(*cells, "short of the promise" if short else "")
     return table
 
 

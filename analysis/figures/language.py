@@ -59,7 +59,7 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
     style.footer(
         figure,
         f"{label}: contexts of {', '.join(map(style.count_text, lengths))} tokens; decode {samples['decode']} samples, "
-        f"prefill {samples['prefill']} samples of text that no law was fitted to; bands: 95% over samples, paired.",
+        f"prefill {samples['prefill']} samples; bands: 95% over samples, paired.",
     )
     return figure
 

@@ -65,7 +65,7 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
     style.footer(
         figure,
         f"{label}, {config.phase}, contexts of {length} tokens, {samples} samples; black: the oracle; lines: fixed and "
-        "linear windows; hollow marks alone: windows by the method's own estimate; bars: 95% over samples, paired.",
+        "linear windows; hollow marks alone: all other windows; bars: 95% over samples, paired.",
     )
     return figure
 

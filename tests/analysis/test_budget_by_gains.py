@@ -21,6 +21,7 @@ from experiments.windows.head_laws import check_grouping, head_laws, laws_hash, 
 from tests.analysis.synthetic import gains, write_run, write_task
 from tests.analysis.test_budget import model_rows, runs_of
 
+NAMES = ("tiny", "tiny-gains", "tiny-uniform")
 SCHEMA = Path(__file__).parents[2] / "docs" / "budgets.schema.json"
 
 
@@ -100,6 +101,14 @@ def test_without_gains_no_keys_are_shared_out(tmp_path, capsys):
     write_run(tmp_path, "rows", "tiny", model_rows(), source="smollm2", model="tiny")
     assert main(["--model", "tiny", "--outputs", str(tmp_path), "--by", "gains", "--cost", "60"]) == 1
     assert "experiment=gains" in capsys.readouterr().err
+
+
+def test_keys_shared_out_are_a_file_of_their_own(measured, capsys):
+    place = ["--model", "tiny", "--outputs", str(measured)]
+    for how in ([], ["--by", "gains", "--cost", "60"], ["--by", "uniform", "--cost", "60"]):
+        assert main([*place, *how]) == 0
+    files = {name: json.loads((measured / "budgets" / f"{name}.json").read_text())["by"] for name in NAMES}
+    assert files == dict(zip(NAMES, ("needs", "gains", "uniform"), strict=True))
 
 
 def test_written_files_follow_the_schema_and_are_read_by_the_windows(measured, capsys):

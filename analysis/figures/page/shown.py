@@ -6,6 +6,7 @@ from omegaconf import DictConfig, OmegaConf
 from analysis.figures.page import style
 
 # What a yaml may have to make a figure lower: `column` has others of these for the column of a journal.
+NEAR = 2.0  # times a budget, either way, that a window drawn at it may be
 FEWER = ("shows", "gaussians", "models", "upper")
 
 
@@ -39,7 +40,11 @@ def sources_shown(sources: pd.DataFrame, config: DictConfig) -> pd.DataFrame:
 
 
 def nearest_windows(windows: pd.DataFrame, size: str, budget: float) -> pd.DataFrame:
-    """Pick of each family the window whose mean size is nearest to a budget in keys: rule, parameter, scale."""
+    """Pick of each family the window whose mean size is nearest to a budget in keys: rule, parameter, scale.
+
+    A family has none if that window is not even half as large, or more than twice.
+    """
     window = ["family", "rule", "parameter", "scale"]
     sizes = windows.groupby(window, sort=False)[size].mean().reset_index()
-    return sizes.iloc[(sizes[size] - budget).abs().argsort(kind="stable")].drop_duplicates("family")[window]
+    nearest = sizes.iloc[(sizes[size] - budget).abs().argsort(kind="stable")].drop_duplicates("family")
+    return nearest.loc[nearest[size].between(budget / NEAR, budget * NEAR), window]

@@ -4,6 +4,7 @@ import pytest
 
 from analysis import save, settings
 from analysis.figures import drawn
+from analysis.figures.page.shown import nearest_windows
 from analysis.records.load import load
 
 
@@ -98,3 +99,11 @@ def test_every_table_that_a_figure_reads_has_a_study_that_makes_it():
     made = [table for name in settings.studies() for table in settings.study(name).tables]
     assert len(made) == len(set(made))
     assert {table for name in settings.figures() for table in settings.figure(name).reads} <= set(made)
+
+
+def test_a_window_that_is_far_from_a_budget_is_not_drawn_at_it():
+    of = pd.DataFrame(
+        {"family": ["fixed", "fixed", "budget"], "parameter": [64.0, 128.0, 0.05], "keys": [64, 128, 527]}
+    )
+    near = nearest_windows(of.assign(rule=of["family"], scale=1.0), "keys", 96)
+    assert near["family"].tolist() == ["fixed"]

@@ -44,6 +44,13 @@ def test_a_window_that_holds_the_whole_row_and_an_error_of_zero_are_left_out():
     assert decay_rates(frame, ["tv"], SETTINGS).empty
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_length_at_which_a_head_has_no_line_is_left_out():
+    frame = windows([-0.5, -0.4], noise=0.0, lengths=(256, 512, 1024, 2048))
+    frame = frame[(frame["head"] == 0) | (frame["length"] > 256)]
+    assert decay_rates(frame, ["tv"], SETTINGS)["lengths"].item() == 3
+
+
 def test_one_sample_has_a_rate_and_no_interval():
     line = decay_rates(windows([-0.5], clusters=1), ["tv"], SETTINGS).iloc[0]
     assert np.isnan(line["rate_low"])
