@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shlex
@@ -11,6 +12,7 @@ from typing import Any
 import yaml
 
 from analysis import settings
+from experiments.sources.checkpoint import Checkpoint
 
 OWN_OF_A_RUN = ("name", "lengths", "rows", "samples", "layers", "heads", "variants")  # fields of a source
 
@@ -23,7 +25,7 @@ def next_command(outputs: Path, content: dict[str, Any], path: Path) -> str:
     if source.get("layers") or source.get("heads"):
         return "measure it with all layers and heads first (source.layers=null source.heads=null)"
     group = source["name"] if (settings.CONF / "source" / f"{source['name']}.yaml").exists() else "checkpoint"
-    defaults: dict[str, Any] = {}
+    defaults = {field.name: field.default for field in dataclasses.fields(Checkpoint)}
     for name in ("checkpoint", group):
         defaults |= yaml.safe_load((settings.CONF / "source" / f"{name}.yaml").read_text(encoding="utf-8"))
     overrides = {

