@@ -1,4 +1,7 @@
-"""The Triton kernel: on a CPU in Triton's interpreter, held to the rows one by one; and made into code of two cards."""
+"""The Triton kernel: on a CPU in Triton's interpreter, held to the rows one by one; and made into code of two cards.
+
+`make test-all` runs both, each in a process of its own that finds the package triton.
+"""
 
 import subprocess
 
@@ -6,9 +9,6 @@ import pytest
 import torch
 
 from tests.measures.test_together import KINDS, WITHIN, assert_same, layer, windows_of
-
-triton = pytest.importorskip("triton", reason="the extra triton is not installed: make test-all")
-from experiments.batched import triton_sums  # noqa: E402
 
 FEW = ["windows/rules=[fixed,top_p]", "windows.fixed=[1,64,1500,100000]", "windows.top_p=[0.5,0.001]"]
 POINTERS = {"p": "fp64", "order": "i64", "start": "i64", "stop": "i64", "mass": "fp64", "square": "fp64"}
@@ -23,6 +23,8 @@ def test_sums_of_the_kernel_are_those_of_the_rows_one_by_one(kind, keys):
 
 @pytest.mark.interpreted
 def test_it_is_the_kernel_that_adds_up(monkeypatch):
+    from experiments.batched import triton_sums
+
     def failing(*_):
         raise ArithmeticError
 
@@ -41,14 +43,17 @@ def test_values_may_have_any_width_and_lie_anywhere(width):
     assert_same(groups, windows_of(*FEW), WITHIN, triton=True)
 
 
-@pytest.mark.long
+@pytest.mark.compiled
 @pytest.mark.parametrize("width", [64, 128, 256])
 @pytest.mark.parametrize("dtype", ["bf16", "fp32"])
 @pytest.mark.parametrize("capability", [80, 90])
 def test_it_compiles_for_cards_and_spills_at_most_a_word_or_two(capability, dtype, width, tmp_path):
     """A100 and H100: what ptxas reserves beside registers, without any card."""
+    import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
+
+    from experiments.batched import triton_sums
 
     pointers = {f"{name}_ptr": f"*{kind}" for name, kind in (POINTERS | {"value": dtype, "output": "fp64"}).items()}
     constants = {"stride_v": 1, "KEYS": triton_sums.KEYS, "WIDTH": width}
