@@ -160,7 +160,7 @@ def _held(axes: Axes, table: pd.DataFrame, labels: list[str]) -> None:
         low, ratio, high = (own[f"ratio_fixed{end}"].to_numpy(float) for end in ("_low", "", "_high"))
         name, _, marker = RULES[rule]
         x = np.arange(len(labels)) + offset
-        reach = [np.maximum(ratio - low, 0), np.maximum(high - ratio, 0)]
+        reach = style.reach(ratio, low, high)
         for i, label in enumerate(labels):
             with of_source(label, axes):
                 axes.errorbar(

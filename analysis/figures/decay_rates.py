@@ -54,7 +54,7 @@ def _smallest(axes: Axes, table: pd.DataFrame, labels: list[str], real: set[str]
         own = table[table["label"] == label].set_index("measure").reindex(list(measures))
         low, c, high = (own[name].to_numpy(float) for name in ("C_low", "C", "C_high"))
         colour = (0.0, 0.0, 0.0, 1.0) if label in real else shade
-        reach = [np.maximum(c - low, 0), np.maximum(high - c, 0)]
+        reach = style.reach(c, low, high)
         x, marker = np.arange(len(measures)) + offset, MARKERS[i % len(MARKERS)]
         with of_source(label, axes):
             axes.errorbar(x, c, yerr=reach, fmt=marker, color=colour, ms=3, lw=0.9, label=names[label])

@@ -94,7 +94,7 @@ def _local(axes: Axes, table: pd.DataFrame) -> None:
     dark, middle, light = style.shades(3)
     quartiles = table["heads_low"], table["heads_high"]
     axes.fill_between(n, *quartiles, color=light, alpha=0.5, lw=0, label="middle half of heads")
-    spread = [table["exponent"] - table["exponent_low"], table["exponent_high"] - table["exponent"]]
+    spread = style.reach(table["exponent"], table["exponent_low"], table["exponent_high"])
     axes.errorbar(n, table["exponent"], spread, color=dark, marker="o", ms=3, lw=1, capsize=2, label="median head")
     axes.axhline(0, color=middle, lw=0.6)
     style.length_axis(axes, n.tolist())

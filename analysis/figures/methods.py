@@ -97,7 +97,7 @@ def _against_keys(panel: Axes, table: pd.DataFrame, measure: str, names: Sequenc
             continue
         given, others = own[own["rule"].isin(GIVEN)], own[~own["rule"].isin(GIVEN)]
         look: dict[str, Any] = {"color": shade, "marker": marker, "ms": 2.8, "mew": 0.6, "mfc": "white"}
-        reach = [given[measure] - given[f"{measure}_low"], given[f"{measure}_high"] - given[measure]]
+        reach = style.reach(given[measure], given[f"{measure}_low"], given[f"{measure}_high"])
         panel.errorbar(given["keys"], given[measure], reach, lw=0.8, elinewidth=0.4, label=name, **look)
         panel.plot(others["keys"], others[measure], ls="", **look)
     panel.set_xscale("log", base=2)

@@ -87,7 +87,7 @@ def _against_s(axes: Axes, local: pd.DataFrame, config: DictConfig) -> None:
         axes.errorbar(
             at["s"],
             at["local_exponent"],
-            [at["local_exponent"] - at["low"], at["high"] - at["local_exponent"]],
+            style.reach(at["local_exponent"], at["low"], at["high"]),
             fmt=marker,
             color=shade,
             ms=3,

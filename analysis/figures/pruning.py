@@ -73,6 +73,6 @@ def _bars(
 ) -> None:
     """Draw points of a measure with their intervals, where they have any."""
     middle = points[measure].to_numpy()
-    ends = [np.nan_to_num(middle - points[f"{measure}_low"]), np.nan_to_num(points[f"{measure}_high"] - middle)]
+    reach = np.nan_to_num(style.reach(middle, points[f"{measure}_low"], points[f"{measure}_high"]))
     look: dict[str, Any] = {"color": shade, "marker": marker, "ms": 2.4, "lw": 0.8, "elinewidth": 0.5, "mfc": "none"}
-    panel.errorbar(x, middle, np.maximum(ends, 0), **look)
+    panel.errorbar(x, middle, reach, **look)

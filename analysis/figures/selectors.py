@@ -171,7 +171,7 @@ def _bars(axes: Axes, table: pd.DataFrame, looks: dict[str, Look]) -> None:
     y = np.arange(len(lines))[::-1]
     axes.barh(y, lines["budget"], color="0.35", height=0.7)
     axes.barh(y, lines["choice"], left=lines["budget"], color=[looks[name][0] for name in order], height=0.7, alpha=0.6)
-    reach = (lines["choice_high"] - lines["choice"]).fillna(0)
+    reach = (lines["choice_high"] - lines["choice"]).clip(lower=0).fillna(0)
     axes.errorbar(lines["tv"], y, xerr=reach, fmt="none", ecolor="black", elinewidth=0.6)
     _names(axes, y, order)
     axes.set_xlim(0, 1)

@@ -49,8 +49,8 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
         columns = own[own["of"] == "column"].sort_values("k")
         places = range(len(columns))
         right.bar(places, columns["left"], color="0.6", width=0.5)
-        below, above = columns["left"] - columns["left_low"], columns["left_high"] - columns["left"]
-        right.errorbar(places, columns["left"], yerr=[below, above], fmt="none", ecolor="black", elinewidth=0.8)
+        reach = style.reach(columns["left"], columns["left_low"], columns["left_high"])
+        right.errorbar(places, columns["left"], yerr=reach, fmt="none", ecolor="black", elinewidth=0.8)
         right.set_xticks(places, [f"{k} tokens" for k in columns["k"]])
         right.set_ylim(0, 1)
         right.set_xlabel(f"largest entries of a column of {style.count_text(own['length'].max())}")

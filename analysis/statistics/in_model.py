@@ -82,7 +82,8 @@ def over_samples(lines: pd.DataFrame, confidence: float) -> pd.DataFrame:
     Returns
     -------
     DataFrame : per label, phase, length, selector and window: `keys`, `share`, `samples`, each of QUALITY with its
-        `_low` and `_high`, and `frontier`: no window of any method but the oracle loses less with as few keys.
+        `_low` and `_high`, `longest`, the longest context of the run, by which its pieces of text are cut,
+        and `frontier`: no window of any method but the oracle loses less on the same pieces with as few keys.
     """
     groups = lines.groupby([*PLACE, *WINDOW], dropna=False, observed=True)
     table = groups[["keys", *QUALITY]].mean()
@@ -90,12 +91,13 @@ def over_samples(lines: pd.DataFrame, confidence: float) -> pd.DataFrame:
     for name in QUALITY:
         reach = student_reach(groups[name].sem(), groups[name].count(), confidence)
         table[f"{name}_low"], table[f"{name}_high"] = table[name] - reach, table[name] + reach
-    table[["agreement_low", "agreement_high"]] = table[["agreement_low", "agreement_high"]].clip(0, 1)
-    table = table.assign(samples=samples).reset_index()
+    shares = ["agreement", "agreement_low", "agreement_high"]
+    table[shares] = table[shares].clip(0, 1)  # a mean of ones may exceed 1 in its last bit
+    table = table.assign(samples=samples, longest=groups["longest"].first()).reset_index()
     table["share"] = table["keys"] / table["length"].astype(float)
     deployed = (table["selector"] != ORACLE) & (table["keys"] > 0)
     frontier = pd.Series(False, index=table.index)
-    for _, part in table[deployed].groupby(PLACE[:-1], observed=True):
+    for _, part in table[deployed].groupby([*PLACE[:-1], "longest"], observed=True):
         ordered = part.sort_values(["keys", "lost"])
         frontier[ordered.index] = ordered["lost"] < ordered["lost"].cummin().shift(fill_value=np.inf)
     return table.assign(frontier=frontier)

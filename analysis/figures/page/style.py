@@ -15,6 +15,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from numpy.typing import ArrayLike
 from scipy.optimize import isotonic_regression
 
 from experiments.errors import UserError
@@ -239,6 +240,12 @@ def spread_over(values: Sequence[T], most: int) -> list[T]:
     """Pick at most `most` values evenly, the first and the last among them."""
     picked = np.linspace(len(values) - 1, 0, min(most, len(values))).round().astype(int)
     return [values[i] for i in sorted(set(picked.tolist()))]
+
+
+def reach(middle: ArrayLike, low: ArrayLike, high: ArrayLike) -> np.ndarray:
+    """Return how far intervals reach below and above their middle [2, N]; the last digit of a table makes none < 0."""
+    middle, low, high = (np.asarray(values, float) for values in (middle, low, high))
+    return np.maximum([middle - low, high - middle], 0.0)
 
 
 def count_text(value: float) -> str:

@@ -100,3 +100,9 @@ def test_models_of_one_panel_have_dashes_of_their_own():
     dashes = style.dashes(["Gaussian, s = 1", "a", "b", "c"], {"a", "b", "c"})
     assert dashes["Gaussian, s = 1"] == "-"
     assert len(set(dashes.values())) == 4
+
+
+def test_an_interval_whose_end_is_beyond_its_middle_by_a_last_digit_reaches_nowhere():
+    below, above = style.reach([0.967741935, 1.0], [0.9677419355, 0.5], [0.967741935, float("nan")])
+    assert (below[0], above[0], below[1]) == (0.0, 0.0, 0.5)
+    assert np.isnan(above[1])
