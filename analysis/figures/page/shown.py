@@ -5,8 +5,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from analysis.figures.page import style
 
-# What a yaml may have to make a figure lower: `column` has others of these for the column of a journal.
 NEAR = 2.0  # times a budget, either way, that a window drawn at it may be
+# What a yaml may have to make a figure lower: `column` has others of these for the column of a journal.
 FEWER = ("shows", "gaussians", "models", "upper")
 
 
