@@ -31,8 +31,10 @@ def test_every_option_becomes_a_job(job, group, option):
 
 
 # Not every method estimates its rows, so windows that go by estimates are there only where they are asked for.
-ASKED = ("windows.own_top_p=[0.1]", "windows.ada=[16]")
-ASKED += ("windows.relative_threshold=[1]", "windows.peak_threshold=[1]")
+ASKED = (
+    *("windows.own_top_p=[0.1]", "windows.ada=[16]"),
+    *("windows.relative_threshold=[1]", "windows.peak_threshold=[1]"),
+)
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -316,7 +316,7 @@ def test_a_job_that_ended_without_a_word_is_a_failure(tmp_path, capsys):
     "error",
     [
         RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: tried"),
-        np._core._exceptions._ArrayMemoryError((1 << 40,), np.dtype(float)),
+        np._core._exceptions._ArrayMemoryError((1 << 40,), np.dtype(float)),  # type: ignore[attr-defined]
         RuntimeError("std::bad_alloc"),
         RuntimeError("CUDA out of memory. Tried to allocate"),
     ],

@@ -118,7 +118,7 @@ class GrowingLines:
         self.counts.append(count)
 
     def lines(self, described: pd.DataFrame) -> Lines:
-        """Return all lines, each once, joined with what describes their runs; nothing can be added then."""
+        """Return all lines, joined with what describes their runs; nothing can be added then."""
         which = np.repeat(narrowest(np.arange(len(self.counts)), len(self.counts)), self.counts)
         columns: dict[str, Coded | NDArray[Any]] = {}
         for name in self.columns:
@@ -126,7 +126,7 @@ class GrowingLines:
                 columns[name] = self._codes.pop(name).column(KINDS[self.table.columns[name].type])
             elif name in self._present:
                 columns[name] = joined(self._numbers.pop(name))
-        return Lines(which, columns, described).each_once([column.name for column in self.table.keys])
+        return Lines(which, columns, described)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import yaml
 
+from analysis.records.budgets import budget_of, named_by_file
 from analysis.records.lines import GrowingLines, Lines
 from experiments.errors import UserError
 from experiments.known_models import known_as
@@ -328,7 +329,7 @@ def _lines(runs: Sequence[Run], table: Table, needed: tuple[str, ...], columns: 
             growing.add(chunks(path, table, growing.columns))
         except (OSError, ValueError, KeyError, pa.ArrowException) as problem:
             raise _unreadable(path, problem) from problem
-    return growing.lines(describe_all(runs))
+    return named_by_file(growing.lines(describe_all(runs))).each_once([column.name for column in table.keys])
 
 
 def describe_all(runs: Sequence[Run]) -> pd.DataFrame:
@@ -381,6 +382,7 @@ def describe(run: Run) -> dict[str, Any]:
         "text_hash": hashes.get("text"),
         "seed": int(run.manifest["seed"]),
         "design": design(run),
+        **budget_of(run.config, run.manifest),
     }
 
 
@@ -390,9 +392,7 @@ def design(run: Run) -> str:
     Paths of model and text give way to the hashes of their content, as in the run id, so that a moved file is
     the same design.
     """
-    windows = run.config.get("windows") or {}
-    # the laws of a budget file have names of their own, which another file's may bear too
-    parts: dict[str, Any] = {"run": run.id if windows.get("file") else None}
+    parts: dict[str, Any] = {}
     if identity := run.manifest.get("identity"):
         fields = {name: value for name, value in identity["fields"].items() if name not in EXTENT}
         parts |= {name: value for name, value in identity.items() if name not in EXTENT} | {"fields": fields}

@@ -1,10 +1,12 @@
 """What windows do to a task: paired differences to dense attention, against cost, with intervals over samples.
 
 A family is one shape of window at all its sizes: fixed, log, power with one C, linear, top-p, threshold, each
-head's C, each head's fixed k.
+head's C, each head's fixed k, keys shared out in one way. Windows of several budget files that are named alike have the
+file's name behind their rule (`analysis.records.budgets`), and so have their families.
 """
 
 from collections.abc import Iterator, Mapping
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -18,6 +20,11 @@ NAMES = {
     "threshold": "threshold [T7]",
     "budget": "each head's C",
     "head_fixed": "each head's k",
+    "budget_gains": "keys by gains",
+    "budget_uniform": "keys alike",
+    "budget_pyramid": "keys in a pyramid",
+    "budget_zigzag": "keys as ZigZagKV",
+    "budget_shared": "keys shared out",
     "sharpened": "sharper softmax",
     "own_top_p": "own top-p",
     "ada": "shared in a layer",
@@ -94,8 +101,14 @@ def differences(table: pd.DataFrame, measure: str, by: list[str]) -> pd.DataFram
 def families(table: pd.DataFrame) -> pd.Series:
     """Return the family of each line's window."""
     power = table["rule"] == "power"
-    named = table["rule"].map(lambda rule: NAMES.get(rule, rule))
+    named = table["rule"].astype(str).map(_family)
     return named.where(~power, "power, C = " + table["parameter"].map("{:.2g}".format))
+
+
+def _family(rule: str) -> str:
+    """Return the family of a rule, behind which the name of a budget file may stand in brackets."""
+    name, bracket, file = rule.partition(" (")
+    return NAMES.get(name, name) + bracket + file
 
 
 def over_samples(lines: pd.DataFrame, by: list[str], confidence: float) -> pd.DataFrame:
@@ -151,11 +164,15 @@ def contest(lines: pd.DataFrame, budgets: list[float], confidence: float) -> pd.
     DataFrame : per label, phase, mix, budget (`keys`), family and `reference`: `difference` with its interval
         `difference_low`, `difference_high`, the number of `samples`, and the family's `rule`.
     """
-    tables = [_against(lines, keys, reference, confidence) for keys in budgets for reference in ("fixed", HEADS_FIXED)]
+    own = [name for name in lines["family"].unique() if name.startswith(HEADS_FIXED)]
+    references = {"fixed": None, **{name: NAMES["budget"] + name.removeprefix(HEADS_FIXED) for name in own}}
+    tables = []
+    for keys, (reference, only) in product(budgets, references.items()):
+        against = _against(lines, keys, reference, confidence)
+        tables.append(against if only is None else against[against["family"] == only])
     table = pd.concat([part for part in tables if len(part)] or tables[:1], ignore_index=True)
-    table = table[(table["reference"] != HEADS_FIXED) | (table["family"] == NAMES["budget"])]
     rules = {name: rule for rule, name in NAMES.items()}
-    rule = table["family"].map(lambda name: rules.get(name, name.split(",")[0]))
+    rule = table["family"].map(lambda name: rules.get(name.split(" (")[0], name.split(",")[0]))
     return table.rename(columns={"low": "difference_low", "high": "difference_high"}).assign(rule=rule)
 
 

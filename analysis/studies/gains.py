@@ -10,6 +10,7 @@ from analysis.settings import Settings
 from analysis.statistics import tasks
 from analysis.statistics.gains import BY_GAINS, KL, PYRAMID, UNIFORM, Measured, of_one_design
 from analysis.statistics.intervals import student_reach
+from analysis.statistics.shared_out import in_model
 from analysis.studies import NothingMeasured
 
 PLACE = ["label", "per", "phase", "selector", "length"]
@@ -17,7 +18,7 @@ UNIT = ["layer", "kv_head", "rule", "parameter", "scale"]
 
 
 def study(evidence: Evidence, config: DictConfig, how: Settings) -> dict[str, pd.DataFrame]:
-    """Average what each unit loses alone over samples, and judge ways to share keys out on samples left out."""
+    """Average what each unit loses alone, and judge ways to share keys out: on samples left out, and in the model."""
     lines = evidence.tables["gains"]
     if lines.empty:
         raise NothingMeasured("no gains of layers or KV heads: python run.py experiment=gains")
@@ -27,6 +28,7 @@ def study(evidence: Evidence, config: DictConfig, how: Settings) -> dict[str, pd
     return {
         "gains": _alone(lines, how),
         "gains_shared": _shared(lines, list(config.shares), how),
+        "gains_in_model": in_model(evidence.tables["losses"], lines, how.confidence),
         "gains_sources": tasks.sources(lines),
     }
 

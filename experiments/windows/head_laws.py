@@ -24,6 +24,9 @@ READABLE = (1, 2)
 LARGEST = 2**26  # bytes of a budget file; the largest models, of 16,000 heads, need half of it
 # What decides the windows of a line of a budget file; the rest says where it comes from and how sure it is.
 DECIDING = ("layer", "head", "alpha", "C", "sees")
+BUDGET = "budget"  # the rule's name in a record, `budget_gains` where keys are shared out by gains
+HEAD_FIXED = "head_fixed"  # each head's mean over all lengths, at every length
+SHARED = "shared"  # of a file that does not say by what
 AT_LENGTHS = "k at each length, linear between"  # the `law` of a file whose heads have numbers of keys
 
 
@@ -74,7 +77,7 @@ class HeadLaws:
         laws: Mapping[tuple[int, int], OfHead],
         factors: list[float],
         parameter: float,
-        rule: str = "budget",
+        rule: str = BUDGET,
     ) -> None:
         self._laws = laws
         self._factors = factors
@@ -182,8 +185,8 @@ def _check(content: Any) -> None:
     elif not 0 < content["tolerance"]["dropped_mass"] < 1:
         raise ValueError(f"dropped_mass is {content['tolerance']['dropped_mass']}: give a share between 0 and 1")
     _check_grouping(content)
-    if not all(isinstance(content[name], str) for name in ("model", "label")):
-        raise ValueError("model and label are to be texts")
+    if not all(isinstance(text, str) for text in (content["model"], content["label"], content.get("by", ""))):
+        raise ValueError("model, label and by are to be texts")
 
 
 def _check_law(line: Mapping[str, Any], where: str) -> None:
@@ -227,7 +230,7 @@ def _check_finite(content: Any, name: str = "a number") -> None:
 def head_laws(content: Mapping[str, Any], factors: list[float]) -> HeadLaws:
     """Return the rule of a budget file's heads, at each factor on all their windows."""
     laws = {(line["layer"], line["head"]): _law(line) for line in content["heads"]}
-    return HeadLaws(laws, factors, _parameter(content))
+    return HeadLaws(laws, factors, _parameter(content), _rule(content))
 
 
 def head_sizes(content: Mapping[str, Any], factors: list[float], n_N: np.ndarray) -> HeadLaws:
@@ -240,7 +243,7 @@ def head_sizes(content: Mapping[str, Any], factors: list[float], n_N: np.ndarray
         for line in content["heads"]
         for law in [_law(line)]
     }
-    return HeadLaws(laws, factors, _parameter(content), "head_fixed")
+    return HeadLaws(laws, factors, _parameter(content), HEAD_FIXED)
 
 
 def keys_at(line: Mapping[str, Any], n_N: np.ndarray) -> np.ndarray:
@@ -255,6 +258,11 @@ def _law(line: Mapping[str, Any]) -> OfHead:
         return Law(line["alpha"], line["C"], sees)
     lengths, keys = (tuple(float(point[name]) for point in line["keys"]) for name in ("length", "k"))
     return AtLengths(lengths, keys, sees)
+
+
+def _rule(content: Mapping[str, Any]) -> str:
+    """Return what lines within a budget are named by: of keys shared out, also the way they are."""
+    return BUDGET if content["tolerance"] is not None else f"{BUDGET}_{content.get('by', SHARED)}"
 
 
 def _parameter(content: Mapping[str, Any]) -> float:
@@ -277,6 +285,8 @@ def laws_hash(content: Mapping[str, Any]) -> str:
         "pooled": deciding(content["pooled"]),
         "heads": [deciding(line) for line in content["heads"]],
     }
+    if (rule := _rule(content)) != BUDGET:
+        laws["rule"] = rule
     return hashlib.sha256(json.dumps(laws, sort_keys=True).encode()).hexdigest()
 
 

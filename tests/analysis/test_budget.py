@@ -234,7 +234,7 @@ def spoilt(content, where, value):
 @pytest.mark.parametrize(
     ("where", "value"),
     [
-        *((("heads", 1, "alpha"), value) for value in (0, -1.0, float("nan"), float("inf"), "x", None, [])),
+        *((("heads", 1, "alpha"), value) for value in (0, -1.0, float("nan"), float("inf"), "x", None, [0])),
         *((("heads", 1, "C"), value) for value in (-0.01, 1.01, float("nan"), "x")),
         *((("heads", 1, "sees"), value) for value in (0, -5, float("inf"), None, "x")),
         *((("heads", 1, "layer"), value) for value in (-1, 0.5, "x", None)),

@@ -5,8 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from experiments.batched.bags import BAG
 from experiments.batched.ranked import ranked
-from experiments.batched.top_k import BAG, measure_top_k
+from experiments.batched.top_k import measure_top_k
 from experiments.reference.exact import ExactRows
 from experiments.reference.subset import measure_subset
 from tests.measures.test_quick import KINDS, MORE_EPSILONS, MORE_ETAS, logits_of

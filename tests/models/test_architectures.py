@@ -116,7 +116,7 @@ def keys_of(logits_RN, sink_R):
     return (weight_RN / (weight_RN.sum(-1, keepdim=True) + sink_R1)).float()
 
 
-_eager = {}
+_eager: dict[tuple, list] = {}
 
 
 def eager(name, folder, length):

@@ -144,7 +144,7 @@ def test_the_page_is_what_the_trials_say():
 
 def page():
     """Return docs/methods.md."""
-    refusals: list[str] = []
+    refusals = []
 
     def cell(name, way):
         result = trial(name, way)

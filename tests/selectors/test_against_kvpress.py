@@ -119,7 +119,7 @@ def test_snap_kv(case, ratio, kernel):
     compare(case, press, SnapKV(window=8, kernel=kernel, pooling="mean", per_kv_head=True))
 
 
-class SummedAttentionPress(kvpress.ObservedAttentionPress):
+class SummedAttentionPress(kvpress.ObservedAttentionPress):  # type: ignore[name-defined]
     """Their score without the division by the number of rows that could see the key."""
 
     def score(self, module, hidden_states, keys, values, attentions, kwargs):
@@ -149,7 +149,7 @@ def test_observed_attention_is_the_heavy_part_of_h2o_but_for_the_mean(case, rati
     assert differ
 
 
-class AskedAttentionPress(kvpress.ExpectedAttentionPress):
+class AskedAttentionPress(kvpress.ExpectedAttentionPress):  # type: ignore[name-defined]
     """Their score of the last 32 queries as they were asked, after rotary embedding."""
 
     def get_query_statistics(self, module, hidden_states):

@@ -67,7 +67,13 @@ def one_node(folder: Path):
     key.chmod(0o400)
     here = Path(__file__).parent
     env = os.environ | {"SLURM_CONF": str(conf), "PATH": f"{here}:{os.environ['PATH']}:/usr/sbin"}
-    files = {"key": key, "socket": "munge.sock", "pid": "munged.pid", "log": "munged.log", "seed": "munge.seed"}
+    files: dict[str, Path | str] = {
+        "key": key,
+        "socket": "munge.sock",
+        "pid": "munged.pid",
+        "log": "munged.log",
+        "seed": "munge.seed",
+    }
     munge = [f"--{name}{'' if name in ('socket',) else '-file'}={folder / file}" for name, file in files.items()]
     started = []
     try:

@@ -13,19 +13,31 @@ from analysis.figures.page.sources import keep
 Look = tuple[style.Colour, Any, str]  # shade, dash, marker
 BLACK = (0.0, 0.0, 0.0, 1.0)
 FIRST = ("fixed", "log")
-LAST = ("linear", "top-p", "threshold [T7]", "each head's C", "each head's k", "own top-p", "shared in a layer")
+LAST = (
+    *("linear", "top-p", "threshold [T7]", "each head's C", "each head's k", "own top-p", "shared in a layer"),
+    *("keys alike", "keys by gains", "keys in a pyramid", "keys as ZigZagKV", "keys shared out"),
+)
 MARKERS = "o^sPXvDdhp"
 
 
 def looks(names: Sequence[str]) -> dict[str, Look]:
-    """Return shade, dash and marker of each family, in the order of reading: powers by their C."""
+    """Return shade, dash and marker of each family, in the order of reading: powers by their C.
+
+    Behind a family that several budget files have stands a file's name in brackets.
+    """
     powers = sorted(name for name in set(names) if name.startswith("power"))
-    order = [name for name in (*FIRST, *powers, *LAST) if name in set(names)]
-    plain = [name for name in order if name not in LAST[1:]]
+    of_file = {last: sorted(name for name in set(names) if name.startswith(f"{last} (")) for last in LAST}
+    last = [name for family in LAST for name in (family, *of_file[family])]
+    order = [name for name in (*FIRST, *powers, *last) if name in set(names)]
+    plain = [name for name in order if name not in last[1:]]
     shades = dict(zip(plain, style.shades(len(plain)), strict=True))
     dashes: dict[str, Any] = {"top-p": ":", "threshold [T7]": "--", "each head's C": "-", "each head's k": "-."}
     dashes |= {"own top-p": (0, (1, 2)), "shared in a layer": (0, (4, 1, 1, 1, 1, 1))}
-    return {name: (shades.get(name, BLACK), dashes.get(name, "-"), MARKERS[i]) for i, name in enumerate(order)}
+    dashes |= {"keys alike": "--", "keys in a pyramid": "-.", "keys as ZigZagKV": ":"}
+    return {
+        name: (shades.get(name, BLACK), dashes.get(name.split(" (")[0], "-"), MARKERS[i % len(MARKERS)])
+        for i, name in enumerate(order)
+    }
 
 
 def curve(axes: Axes, line: pd.DataFrame, x: str, y: str, look: Look) -> None:

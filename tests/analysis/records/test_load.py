@@ -88,7 +88,7 @@ def test_windows_of_budget_files_stay_apart(tmp_path):
         config["windows"] = {"file": file}
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
         seal(folder, json.loads((folder / "manifest.json").read_text()))
-    assert analysis.load(tmp_path)[1]["design"].nunique() == 2
+    assert set(analysis.load(tmp_path)[1]["rule"]) == {"budget (one)", "budget (two)"}
 
 
 def test_the_fullest_design_stands_for_a_label(tmp_path):

@@ -1,0 +1,73 @@
+"""Keys shared out inside the model: differences from keys alike, and which text was held out."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.statistics.shared_out import in_model
+
+ABOUT = {"label": "m", "phase": "decode", "selector": "snap", "design": "d", "model_hash": "h", "text_hash": "t"}
+
+
+def losses(windows, samples=(4, 5, 6, 7), length=512, seed=1):
+    """Sample s loses dense 2 + s nats; `windows` map rule and cost to the keys kept, and KL and loss over dense."""
+    lines = []
+    for sample in samples:
+        place = {**ABOUT, "sample": sample, "length": length, "seed": seed}
+        none = {"rule": "dense", "parameter": np.nan, "scale": np.nan}
+        for position, tilt in ((510, -0.5), (511, 0.5)):
+            dense = 2.0 + sample + tilt
+            lines.append({**place, **none, "selector": "dense", "position": position, "loss": dense, "kl": np.nan})
+            for (rule, cost), (keys, kl, lost) in windows.items():
+                window = {"rule": rule, "parameter": cost, "scale": 1.0, "keys": keys, "kl": kl * sample}
+                lines.append({**place, **window, "position": position, "loss": dense + lost})
+    return pd.DataFrame(lines)
+
+
+def gains(samples=(0, 1, 2, 3), length=512, design="g"):
+    return pd.DataFrame({**ABOUT, "design": design, "sample": s, "length": length, "seed": 0} for s in samples)
+
+
+WINDOWS = {
+    ("budget_uniform", 32.0): (32.0, 0.4, 0.3),
+    ("budget_uniform", 128.0): (128.0, 0.2, 0.1),
+    ("budget_gains", 32.0): (32.0, 0.1, 0.05),
+    ("budget (b)", 0.05): (64.0, 0.5, 0.6),
+    ("budget", 0.05): (300.0, 0.1, 0.1),
+    ("fixed", 32.0): (32.0, 0.1, 0.1),
+}
+
+
+def table(**changes):
+    return in_model(losses(WINDOWS, **changes), gains(), 0.95).set_index(["by", "cost"])
+
+
+def test_differences_are_from_keys_alike_at_as_many_keys():
+    found = table()
+    of_needs = {("needs (b)", 0.05), ("needs", 0.05)}
+    assert set(found.index) == {("uniform", 32), ("uniform", 128), ("gains", 32)} | of_needs
+    assert found.loc[("uniform", 32), "difference"] == 0
+    assert found.loc[("gains", 32), "difference"] == pytest.approx(-0.3 * 5.5)  # the mean sample is 5.5
+    assert found.loc[("gains", 32), "kl"] == pytest.approx(0.1 * 5.5)
+    assert found.loc[("gains", 32), "lost_difference"] == pytest.approx(-0.25)
+    assert found.loc[("gains", 32), "lost_difference_low"] == pytest.approx(-0.25)
+    reach = 3.1824463 * 0.3 * np.std([4, 5, 6, 7], ddof=1) / 2  # Student's quantile of three degrees of freedom
+    assert found.loc[("gains", 32), "difference_high"] == pytest.approx(-0.3 * 5.5 + reach)
+    # 64 keys lie halfway between 32 and 128 in ln k
+    assert found.loc[("needs (b)", 0.05), "difference"] == pytest.approx((0.5 - 0.3) * 5.5)
+    assert np.isnan(found.loc[("needs", 0.05), "difference"])  # beyond what was measured alike
+    assert (found["samples"] == 4).all()
+
+
+@pytest.mark.parametrize(
+    ("samples", "length", "held_out"),
+    [((4, 5), 512, True), ((3, 4), 512, False), ((2, 3), 1024, True), ((1, 2), 1024, False), ((7,), 256, False)],
+)
+def test_text_that_gains_were_measured_on_is_not_held_out(samples, length, held_out):
+    assert (table(samples=samples, length=length)["held_out"] == held_out).all()
+
+
+def test_without_keys_alike_nothing_is_compared():
+    of_needs = {window: values for window, values in WINDOWS.items() if window[0] != "budget_uniform"}
+    assert in_model(losses(of_needs), gains(), 0.95).empty
+    assert in_model(losses({("fixed", 32.0): (32.0, 0.1, 0.1)}), gains(), 0.95).empty
