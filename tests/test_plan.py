@@ -7,6 +7,7 @@ import transformers
 from experiments.errors import UserError
 from experiments.launch import configure
 from experiments.machine import Machine
+from experiments.models.trial import seconds_of_readings
 from experiments.plan import PROCESS_BYTES, UNION_SECONDS, memory_of
 from tests.models import small
 
@@ -75,3 +76,49 @@ def test_a_model_that_compares_text_with_pictures_is_refused_by_its_plan(tmp_pat
     words = [f"source.model={tmp_path / 'clip'}", f"source.text={tmp_path / 'text.txt'}", "source.lengths=[8,16]"]
     with pytest.raises(UserError, match="compares text with pictures"):
         planned(configure("source=checkpoint", *words, "source.rows=4"))
+
+
+@pytest.fixture
+def ticking(monkeypatch):
+    """A clock that is a second later each time it is read, so that every reading of a trial takes one."""
+    ticks = iter(range(10**6))
+    monkeypatch.setattr("experiments.models.trial.time.process_time", lambda: float(next(ticks)))
+
+
+WINDOWS = ["windows/rules=[fixed,linear]", "windows.fixed=[4,8,16,32]", "windows.fractions=[0.5]"]  # five
+
+
+@pytest.mark.parametrize(
+    ("runner", "texts"),
+    [
+        (["runner.phase=decode", "runner.decode_tokens=16"], 1.5),  # 64 tokens read half of what 128 do
+        (["runner.phase=prefill"], 1.0),  # of the longest alone
+        (["runner.phase=prefill", "runner.layers=[1]"], 1 / 3),
+    ],
+)
+def test_every_reading_by_a_method_is_tried(checkpoint, ticking, runner, texts):
+    job = checkpoint("llama", "runner=language", "selector=frozen", *WINDOWS, *runner)
+    plain = job.source.seconds(MACHINE)
+    tokens = 2 * 16 if "decode" in runner[0] else 127
+    readings, kv_heads = 2 * 5, 2 * 3  # methods in windows, and KV heads of three layers
+    expected = plain * (1 + readings * tokens / 128) + 2 * texts * readings * kv_heads / torch.get_num_threads()
+    assert planned(job).seconds == pytest.approx(expected)
+
+
+def test_a_long_context_costs_what_its_beginning_foretells(checkpoint, ticking, monkeypatch):
+    monkeypatch.setattr("experiments.models.trial.CONTEXT", 64)
+    monkeypatch.setattr("experiments.models.trial.PREFILLED", 32)
+    job = checkpoint("llama", "runner=language", *WINDOWS)
+    windows, methods = job.windows.at(128), [job.selector]
+    how = {"length": 128, "machine": MACHINE}
+    assert seconds_of_readings(job.source, methods, windows, tokens=8, **how) * torch.get_num_threads() == 2 * 5 * 6
+    assert seconds_of_readings(job.source, methods, windows, tokens=128, **how) * torch.get_num_threads() == 16 * 5 * 6
+
+
+@pytest.mark.parametrize("selector", ["in_model", "in_model_others", "own_scores", "in_prefill", "deployed"])
+def test_every_method_that_a_model_reads_by_has_a_trial(checkpoint, selector):
+    own = ["windows/rules=[own_top_p,ada]", "windows.own_top_p=[0.1]", "windows.ada=[48]"]
+    rules = own if selector == "own_scores" else ["windows/rules=[fixed]", "windows.fixed=[40]"]
+    phase = "prefill" if selector == "in_prefill" else "decode"
+    few = ["runner.decode_tokens=4", f"runner.phase={phase}"]
+    assert planned(checkpoint("llama", "runner=language", f"selector={selector}", *rules, *few)).seconds > 0

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SHARPENED = "sharpened"  # what the column `rule` has for the control
 LINE_BYTES = 60
-SPARSE_OVER_DENSE = 2.0  # seconds of a pass within windows over those of a plain one
+ASKED = 16  # tokens of a question and what is read of its answer, about
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def plan_of_asking(
     questions: int,
     controls: int = 0,
 ) -> Plan:
-    """Return what asking costs; a context is read once, or once per window in the phase `prefill`.
+    """Return what asking costs, by a trial of the methods; a context is read once, or in `prefill` once per window.
 
     Parameters
     ----------
@@ -106,15 +106,23 @@ def plan_of_asking(
     controls
         Ways to answer beside the dense one and those of the methods.
     """
+    from experiments.models.trial import seconds_of_readings
+
     requested = checked_windows(source, windows, runner.name)
-    ways, lengths = readings(selector, requested), source.lengths
-    passes = contexts * sum(lengths) / max(lengths)
-    within = ways if runner.phase == PREFILL else 0.1 * ways
+    ways, lengths, longest = readings(selector, requested), source.lengths, max(source.lengths)
+    passes = contexts * sum(lengths) / longest
+    if runner.phase == PREFILL:
+        read, again = longest, ways * passes
+        times = contexts * sum(length**2 for length in lengths) / longest**2
+    else:
+        read = min(ASKED, longest - 1)
+        again, times = ways * questions * len(lengths) * read / longest, questions * sum(lengths) / longest
+    within = seconds_of_readings(source, each(selector), requested, machine, length=longest, tokens=read)
     lines = source.samples * len(lengths) * questions
     return Plan(
         rows=lines,
         windows=len(requested),
-        seconds=source.seconds(machine) * passes * (1 + SPARSE_OVER_DENSE * within),
+        seconds=source.seconds(machine) * (passes + again) + source.samples * within * times,
         memory_bytes=memory_of(source) + reading_bytes(source, selector, cached=runner.phase == DECODE),
         disk_bytes=lines * (1 + controls + ways) * LINE_BYTES,
     )

@@ -26,7 +26,6 @@ from experiments.runners.phases import (
     check_layers,
     check_methods,
     checked_windows,
-    method_passes,
     reading_bytes,
     readings,
 )
@@ -42,8 +41,6 @@ if TYPE_CHECKING:
     from experiments.models.loss import Quality
 
 QUARTERS = 4
-SPARSE_OVER_DENSE = 2.0  # seconds of a pass within windows over those of a plain one: 1.5 of a prefill, more decoding
-METHOD_OVER_DENSE = 0.1  # of a plain pass over the context, for what a method makes of the whole cache
 LOSS_BYTES = 17  # of a line of losses.parquet
 
 
@@ -100,18 +97,21 @@ class Language:
         return source.samples * lengths * (1 + readings(selector, checked_windows(source, windows, self.name)))
 
     def plan(self, source: Any, selector: Any, windows: Any, machine: Machine) -> Plan:
-        """Return what a job costs; seconds follow from the source's estimate of a plain forward pass."""
-        requested = checked_windows(source, windows, self.name)
-        longest, samples = max(source.lengths), source.samples
-        tokens = longest - 1 if self.phase == PREFILL else len(source.lengths) * self.decode_tokens
+        """Return what a job costs: the source's estimate of a plain forward pass, and a trial of the methods."""
+        from experiments.models.trial import seconds_of_readings
+
+        requested, samples = checked_windows(source, windows, self.name), source.samples
+        longest, lengths = max(source.lengths), source.lengths if self.phase == DECODE else [max(source.lengths)]
+        read = longest if self.phase == PREFILL else self.decode_tokens
+        tokens = len(lengths) * read - (self.phase == PREFILL)
         passes = readings(selector, requested)
-        within = SPARSE_OVER_DENSE * passes * (1.0 if self.phase == PREFILL else tokens / longest)
-        if self.phase == DECODE:
-            within += METHOD_OVER_DENSE * method_passes(selector, requested) * sum(source.lengths) / longest
+        a_text = seconds_of_readings(source, each(selector), requested, machine, length=longest, tokens=read)
+        every = len(source.layers_and_heads()[0])
+        within = a_text * (every if self.layers is None else len(self.layers)) / every * sum(lengths) / longest
         return Plan(
             rows=samples * tokens,
             windows=len(requested),
-            seconds=source.seconds(machine) * (1 + within),
+            seconds=source.seconds(machine) * (1 + passes * tokens / longest) + samples * within,
             memory_bytes=memory_of(source) + reading_bytes(source, selector, cached=self.phase == DECODE),
             disk_bytes=samples * tokens * (1 + passes) * LOSS_BYTES,
         )
