@@ -49,8 +49,9 @@ def next_command(outputs: Path, content: dict[str, Any], path: Path) -> str:
 
 
 def _value(value: Any) -> str:
-    """Write a value as Hydra reads it."""
-    if isinstance(value, str) and not re.fullmatch(r"[\w.~/:-]*[/:][\w.~/:-]*", value):
+    """Write a value as Hydra reads it: paths and plain words as they are, other texts in quotes."""
+    path, word = r"[\w.~/:-]*[/:][\w.~/:-]*", r"(?!(?i:null|true|false|inf|nan)$)[A-Za-z_]\w*"
+    if isinstance(value, str) and not re.fullmatch(f"{path}|{word}", value):
         # a backslash counts only before a quote
         return "'" + re.sub(r"(\\+)$", r"\1\1", re.sub(r"(\\*)'", r"\1\1\\'", value)) + "'"
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))

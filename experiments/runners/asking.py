@@ -66,9 +66,9 @@ Way = tuple[dict[str, Any], float, list[Outcome]]
 
 
 def opened(
-    runner: Any, source: Any, selector: Any, windows: Any, machine: Machine, seed: int
-) -> tuple[dict[int, Tensor], Any, Reading]:
-    """Return the tokens of each text sample, the model, and what lets it read by each method within each window.
+    runner: Any, source: Any, selector: Any, windows: Any, machine: Machine, trial_N: Tensor
+) -> tuple[Any, Reading]:
+    """Return the model, tried on some tokens, and what lets it read by each method within each window.
 
     Raises
     ------
@@ -78,12 +78,11 @@ def opened(
     from experiments.models.language_model import open_language_model
     from experiments.models.reading import Reading
 
-    documents, contexts = source.documents(seed), [[length] for length in source.lengths]
-    trial_N = next(iter(documents.values()))
+    contexts = [[length] for length in source.lengths]
     model = open_language_model(source, machine.device, trial_N, contexts, runner.name, cached=True)
     requested = checked_windows(source, windows, runner.name)
     kept = {"keep_first": runner.keep_first, "keep_recent": runner.keep_recent}
-    return documents, model, Reading(model, each(selector), requested, **kept)
+    return model, Reading(model, each(selector), requested, **kept)
 
 
 def plan_of_asking(

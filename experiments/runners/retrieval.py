@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.table import Table
 
@@ -22,7 +22,7 @@ from experiments.plan import Plan
 from experiments.ranges import MOST_KEYS, MOST_LOGIT, check_range
 from experiments.records.folder import Record
 from experiments.runners import ROW_FIELDS, Findings, without
-from experiments.runners.asking import ask_of, each_way, opened, plan_of_asking
+from experiments.runners.asking import Ask, ask_of, each_way, opened, plan_of_asking
 from experiments.runners.phases import (
     DECODE,
     PHASES,
@@ -35,6 +35,9 @@ from experiments.tables import Table as RecordTable
 from experiments.tables.place import by_window, methods_of
 from experiments.tables.retrieval import RETRIEVAL
 from experiments.tasks.haystack import spread
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CITIES = ("Paris", "London", "Berlin", "Madrid", "Rome", "Vienna", "Prague", "Dublin", "Athens", "Oslo", "Cairo")
 NEEDLE = "\nThe pass key of {city} is {number}. Remember it.\n"
@@ -112,32 +115,41 @@ class Retrieval:
         UserError
             If the model is no causal language model, or a length has no room for the needles.
         """
+        documents = source.documents(seed)
+        # all is drawn before the model is loaded, so that a length without room is refused before anything is measured
+        drawn = {
+            (sample, length): self._drawn(source, seed, sample, length, token_N)
+            for sample, token_N in documents.items()
+            for length in source.lengths
+        }
+        model, reading = opened(self, source, selector, windows, machine, next(iter(documents.values())))
+        for (sample, length), (context_N, asks) in drawn.items():
+            lines = {"sample": sample, "phase": self.phase, "length": length}
+            ways = each_way(model, reading, self.phase, sample, length, context_N, asks, self.sharpen)
+            for name, keys, outcomes in ways:
+                named = {column: np.repeat(value, len(asks)) for column, value in (lines | name).items()}
+                named |= {"depth": np.array(self.depths, dtype=float), "keys": np.repeat(keys, len(asks))}
+                answers = {part: np.array([getattr(o, part) for o in outcomes]) for part in ANSWERED}
+                record.append(RETRIEVAL, named | answers)
+                advance()
+
+    def _drawn(self, source: Any, seed: int, sample: int, length: int, token_N: Tensor) -> tuple[Tensor, list[Ask]]:
+        """Return the tokens of a context with its needles, and what is asked about it."""
         from experiments.models.load import encode, encode_pair, load_config
         from experiments.models.positions import check_one_regime
 
-        documents, model, reading = opened(self, source, selector, windows, machine, seed)
-        for sample, token_N in documents.items():
-            for length in source.lengths:
-                rng = np.random.default_rng([seed, sample, length])
-                cities = rng.permutation(CITIES)[: len(self.depths)]
-                numbers = rng.integers(10_000, 100_000, len(self.depths))
-                facts = [{"city": city, "number": number} for city, number in zip(cities, numbers, strict=True)]
-                needles = [encode(source.located, NEEDLE.format(**fact)) for fact in facts]
-                asks = [
-                    ask_of(partial(encode_pair, source.located, QUESTION.format(**fact)), [ANSWER.format(**fact)])
-                    for fact in facts
-                ]
-                room = length - max(len(ask.tokens) for ask in asks)
-                check_one_regime(load_config(source.located), [room, length], self.name)
-                context_N = torch.tensor(spread(token_N.tolist(), needles, self.depths, room))
-                lines = {"sample": sample, "phase": self.phase, "length": length}
-                ways = each_way(model, reading, self.phase, sample, length, context_N, asks, self.sharpen)
-                for name, keys, outcomes in ways:
-                    named = {column: np.repeat(value, len(asks)) for column, value in (lines | name).items()}
-                    named |= {"depth": np.array(self.depths, dtype=float), "keys": np.repeat(keys, len(asks))}
-                    answers = {part: np.array([getattr(o, part) for o in outcomes]) for part in ANSWERED}
-                    record.append(RETRIEVAL, named | answers)
-                    advance()
+        rng = np.random.default_rng([seed, sample, length])
+        cities = rng.permutation(CITIES)[: len(self.depths)]
+        numbers = rng.integers(10_000, 100_000, len(self.depths))
+        facts = [{"city": city, "number": number} for city, number in zip(cities, numbers, strict=True)]
+        needles = [encode(source.located, NEEDLE.format(**fact)) for fact in facts]
+        asks = [
+            ask_of(partial(encode_pair, source.located, QUESTION.format(**fact)), [ANSWER.format(**fact)])
+            for fact in facts
+        ]
+        room = length - max(len(ask.tokens) for ask in asks)
+        check_one_regime(load_config(source.located), [room, length], self.name)
+        return torch.tensor(spread(token_N.tolist(), needles, self.depths, room)), asks
 
     def findings(self, folder: Path, manifest: dict[str, Any]) -> Findings:
         """Return a table of exact matches and log-probabilities per window and length."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.table import Table
 
@@ -21,7 +21,7 @@ from experiments.plan import Plan
 from experiments.ranges import MOST_KEYS, check_range
 from experiments.records.folder import Record
 from experiments.runners import ROW_FIELDS, Findings, without
-from experiments.runners.asking import Outcome, ask_of, each_way, opened, plan_of_asking
+from experiments.runners.asking import Ask, Outcome, ask_of, each_way, opened, plan_of_asking
 from experiments.runners.phases import (
     DECODE,
     PHASES,
@@ -32,8 +32,11 @@ from experiments.runners.phases import (
 from experiments.tables import Table as RecordTable
 from experiments.tables.place import by_window, methods_of
 from experiments.tables.tasks import TASKS
-from experiments.tasks import ReadsFile
+from experiments.tasks import ReadsFile, Task
 from experiments.windows import DENSE
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass
@@ -105,34 +108,44 @@ class Tasks:
         UserError
             If the model is no causal language model, or a length has no room for a task.
         """
+        documents = source.documents(seed)
+        # all is drawn before the model is loaded, so that a length without room is refused before anything is measured
+        drawn = [
+            self._drawn(source, seed, sample, length, task, token_N)
+            for sample, token_N in documents.items()
+            for length in source.lengths
+            for task in self.tasks.values()
+        ]
+        model, reading = opened(self, source, selector, windows, machine, next(iter(documents.values())))
+        for place, context_N, asks in drawn:
+            every, length = list(chain.from_iterable(asks)), place["length"]
+            for name, keys, outcomes in each_way(model, reading, self.phase, place["sample"], length, context_N, every):
+                answered = iter(outcomes)
+                best = [_best([next(answered) for _ in of_question]) for of_question in asks]
+                record.append(TASKS, _lines(place | name, keys, best))
+                advance()
+
+    def _drawn(
+        self, source: Any, seed: int, sample: int, length: int, task: Task, token_N: Tensor
+    ) -> tuple[dict[str, Any], Tensor, list[list[Ask]]]:
+        """Return the columns that name a context, its tokens, and of each question every answer that counts."""
         from experiments.models.load import encode, encode_pair, load_config
         from experiments.models.positions import check_one_regime
 
-        documents, model, reading = opened(self, source, selector, windows, machine, seed)
-        for sample, token_N in documents.items():
-            for length in source.lengths:
-                for task in self.tasks.values():
-                    rng = np.random.default_rng([seed, sample, length, zlib.crc32(task.name.encode())])
-                    drawn = task.draw(sample, rng)
-                    asks = [
-                        [ask_of(partial(encode_pair, source.located, asked.text), parts) for parts in asked.answers]
-                        for asked in drawn.questions
-                    ]
-                    every = list(chain.from_iterable(asks))
-                    room = length - max(len(ask.tokens) for ask in every)
-                    where = f"task {task.name} at {length} tokens"
-                    try:
-                        tokens = drawn.context(token_N.tolist(), room, partial(encode, source.located))
-                    except UserError as error:
-                        raise UserError(f"{where}: {error}") from error
-                    check_one_regime(load_config(source.located), [room, length], self.name)
-                    place = {"task": task.name, "sample": sample, "phase": self.phase, "length": length}
-                    ways = each_way(model, reading, self.phase, sample, length, torch.tensor(tokens), every)
-                    for name, keys, outcomes in ways:
-                        answered = iter(outcomes)
-                        best = [_best([next(answered) for _ in of_question]) for of_question in asks]
-                        record.append(TASKS, _lines(place | name, keys, best))
-                        advance()
+        rng = np.random.default_rng([seed, sample, length, zlib.crc32(task.name.encode())])
+        drawn = task.draw(sample, rng)
+        asks = [
+            [ask_of(partial(encode_pair, source.located, asked.text), parts) for parts in asked.answers]
+            for asked in drawn.questions
+        ]
+        room = length - max(len(ask.tokens) for ask in chain.from_iterable(asks))
+        try:
+            tokens = drawn.context(token_N.tolist(), room, partial(encode, source.located))
+        except UserError as error:
+            raise UserError(f"task {task.name} at {length} tokens: {error}") from error
+        check_one_regime(load_config(source.located), [room, length], self.name)
+        place = {"task": task.name, "sample": sample, "phase": self.phase, "length": length}
+        return place, torch.tensor(tokens), asks
 
     def findings(self, folder: Path, manifest: dict[str, Any]) -> Findings:
         """Return a table of exact matches and log-probabilities per task and window, over all lengths."""

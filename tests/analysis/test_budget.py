@@ -410,6 +410,7 @@ def test_models_of_one_name_have_files_of_their_own(tmp_path, capsys):
             ["source=gemma3"],
         ),
         ({"name": "mine", "model": "some/model", "text": "python:code"}, ["source=checkpoint"]),
+        *(({"name": "checkpoint", "model": word}, ["source=checkpoint"]) for word in ("model", "True", "null", "nan")),
     ],
 )
 def test_the_next_command_names_the_users_own_model(tmp_path, source, expected):

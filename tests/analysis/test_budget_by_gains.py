@@ -128,8 +128,9 @@ def test_written_files_follow_the_schema_and_are_read_by_the_windows(measured, c
         content = json.loads(path.read_text())
         jsonschema.validate(content, schema)
         assert read_budget(str(path)) == content
-        advised = shlex.split(capsys.readouterr().out.split("python run.py ")[1])
-        assert configure(*advised).windows.file == str(path)
+        command = capsys.readouterr().out.split("python run.py ")[1]
+        assert ("runner.phase=decode" in command) == ("--by" in how)
+        assert configure(*shlex.split(command)).windows.file == str(path)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(content | {"heads": []}, schema)
 

@@ -233,3 +233,17 @@ def test_dense_answers_are_those_of_the_model_itself(tmp_path, smollm2):
     assert dense["log_prob"].item() == pytest.approx(expected, abs=1e-2)
     assert dense["tokens"].item() == len(answer)
     assert dense["exact"].item() == (own.argmax(-1) == torch.tensor(answer)).all().item()
+
+
+@pytest.mark.parametrize(
+    "runner", [["runner=retrieval"], ["runner=tasks", "runner/task=[single_needle]"]], ids=lambda words: words[0]
+)
+def test_a_length_without_room_is_refused_before_the_model_is_loaded(monkeypatch, runner):
+    loaded = []
+    monkeypatch.setattr("experiments.models.language_model.load_model", lambda *_: loaded.append(True))
+    sizes = ["source.lengths=[512,24]", "source.samples=1", "source.rows=1", "windows.fixed=[8]"]
+    job = configure("source=smollm2", *runner, *sizes)
+    machine = Machine(torch.device("cpu"), 1 << 32)
+    with pytest.raises(UserError, match="too short"):
+        job.runner.run(job.source, job.selector, job.windows, machine, 0, None, print)
+    assert not loaded
