@@ -1,6 +1,7 @@
 """What each layer loses alone at a share of its keys, and what keys shared out by that are foretold to lose."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -18,14 +19,18 @@ WAYS = {
     ("gains", "kv_head"): ("by gains, KV heads", "--", "s"),
     ("pyramid", "layer"): ("pyramid", "-.", "D"),
 }
+IN_MODEL = {"gains": ("by gains, in the model", "*"), "pyramid": ("pyramid, in the model", "x")}
 MARKERS = "os^Dv"
 
 
 def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
     """Draw a line of panels per method for the first label; see conf/figure/gains.yaml."""
-    alone, shared, sources = (tables[name] for name in config.reads)
+    alone, shared, in_model, sources = (tables[name] for name in config.reads)
     label = str(sources["label"].iloc[0])
-    alone, shared = (part[(part["label"] == label) & (part["phase"] == config.phase)] for part in (alone, shared))
+    alone, shared, in_model = (
+        part[(part["label"] == label) & (part["phase"] == config.phase)] if len(part) else part
+        for part in (alone, shared, in_model)
+    )
     selectors = [name for name in config.selectors if (alone["selector"] == name).any()]
     selectors = selectors or sorted(alone["selector"].unique())[: len(config.selectors)]
     if not selectors:
@@ -38,7 +43,8 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
         of_one = of_one[of_one["length"] == of_one["length"].max()]
         _by_layer(left, of_one)
         left.set_title(f"{selector}, n = {int(of_one['length'].iloc[0]):,}")
-        _over_alike(right, shared[shared["selector"] == selector], config.furthest)
+        seen = in_model[(in_model["selector"] == selector) & in_model["held_out"]] if len(in_model) else in_model
+        _over_alike(right, shared[shared["selector"] == selector], seen, config.furthest)
     axes[0, 1].legend(fontsize=style.SMALL, handlelength=2.2, labelspacing=0.2, loc="lower left")
     style.footer(figure, f"{label}, {config.phase}, {int(alone['samples'].max())} samples; bars: 95% over samples.")
     return figure
@@ -62,8 +68,11 @@ def _by_layer(axes: Axes, table: pd.DataFrame) -> None:
     axes.set_ylabel("KL, alone (nats)")
 
 
-def _over_alike(axes: Axes, table: pd.DataFrame, furthest: float) -> None:
-    """Draw the KL foretold over that of as many keys for each, at the longest length at which most ways were judged."""
+def _over_alike(axes: Axes, table: pd.DataFrame, in_model: pd.DataFrame, furthest: float) -> None:
+    """Draw the KL over that of as many keys for each, at the longest length at which most ways were judged.
+
+    Lines are foretold, points without one were measured in the model, on text that was held out.
+    """
     ways = table.groupby("length")[["by", "per"]].apply(lambda part: len(part.drop_duplicates()))
     if ways.empty:
         return
@@ -74,12 +83,11 @@ def _over_alike(axes: Axes, table: pd.DataFrame, furthest: float) -> None:
         line = table[(table["by"] == way[0]) & (table["per"] == way[1])].sort_values("keys")
         if line.empty:
             continue
-        alike = line["kl"] - line["difference"]
-        low, high = (1 + line[f"difference_{end}"] / alike for end in ("low", "high"))
-        axes.vlines(
-            line["keys"], low.clip(1 / furthest, furthest), high.clip(1 / furthest, furthest), color=shade, lw=0.6
-        )
-        axes.plot(line["keys"], line["kl"] / alike, marker, ls=dash, color=shade, ms=2.8, lw=0.8, label=name)
+        _ratio(axes, line, furthest, marker=marker, ls=dash, color=shade, ms=2.8, lw=0.8, label=name)
+    for by, (name, marker) in IN_MODEL.items() if len(in_model) else ():
+        line = in_model[(in_model["by"] == by) & (in_model["length"] == length)]
+        if len(line):
+            _ratio(axes, line, furthest, marker=marker, ls="none", color="black", ms=4.5, mew=0.8, label=name)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log", base=2)
     axes.set_ylim(1 / furthest, furthest)
@@ -89,3 +97,11 @@ def _over_alike(axes: Axes, table: pd.DataFrame, furthest: float) -> None:
     axes.set_title(f"n = {int(length):,}")
     axes.set_xlabel("keys of a head, mean over heads")
     axes.set_ylabel("KL over that of all alike")
+
+
+def _ratio(axes: Axes, line: pd.DataFrame, furthest: float, **look: Any) -> None:
+    """Draw the KL over that of keys alike, whose interval is that of the difference."""
+    alike = line["kl"] - line["difference"]
+    low, high = ((1 + line[f"difference_{end}"] / alike).clip(1 / furthest, furthest) for end in ("low", "high"))
+    axes.vlines(line["keys"], low, high, color=look["color"], lw=0.6)
+    axes.plot(line["keys"], line["kl"] / alike, **look)

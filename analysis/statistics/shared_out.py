@@ -28,9 +28,10 @@ def in_model(losses: pd.DataFrame, gains: pd.DataFrame, confidence: float) -> pd
 
     Returns
     -------
-    DataFrame : per label, phase, selector, length, `by` and `cost` (keys shared out, or the tolerance of needs):
-        mean `keys`, `kl` and `lost` over dense with Student's intervals over samples, `difference` of the KL and
-        `lost_difference` from keys alike with theirs, `samples`, and whether all of them were `held_out`.
+    DataFrame : per label, phase, selector, length, `by`, `file` (its name where another's windows are named alike) and
+        `cost` (keys shared out, or the tolerance of needs): mean `keys`, `kl` and `lost` over dense with Student's
+        intervals over samples, `difference` of the KL and `lost_difference` from keys alike with theirs, `samples`, and
+        whether all of them were `held_out`.
     """
     rule = losses["rule"].astype(str)
     lines = losses[rule.str.startswith(BUDGET)]
@@ -52,7 +53,7 @@ def in_model(losses: pd.DataFrame, gains: pd.DataFrame, confidence: float) -> pd
         own = _pieces(lines[(lines["design"] == design) & (lines["seed"] == seed)])
         held_out = not any(_overlap(one, other) for one, other in product(own, fitted))
         for (name, parameter, _), of_window in of_run.groupby(["rule", "parameter", "scale"]):
-            line = {**place, "by": _way(str(name)), "cost": parameter}
+            line = {**place, **_way(str(name)), "cost": parameter}
             line |= {"keys": of_window["keys"].mean(), "samples": len(of_window), "held_out": held_out}
             for column, said in LOST.items():
                 over = of_window[column].to_numpy() - _alike(alike, of_window, column)
@@ -63,9 +64,10 @@ def in_model(losses: pd.DataFrame, gains: pd.DataFrame, confidence: float) -> pd
     return pd.DataFrame(parts)
 
 
-def _way(rule: str) -> str:
-    """Return by what the windows of a rule were made, the name of the file behind it where that is in the rule."""
-    return rule.removeprefix(f"{BUDGET}_") if rule.startswith(f"{BUDGET}_") else rule.replace(BUDGET, NEEDS, 1)
+def _way(rule: str) -> dict[str, str]:
+    """Return by what the windows of a rule were made, and the name of their file where the rule has it."""
+    name, _, file = rule.removesuffix(")").partition(" (")
+    return {"by": NEEDS if name == BUDGET else name.removeprefix(f"{BUDGET}_"), "file": file}
 
 
 def _pieces(lines: pd.DataFrame) -> set[Piece]:

@@ -22,7 +22,12 @@ VARIANT = Column(
 LENGTH = Column("length", "int32", "nominal context length that the line stands for", "keys")
 PHASE = Column("phase", "str", "`prefill`: all that is read attends within its window; `decode`: the last tokens alone")
 SELECTOR = Column("selector", "str", "name of the method; `dense` for attention to all keys", older="oracle")
-RULE = Column("rule", "str", "window rule; `dense` for attention to all keys, `any` for a method without a budget")
+RULE = Column(
+    "rule",
+    "str",
+    "window rule; `dense` for attention to all keys, `any` for a method without a budget; of a budget file `budget`, "
+    "and `budget_gains`, `budget_uniform`, `budget_pyramid` or `budget_zigzag` where it shares keys out so",
+)
 PARAMETER = Column("parameter", "float64", "C, b, beta, eta, eps or k of the rule; NaN for `dense` and `any`")
 SCALE = Column("scale", "float64", "factor of the rule; NaN for `dense` and `any`")
 WINDOW = (RULE, PARAMETER, SCALE)

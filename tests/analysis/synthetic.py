@@ -505,6 +505,7 @@ def tasks(outputs, lengths=(256, 512, 1024), samples=3):
     write_task(outputs, "indices", "decoding", {"decoding": searched()})
     write_task(outputs, "pruned", "pruning", pruned())
     write_task(outputs, "gains", "gains", {"gains": gains()})
+    write_task(outputs, "shared_out", "language", {"losses": shared_out()}, decode_tokens=16)
 
 
 def methods(lengths, samples=2, tokens=8):
@@ -647,6 +648,26 @@ def write_task(outputs, name, runner, tables, label="TinyLM-Instruct", **options
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     seal(folder, json.loads((folder / "manifest.json").read_text()))
     return folder
+
+
+def shared_out(lengths=(256, 512), samples=(3, 4, 5)):
+    """Return losses within keys shared out, decoding: by gains they lose half of what keys alike lose."""
+    lines = []
+    for sample, length, position in product(samples, lengths, (0, 1)):
+        place = {"sample": sample, "length": length, "phase": "decode", "position": length - 2 + position}
+        none = {"selector": "dense", "rule": "dense", "parameter": np.nan, "scale": np.nan, "keys": float(length)}
+        lines.append(place | none | {"loss": 3.0, "agreement": True, "kl": 0.0})
+        for keys, (by, share) in product((32.0, 128.0), (("uniform", 1.0), ("gains", 0.5), ("pyramid", 2.0))):
+            lost = share * (1 + 0.1 * sample) * 8 / keys
+            window = {
+                "selector": "snap_kv_prompt",
+                "rule": f"budget_{by}",
+                "parameter": keys,
+                "scale": 1.0,
+                "keys": keys,
+            }
+            lines.append(place | window | {"keys": keys, "loss": 3 + lost, "agreement": False, "kl": lost})
+    return pd.DataFrame(lines)
 
 
 def gains(lengths=(256, 512), samples=3, layers=(0, 1), selectors=("snap_kv_prompt", "oracle"), seed=5):

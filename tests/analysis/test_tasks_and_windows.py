@@ -35,6 +35,14 @@ def test_keys_that_leave_the_next_token_grow_as_they_were_made_to(analysed):
     np.testing.assert_allclose(quality["lost"], 0.1 * np.sqrt(quality["length"]) / quality["keys"], rtol=1e-5)
 
 
+def test_keys_shared_out_are_judged_in_the_model(analysed):
+    table = pd.read_csv(analysed / "tables" / "gains_in_model.csv").set_index(["by", "keys", "length"])
+    assert table.loc[("gains", 32, 512), "kl"] == pytest.approx(0.5 * 1.4 * 8 / 32)
+    assert table.loc[("gains", 128, 256), "difference"] == pytest.approx(-0.5 * 1.4 * 8 / 128)
+    assert table.loc[("pyramid", 128, 256), "lost_difference"] == pytest.approx(1.4 * 8 / 128, rel=1e-5)
+    assert table["held_out"].all()
+
+
 def test_windows_by_an_estimate_stand_beside_fixed_ones(analysed):
     table = pd.read_csv(analysed / "tables" / "own_windows.csv")
     ratios = table.groupby("rule")["ratio"]

@@ -39,23 +39,23 @@ WINDOWS = {
 
 
 def table(**changes):
-    return in_model(losses(WINDOWS, **changes), gains(), 0.95).set_index(["by", "cost"])
+    return in_model(losses(WINDOWS, **changes), gains(), 0.95).set_index(["by", "file", "cost"])
 
 
 def test_differences_are_from_keys_alike_at_as_many_keys():
     found = table()
-    of_needs = {("needs (b)", 0.05), ("needs", 0.05)}
-    assert set(found.index) == {("uniform", 32), ("uniform", 128), ("gains", 32)} | of_needs
-    assert found.loc[("uniform", 32), "difference"] == 0
-    assert found.loc[("gains", 32), "difference"] == pytest.approx(-0.3 * 5.5)  # the mean sample is 5.5
-    assert found.loc[("gains", 32), "kl"] == pytest.approx(0.1 * 5.5)
-    assert found.loc[("gains", 32), "lost_difference"] == pytest.approx(-0.25)
-    assert found.loc[("gains", 32), "lost_difference_low"] == pytest.approx(-0.25)
+    of_needs = {("needs", "b", 0.05), ("needs", "", 0.05)}
+    assert set(found.index) == {("uniform", "", 32), ("uniform", "", 128), ("gains", "", 32)} | of_needs
+    assert found.loc[("uniform", "", 32), "difference"] == 0
+    assert found.loc[("gains", "", 32), "difference"] == pytest.approx(-0.3 * 5.5)  # the mean sample is 5.5
+    assert found.loc[("gains", "", 32), "kl"] == pytest.approx(0.1 * 5.5)
+    assert found.loc[("gains", "", 32), "lost_difference"] == pytest.approx(-0.25)
+    assert found.loc[("gains", "", 32), "lost_difference_low"] == pytest.approx(-0.25)
     reach = 3.1824463 * 0.3 * np.std([4, 5, 6, 7], ddof=1) / 2  # Student's quantile of three degrees of freedom
-    assert found.loc[("gains", 32), "difference_high"] == pytest.approx(-0.3 * 5.5 + reach)
+    assert found.loc[("gains", "", 32), "difference_high"] == pytest.approx(-0.3 * 5.5 + reach)
     # 64 keys lie halfway between 32 and 128 in ln k
-    assert found.loc[("needs (b)", 0.05), "difference"] == pytest.approx((0.5 - 0.3) * 5.5)
-    assert np.isnan(found.loc[("needs", 0.05), "difference"])  # beyond what was measured alike
+    assert found.loc[("needs", "b", 0.05), "difference"] == pytest.approx((0.5 - 0.3) * 5.5)
+    assert np.isnan(found.loc[("needs", "", 0.05), "difference"])  # beyond what was measured alike
     assert (found["samples"] == 4).all()
 
 
