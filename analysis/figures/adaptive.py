@@ -61,8 +61,8 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
             panel.tick_params(labelleft=panel is line[0])
             if measure == config.measures[0]:
                 style.title(panel, names[label], panel.get_position().width * style.PAGE)
-            panel.set_xlabel("budget (keys)" if measure == config.measures[-1] else "")
         line[0].set_ylabel(MEASURES[measure])
+    axes[len(config.measures) - 1, len(above) // 2].set_xlabel("budget (keys)")  # on each they would touch
     shades = _shades()
     families.legend(axes[0, -1], {name: (shades[rule], dash, marker) for rule, (name, dash, marker) in RULES.items()})
     against = table[table["rule"] == "power"]
@@ -103,6 +103,8 @@ def _rules(axes: Axes, table: pd.DataFrame, measure: str, every: pd.Series) -> N
         axes.plot(
             curve["budget"], curve[measure], dash, marker=marker, color=shade, ms=2.2, lw=0.9, mfc="none", mew=0.6
         )
+    if len(table) and table.loc[table["rule"] != "floor", measure].isna().all():
+        axes.text(0.5, 0.5, "beyond what\nwas measured", transform=axes.transAxes, ha="center", fontsize=style.SMALL)
     if every.notna().any():
         axes.set_ylim(0.93 * every.min(), 1.07 * every.max())
     if measure == "cost_for_floor":

@@ -30,8 +30,9 @@ FOOTER = 0.32  # inches kept free below the panels
 FOOTER_LINE = 0.1  # inches
 FOOTER_LETTERS = 165  # of a line across the full page
 LEAST = 1.0  # inches, the least width of a panel that stands beside another
-TICK = 0.3  # inches that the name of a length takes
 NARROWEST = 0.55  # and of one that stands alone
+TICK = 0.3  # inches that the name of a length takes
+APART = 0.26  # inches at least between the middles of two such names
 MODEL_DASHES = ("--", ":", "-.")
 SMALL = 6.0  # points, the least that is legible in print
 
@@ -228,12 +229,21 @@ def short_names(labels: Sequence[str], most: int = 10) -> dict[str, str]:
         same = [label for label in names if names[label] == name]
         if len(same) > 1:
             start = next(i for i, letters in enumerate(zip_longest(*same)) if len(set(letters)) > 1)
+            cut = {label: label[start : start + most - 1] for label in same}
+            whole = {label: _whole_words(part, label[start:]) for label, part in cut.items()}
+            cut = whole if len(set(whole.values())) == len(same) else cut
             names |= {
-                label: "…" + label[start : start + most - 1].replace("$", r"\$")
-                for label in same
-                if label[start:]  # the one with which the others begin keeps its name
+                label: "…" + part.replace("$", r"\$")
+                for label, part in cut.items()
+                if part  # the one with which the others begin keeps its name
             }
     return names
+
+
+def _whole_words(part: str, text: str) -> str:
+    """Return the beginning of a text without a word of which it has but some letters, if it has another."""
+    broken = text[len(part) : len(part) + 1].strip() and part[-1:].strip()
+    return part.rpartition(" ")[0] if broken and part.strip(" ,").count(" ") else part
 
 
 def spread_over(values: Sequence[T], most: int) -> list[T]:
@@ -257,14 +267,18 @@ def count_text(value: float) -> str:
 
 
 def length_axis(axes: Axes, lengths: Sequence[float], most: int = 5) -> None:
-    """Put a logarithmic x axis with ticks on measured lengths, thinned to at most `most`."""
+    """Put a logarithmic x axis with ticks on measured lengths, thinned to at most `most` that do not touch."""
     axes.set_xscale("log", base=2)
-    ticks = sorted(set(lengths))
+    ticks, width = sorted(set(lengths)), axes.get_position().width * PAGE
     if PAGE < FULL_PAGE:
-        most = min(most, max(int(axes.get_position().width * PAGE / TICK), 2))
+        most = min(most, max(int(width / TICK), 2))
     step = max(-(-len(ticks) // most), 1)
+    kept: list[float] = []
     # counted from the longest, the one that the argument is about
-    axes.xaxis.set_major_locator(FixedLocator(ticks[::-1][::step]))
+    for tick in ticks[::-1][::step]:
+        if not kept or np.log(kept[-1] / tick) / np.log(ticks[-1] / ticks[0]) * width >= APART:
+            kept.append(tick)
+    axes.xaxis.set_major_locator(FixedLocator(kept))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count_text(value)))
     axes.xaxis.set_minor_locator(NullLocator())
 
