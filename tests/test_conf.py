@@ -62,8 +62,13 @@ def test_all_rules_are_in_the_standard_set(job):
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_every_preset_names_itself(composed, preset):
-    assert composed(f"experiment={preset}").experiment == preset
+def test_every_preset_names_itself_and_what_it_says_holds(composed, preset):
+    """Not what conf/config.yaml says of the same key, such as `device`."""
+    own = OmegaConf.load(Path(CONF) / "experiment" / f"{preset}.yaml")
+    said = {key: value for key, value in own.items() if key not in ("defaults", "hydra")}
+    config = composed(f"experiment={preset}")
+    assert config.experiment == preset
+    assert OmegaConf.merge(config, said) == config
 
 
 @pytest.mark.parametrize("override", ["source.lenghts=[4]", "windows.foo=1", "source.s=abc", "seed=x"])

@@ -1,7 +1,5 @@
 """What keys shared out lose inside the model, all layers within theirs at once, over as many keys for each."""
 
-from itertools import product
-
 import numpy as np
 import pandas as pd
 
@@ -11,15 +9,15 @@ from experiments.windows.head_laws import BUDGET
 
 ALIKE = f"{BUDGET}_uniform"
 RUN = ["label", "phase", "selector", "length", "design", "seed"]
-Piece = tuple[str, str, int, int]  # model, text, first token and the one behind the last
+PIECE = ["design", "seed", "sample"]  # what names a piece of text
 NEEDS = "needs"
 LOST = {"kl": "kl", "loss": "lost"}  # column of losses: name in the table
 
 
 def in_model(losses: pd.DataFrame, gains: pd.DataFrame, confidence: float) -> pd.DataFrame:
-    """Compare windows of budget files with keys alike for each, paired by sample, in the same runs' design.
+    """Compare windows of budget files with keys alike for each, paired by sample, in runs of one design.
 
-    What alike loses at the same mean number of keys is read off linearly in ln keys between those measured.
+    Where keys alike were not measured at the same cost, what they lose at as many keys is read off linearly in ln keys.
 
     Parameters
     ----------
@@ -28,35 +26,37 @@ def in_model(losses: pd.DataFrame, gains: pd.DataFrame, confidence: float) -> pd
 
     Returns
     -------
-    DataFrame : per label, phase, selector, length, `by`, `file` (its name where another's windows are named alike) and
-        `cost` (keys shared out, or the tolerance of needs): mean `keys`, `kl` and `lost` over dense with Student's
-        intervals over samples, `difference` of the KL and `lost_difference` from keys alike with theirs, `samples`, and
-        whether all of them were `held_out`.
+    DataFrame : per label, phase, selector, length, `by`, `file` (its name where another's windows are named alike),
+        `cost` (keys shared out, or the tolerance of needs) and whether the samples were `held_out`: mean `keys`, `kl`
+        and `lost` over dense with Student's intervals over samples, `difference` of the KL and `lost_difference` from
+        keys alike with theirs, and `samples`.
     """
     rule = losses["rule"].astype(str)
     lines = losses[rule.str.startswith(BUDGET)]
     if lines.empty:
         return pd.DataFrame()
-    lines = lines.assign(rule=rule[lines.index]).astype({"loss": float, "kl": float, "keys": float})
+    lines = lines.assign(rule=rule[lines.index], held_out=_held_out(lines, gains))
+    lines = lines.astype({"loss": float, "kl": float, "keys": float})
     of_sample = [name for name in (*RUN, "sample") if name != "selector"]  # dense attention is of no method
     dense = losses[rule == DENSE].groupby(of_sample, observed=True)["loss"].mean().astype(float)
     window = [*RUN, "rule", "parameter", "scale"]
-    means = lines.groupby([*window, "sample"], observed=True)[["keys", "kl", "loss"]].mean().reset_index()
+    means = lines.groupby([*window, "held_out", "sample"], observed=True)[["keys", "kl", "loss"]].mean().reset_index()
     means["loss"] -= means.join(dense.rename("dense"), on=of_sample)["dense"]
-    fitted, parts = _pieces(gains), []
-    for run, of_run in means.groupby(RUN, observed=True):
+    parts = []
+    for run, of_run in means.groupby([*RUN, "held_out"], observed=True):
         alike = of_run[of_run["rule"] == ALIKE]
         if alike.empty:
             continue
-        place = dict(zip(RUN, run, strict=True))
-        design, seed = place.pop("design"), place.pop("seed")
-        own = _pieces(lines[(lines["design"] == design) & (lines["seed"] == seed)])
-        held_out = not any(_overlap(one, other) for one, other in product(own, fitted))
+        place = {
+            name: value for name, value in zip([*RUN, "held_out"], run, strict=True) if name not in ("design", "seed")
+        }
         for (name, parameter, _), of_window in of_run.groupby(["rule", "parameter", "scale"]):
             line = {**place, **_way(str(name)), "cost": parameter}
-            line |= {"keys": of_window["keys"].mean(), "samples": len(of_window), "held_out": held_out}
+            line |= {"keys": of_window["keys"].mean(), "samples": len(of_window)}
+            same = alike[alike["parameter"] == parameter].set_index("sample").reindex(of_window["sample"])
             for column, said in LOST.items():
-                over = of_window[column].to_numpy() - _alike(alike, of_window, column)
+                base = same[column].to_numpy() if same["keys"].notna().any() else _alike(alike, of_window, column)
+                over = of_window[column].to_numpy() - base
                 against = "difference" if said == "kl" else f"{said}_difference"
                 line |= _with_interval(said, of_window[column].to_numpy(), confidence)
                 line |= _with_interval(against, over, confidence)
@@ -70,19 +70,33 @@ def _way(rule: str) -> dict[str, str]:
     return {"by": NEEDS if name == BUDGET else name.removeprefix(f"{BUDGET}_"), "file": file}
 
 
-def _pieces(lines: pd.DataFrame) -> set[Piece]:
-    """Return the pieces of text that lines were measured on.
+def _held_out(lines: pd.DataFrame, gains: pd.DataFrame) -> pd.Series:
+    """Return of each line whether gains were measured on no token of its sample's piece of the text."""
+    known = _pieces(gains).drop_duplicates(["model_hash", "text_hash", "start", "stop"])
+    pieces = _pieces(lines)
+    held_out = [
+        not (
+            (known["model_hash"] == model)
+            & (known["text_hash"] == text)
+            & (known["start"] < stop)
+            & (known["stop"] > start)
+        ).any()
+        for model, text, start, stop in pieces[["model_hash", "text_hash", "start", "stop"]].itertuples(index=False)
+    ]
+    of_piece = pieces.assign(held_out=held_out).set_index(PIECE)["held_out"]
+    return lines[PIECE].astype(str).join(of_piece.rename("held_out"), on=PIECE)["held_out"]
 
-    Sample i is tokens [i N, (i + 1) N), N the longest length.
+
+def _pieces(lines: pd.DataFrame) -> pd.DataFrame:
+    """Return the pieces of text that lines were measured on, first token and the one behind the last.
+
+    Sample i is tokens [i N, (i + 1) N), N the longest length of its design.
     """
-    pieces = lines.astype({"design": str, "model_hash": str, "text_hash": str}).drop_duplicates([*RUN, "sample"])
-    longest = pieces.groupby(["design", "seed"])["length"].transform("max")
-    start = pieces["sample"] * longest
-    return set(zip(pieces["model_hash"], pieces["text_hash"], start, start + longest, strict=True))
-
-
-def _overlap(one: Piece, other: Piece) -> bool:
-    return one[:2] == other[:2] and one[2] < other[3] and other[2] < one[3]
+    names = {"design": str, "model_hash": str, "text_hash": str}
+    longest = lines.groupby(["design", "seed"], observed=True)["length"].transform("max").astype(int)
+    pieces = lines.assign(start=lines["sample"] * longest, stop=(lines["sample"] + 1) * longest).astype(names)
+    pieces = pieces.drop_duplicates([*PIECE, "model_hash", "text_hash"])
+    return pieces.assign(**{name: pieces[name].astype(str) for name in PIECE})
 
 
 def _alike(alike: pd.DataFrame, of_window: pd.DataFrame, column: str) -> np.ndarray:

@@ -31,7 +31,7 @@ def gains(samples=(0, 1, 2, 3), length=512, design="g"):
 WINDOWS = {
     ("budget_uniform", 32.0): (32.0, 0.4, 0.3),
     ("budget_uniform", 128.0): (128.0, 0.2, 0.1),
-    ("budget_gains", 32.0): (32.0, 0.1, 0.05),
+    ("budget_gains", 32.0): (32.4, 0.1, 0.05),  # keys of a head are rounded up
     ("budget (b)", 0.05): (64.0, 0.5, 0.6),
     ("budget", 0.05): (300.0, 0.1, 0.1),
     ("fixed", 32.0): (32.0, 0.1, 0.1),
@@ -61,10 +61,36 @@ def test_differences_are_from_keys_alike_at_as_many_keys():
 
 @pytest.mark.parametrize(
     ("samples", "length", "held_out"),
-    [((4, 5), 512, True), ((3, 4), 512, False), ((2, 3), 1024, True), ((1, 2), 1024, False), ((7,), 256, False)],
+    [
+        ((4, 5), 512, [True, True]),
+        ((3, 4), 512, [False, True]),
+        ((2, 3), 1024, [True, True]),
+        ((1, 2), 1024, [False, True]),
+        ((7,), 256, [False]),
+    ],
 )
-def test_text_that_gains_were_measured_on_is_not_held_out(samples, length, held_out):
-    assert (table(samples=samples, length=length)["held_out"] == held_out).all()
+def test_samples_that_gains_were_measured_on_stand_apart(samples, length, held_out):
+    found = table(samples=samples, length=length).reset_index()
+    for of_kind, lines in found.groupby("held_out"):
+        assert (lines["samples"] == held_out.count(of_kind)).all()
+        at = lines[(lines["by"] == "gains") & (lines["cost"] == 32)]
+        own = [sample for sample, kind in zip(samples, held_out, strict=True) if kind == of_kind]
+        assert at["kl"].item() == pytest.approx(0.1 * np.mean(own))
+    assert set(found["held_out"]) == set(held_out)
+
+
+def test_another_text_or_model_is_held_out():
+    own, changed = losses(WINDOWS, samples=(0, 1)), gains()
+    assert not in_model(own, changed, 0.95)["held_out"].any()
+    for name in ("text_hash", "model_hash"):
+        assert in_model(own, changed.assign(**{name: "other"}), 0.95)["held_out"].all()
+
+
+def test_keys_alike_of_one_cost_say_nothing_of_another():
+    windows = {window: values for window, values in WINDOWS.items() if window != ("budget_uniform", 128.0)}
+    found = in_model(losses(windows), gains(), 0.95).set_index(["by", "file", "cost"])
+    assert np.isnan(found.loc[("needs", "b", 0.05), "difference"])
+    assert found.loc[("gains", "", 32), "difference"] == pytest.approx(-0.3 * 5.5)
 
 
 def test_without_keys_alike_nothing_is_compared():
