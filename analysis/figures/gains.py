@@ -45,7 +45,14 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
         left.set_title(f"{selector}, n = {int(of_one['length'].iloc[0]):,}")
         seen = in_model[(in_model["selector"] == selector) & in_model["held_out"]] if len(in_model) else in_model
         _over_alike(right, shared[shared["selector"] == selector], seen, config.furthest)
-    axes[0, 1].legend(fontsize=style.SMALL, handlelength=2.2, labelspacing=0.2, loc="lower left")
+    # the first method's ways are all; below it there is room
+    axes[-1, 1].legend(
+        *axes[0, 1].get_legend_handles_labels(),
+        fontsize=style.SMALL,
+        handlelength=2.2,
+        labelspacing=0.2,
+        loc="upper left",
+    )
     style.footer(figure, f"{label}, {config.phase}, {int(alone['samples'].max())} samples; bars: 95% over samples.")
     return figure
 

@@ -23,13 +23,18 @@ def budget_of(config: dict[str, Any], manifest: dict[str, Any]) -> dict[str, str
     return {FILE: Path(file).stem if file else None, LAWS: (laws or manifest["run_id"]) if file else None}
 
 
+def of_budget_file(rule: pd.Series) -> pd.Series:
+    """Return which rules are of windows that a budget file gives each head."""
+    names = rule.astype(str)
+    return names.str.startswith(BUDGET) | names.str.startswith(HEAD_FIXED)
+
+
 def named_by_file(lines: Lines) -> Lines:
     """Return the lines, their rule with the name of the file behind it wherever two files' windows are named alike."""
     rule, runs = lines.columns.get("rule"), lines.described
     if not isinstance(rule, Coded) or runs[LAWS].nunique() < 2:
         return lines
-    of_file = [str(name).startswith(BUDGET) or name == HEAD_FIXED for name in rule.levels]
-    ours = np.append(of_file, False)[rule.codes]
+    ours = np.append(of_budget_file(pd.Series(rule.levels)), False)[rule.codes]
     parameter = lines.columns["parameter"]
     values = parameter.codes if isinstance(parameter, Coded) else parameter
     which = pd.DataFrame(

@@ -3,6 +3,7 @@
 import pandas as pd
 from omegaconf import DictConfig
 
+from analysis.records.budgets import of_budget_file
 from analysis.records.evidence import Evidence
 from analysis.settings import Settings
 from analysis.statistics import in_model, tasks
@@ -13,6 +14,7 @@ def study(evidence: Evidence, config: DictConfig, how: Settings) -> dict[str, pd
     """Compare every method within every window with dense attention and the oracle, paired by sample."""
     losses = evidence.tables["losses"]
     if len(losses):  # a run of the oracle alone, at more lengths or of more samples, compares nothing
+        losses = losses[~of_budget_file(losses["rule"])]  # the study `gains` compares these
         beside = ~losses["selector"].astype(str).isin([tasks.DENSE, tasks.SHARPENED, in_model.ORACLE])
         losses = losses[losses["run"].isin(losses.loc[beside, "run"].unique())]
     if losses.empty:

@@ -41,6 +41,8 @@ def test_keys_shared_out_are_judged_in_the_model(analysed):
     assert table.loc[("gains", 128, 256), "difference"] == pytest.approx(-0.5 * 1.4 * 8 / 128)
     assert table.loc[("pyramid", 128, 256), "lost_difference"] == pytest.approx(1.4 * 8 / 128, rel=1e-5)
     assert table["held_out"].all()
+    beside = pd.read_csv(analysed / "tables" / "methods.csv")  # which compares methods within the same windows
+    assert not beside["rule"].str.startswith("budget").any()
 
 
 def test_windows_by_an_estimate_stand_beside_fixed_ones(analysed):
