@@ -31,9 +31,12 @@ class Curve:
         """Return the hull of measured points and of the dense unit, which keeps `most` keys and loses nothing.
 
         Points that lose more than the convex hull of the others lie above it. Where noise lets a point gain over dense
-        attention, the curve is flat beyond the least loss.
+        attention, the curve is flat beyond the least loss. Windows that are rounded up to the same keys are one point.
         """
-        points = sorted((float(k), float(lost)) for k, lost in zip(keys, loss, strict=True) if k < most)
+        of_keys: dict[float, list[float]] = {}
+        for k, lost in zip(keys, loss, strict=True):
+            of_keys.setdefault(float(k), []).append(float(lost))
+        points = [(k, float(np.mean(of_keys[k]))) for k in sorted(of_keys) if k < most]
         hull: list[tuple[float, float]] = []
         for point in [*points, (float(most), 0.0)]:
             while len(hull) > 1 and _slope(hull[-2], hull[-1]) >= _slope(hull[-2], point):

@@ -43,6 +43,14 @@ def test_the_hull_is_convex_falls_and_lies_below_what_was_measured(losses):
     assert (curve.keys[0], curve.keys[-1]) == (2, 20)
 
 
+def test_windows_of_as_many_keys_are_one_point():
+    """As in a layer that sees few keys, whose windows of small shares are all rounded up to one."""
+    curve = Curve.of([1, 1, 2, 4, 4, 16], [3.0, 1.0, 1.5, 0.5, 0.7, 0.2], 16)
+    alone = Curve.of([1, 2, 4], [2.0, 1.5, 0.6], 16)
+    np.testing.assert_allclose(curve.keys, alone.keys)
+    np.testing.assert_allclose(curve.loss, alone.loss)
+
+
 def test_a_unit_of_more_heads_pays_for_each():
     steep, flat = Curve.of([1], [10.0], 11), Curve.of([1], [6.0], 11)  # a key gains 1 and .6, over five heads and one
     np.testing.assert_allclose(by_gain([steep, flat], [5, 1], (5 + 11) / 6), [1, 11])
