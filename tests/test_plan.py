@@ -122,3 +122,18 @@ def test_every_method_that_a_model_reads_by_has_a_trial(checkpoint, selector):
     phase = "prefill" if selector == "in_prefill" else "decode"
     few = ["runner.decode_tokens=4", f"runner.phase={phase}"]
     assert planned(checkpoint("llama", "runner=language", f"selector={selector}", *rules, *few)).seconds > 0
+
+
+def test_a_window_that_is_too_small_in_a_shorter_trial_is_tried_in_the_whole_context(checkpoint, monkeypatch):
+    """A polynomial of degree 2 needs 25 keys here, which are a quarter of the context, and not of half of it."""
+    monkeypatch.setattr("experiments.models.trial.CONTEXT", 64)
+    method = ["selector=polynomial", "selector.degree=2"]
+
+    def seconds(share):
+        linear = ["windows/rules=[linear]", f"windows.fractions=[{share}]"]
+        decode = ["runner=language", "runner.phase=decode", "runner.decode_tokens=8"]
+        return planned(checkpoint("llama", *method, *linear, *decode)).seconds
+
+    assert seconds(0.25) > 0
+    with pytest.raises(UserError, match="below its least"):
+        seconds(0.1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaModel
 
+from experiments.errors import UserError
 from experiments.machine import Machine
 from experiments.models.context import Context
 from experiments.models.load import load_config
@@ -42,19 +44,35 @@ def seconds_of_readings(
         Tokens of the context.
     tokens
         How many of the last ones are read by the methods, after a context that was read densely; `length` of a prefill.
+
+    Raises
+    ------
+    UserError
+        If a method cannot read within a window.
     """
     config = load_config(source.located)
     groups = kv_heads_of_layers(config)
     layers = 1 + max(method.traits.layers_below for method in methods)
-    model = _model(layers, max(heads_of_layers(config)[0] // groups[0], 1), head_dim(config)).to(machine.device)
+    model = _model(layers, max(heads_of_layers(config)[0] // groups[0], 1), head_dim(config), length)
+    model.to(machine.device)
     prefill = tokens == length
-    most = min(length, PREFILLED if prefill else CONTEXT)
-    read = most if prefill else min(tokens, DECODED, most - 1)
     ends, weights = _ends(windows)
-    _trial(model, methods, ends, weights, machine, min(WARM_UP, most), min(WARM_UP, most) if prefill else 1)
-    seconds = _trial(model, methods, ends, weights, machine, most, read)
-    grown = (length / most) ** 2 if prefill else length / most * (tokens / read)
-    return seconds * grown * sum(groups) / layers / machine.cores
+    for method in methods:
+        with suppress(UserError):  # a window of so few keys may be below what the method needs
+            _trial(
+                model, [method], ends, weights, machine, min(WARM_UP, length), min(WARM_UP, length) if prefill else 1
+            )
+
+    def seconds(most: int) -> float:
+        read = most if prefill else min(tokens, DECODED, most - 1)
+        grown = (length / most) ** 2 if prefill else length / most * (tokens / read)
+        return grown * _trial(model, methods, ends, weights, machine, most, read)
+
+    try:
+        tried = seconds(min(length, PREFILLED if prefill else CONTEXT))
+    except UserError:  # windows that are a share of the context may be large enough in the whole of it alone
+        tried = seconds(length)
+    return tried * sum(groups) / layers / machine.cores
 
 
 def _trial(
@@ -90,7 +108,7 @@ def _ends(windows: Windows) -> tuple[Windows, list[float]]:
     return Windows(windows.rules, ends), weights
 
 
-def _model(layers: int, heads: int, dim: int) -> Any:
+def _model(layers: int, heads: int, dim: int, length: int) -> Any:
     dim += dim % 2  # which rotary embedding asks for
     config = LlamaConfig(
         vocab_size=VOCABULARY,
@@ -100,7 +118,7 @@ def _model(layers: int, heads: int, dim: int) -> Any:
         num_attention_heads=heads,
         num_key_value_heads=1,
         head_dim=dim,
-        max_position_embeddings=CONTEXT,
+        max_position_embeddings=length,
         initializer_range=(LOGIT_STD / (heads * dim)) ** 0.5,  # queries and keys of so much variance
     )
     with torch.random.fork_rng(devices=[]):
