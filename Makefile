@@ -36,7 +36,7 @@ paper: $(VENV)/.installed $(VENV)/.models
 paper-all: paper
 	for name in $(BEYOND); do $(BIN)/python run.py experiment=$$name || exit 1; done
 	for by in uniform gains pyramid zigzag needs; do for keys in 64 110 200; do \
-	  $(BIN)/python -m analysis.budget --model SmolLM2-135M --by $$by --cost $$keys --name smollm2-$$by-$$keys && \
+	  $(BIN)/python -m analysis.budget --model SmolLM2-135M --by $$by --per layer --cost $$keys --name smollm2-$$by-$$keys && \
 	  $(BIN)/python run.py experiment=shared_out windows.file=outputs/budgets/smollm2-$$by-$$keys.json || exit 1; done; done
 	$(BIN)/python -m analysis
 

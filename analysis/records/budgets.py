@@ -40,8 +40,8 @@ def named_by_file(lines: Lines) -> Lines:
     which = pd.DataFrame(
         {"run": lines.run[ours], "rule": rule.codes[ours], "parameter": values[ours]}
     ).drop_duplicates()
-    which = which.join(runs[["label", LAWS]], on="run")
-    alike = which.groupby(["label", "rule", "parameter"], dropna=False)[LAWS].transform("nunique") > 1
+    which = which.join(runs[["model_hash", LAWS]], on="run")
+    alike = which.groupby(["model_hash", "rule", "parameter"], dropna=False)[LAWS].transform("nunique") > 1
     named = which.loc[alike, ["run", "rule"]].drop_duplicates()
     levels, codes = [str(name) for name in rule.levels], rule.codes.astype(np.int64)
     names = _names(runs.loc[named["run"].unique()])

@@ -29,6 +29,13 @@ def student_reach(error_of_mean: Deviation, count: pd.Series | int, confidence: 
     return error_of_mean * student(freedom, confidence)
 
 
+def with_interval(name: str, values: np.ndarray, confidence: float) -> dict[str, float]:
+    """Return the mean of independent values as `name`, and Student's interval of it as `name`_low and `name`_high."""
+    error = float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else np.nan
+    mean, reach = float(values.mean()), student_reach(error, len(values), confidence)
+    return {name: mean, f"{name}_low": mean - reach, f"{name}_high": mean + reach}
+
+
 def with_spread(frame: pd.DataFrame, measures: Sequence[str], by: Sequence[str], confidence: float) -> pd.DataFrame:
     """Centre and spread of measures of the rows or the windows table, per label.
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from analysis.statistics.intervals import student_reach
+from analysis.statistics.intervals import with_interval
 from experiments.windows import DENSE
 from experiments.windows.head_laws import BUDGET
 
@@ -58,8 +58,8 @@ def in_model(losses: pd.DataFrame, gains: pd.DataFrame, confidence: float) -> pd
                 base = same[column].to_numpy() if same["keys"].notna().any() else _alike(alike, of_window, column)
                 over = of_window[column].to_numpy() - base
                 against = "difference" if said == "kl" else f"{said}_difference"
-                line |= _with_interval(said, of_window[column].to_numpy(), confidence)
-                line |= _with_interval(against, over, confidence)
+                line |= with_interval(said, of_window[column].to_numpy(), confidence)
+                line |= with_interval(against, over, confidence)
             parts.append(line)
     return pd.DataFrame(parts)
 
@@ -107,9 +107,3 @@ def _alike(alike: pd.DataFrame, of_window: pd.DataFrame, column: str) -> np.ndar
         ends = {"left": np.nan, "right": np.nan}
         lost.append(np.interp(np.log(keys), np.log(curve["keys"]), curve[column], **ends) if len(curve) else np.nan)
     return np.array(lost)
-
-
-def _with_interval(name: str, values: np.ndarray, confidence: float) -> dict[str, float]:
-    mean, error = float(values.mean()), float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else np.nan
-    reach = student_reach(error, len(values), confidence)
-    return {name: mean, f"{name}_low": mean - reach, f"{name}_high": mean + reach}

@@ -9,7 +9,7 @@ from analysis.records.evidence import Evidence
 from analysis.settings import Settings
 from analysis.statistics import tasks
 from analysis.statistics.gains import BY_GAINS, KL, PYRAMID, UNIFORM, Measured, of_one_design
-from analysis.statistics.intervals import student_reach
+from analysis.statistics.intervals import student_reach, with_interval
 from analysis.statistics.shared_out import in_model
 from analysis.studies import NothingMeasured
 
@@ -58,9 +58,7 @@ def _shared(lines: pd.DataFrame, shares: list[float], how: Settings) -> pd.DataF
             kl, alike = measured.judged(way, keys), measured.judged(UNIFORM, keys)
             line = {**dict(zip(PLACE, place, strict=True)), "by": way, "share": share, "keys": keys}
             for name, values in ((KL, kl), ("difference", kl - alike)):
-                mean, error = float(values.mean()), float(values.std(ddof=1) / len(values) ** 0.5)
-                reach = student_reach(error, len(values), how.confidence)
-                line |= {name: mean, f"{name}_low": mean - reach, f"{name}_high": mean + reach}
+                line |= with_interval(name, values, how.confidence)
             parts.append(line | {"units": len(measured.layers), "samples": measured.samples})
     if not parts:
         raise NothingMeasured("gains of one sample alone: measure two, each is judged by the others")

@@ -14,7 +14,7 @@ from experiments.records.folder import seal
 from tests.analysis.synthetic import write_task
 
 
-def write(outputs, name, file, laws, rules, parameter=0.05, samples=(0, 1)):
+def write(outputs, name, file, laws, rules, parameter=0.05, samples=(0, 1), label="tiny"):
     """Write losses within windows of one budget file, the run's own digit the loss within them."""
     lines = []
     for sample in samples:
@@ -23,7 +23,7 @@ def write(outputs, name, file, laws, rules, parameter=0.05, samples=(0, 1)):
         for rule in rules:
             window = {"rule": rule, "parameter": parameter, "scale": 1.0, "keys": 32.0, "loss": 2.0 + int(name[-1])}
             lines.append({**place, **window})
-    folder = write_task(outputs, name, "language", {"losses": pd.DataFrame(lines)}, label="tiny")
+    folder = write_task(outputs, name, "language", {"losses": pd.DataFrame(lines)}, label=label)
     config = yaml.safe_load((folder / "config.yaml").read_text())
     config["windows"] = {"file": file, "factors": [1]} if file else {"fixed": [32]}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
@@ -86,3 +86,11 @@ def test_budgets_that_are_named_otherwise_need_no_file(tmp_path, other):
     write(tmp_path, "run1", "a/small.json", "1", ["budget"])
     write(tmp_path, "run2", "a/large.json", "2", **({"rules": ["budget"]} | other))
     assert not losses(tmp_path)["rule"].astype(str).str.contains("(", regex=False).any()
+
+
+def test_a_budget_has_one_name_on_all_texts_of_its_model(tmp_path):
+    write(tmp_path, "run1", "a/small.json", "1", ["budget"])
+    write(tmp_path, "run2", "a/large.json", "2", ["budget"])
+    write(tmp_path, "run3", "a/small.json", "1", ["budget"], label="tiny, another text")
+    other = losses(tmp_path).query("label == 'tiny, another text' and rule != 'dense'")
+    assert set(other["rule"]) == {"budget (small)"}
