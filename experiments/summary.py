@@ -107,7 +107,8 @@ def table(rows: pd.DataFrame, windows: pd.DataFrame, title: str) -> Table:
     return result
 
 
-WRITTEN = {"fixed": "k = ", "power": "n^", "own_top_p": "own top-p ", "ada": "ada "}  # how windows of rules are named
+# How windows of rules are named.
+WRITTEN = {"fixed": "k = ", "power": "n^", "own_top_p": "own top-p ", "own_threshold": "own p > ", "ada": "ada "}
 
 
 def selectors(windows: pd.DataFrame) -> Table | None:

@@ -33,7 +33,7 @@ def test_every_option_becomes_a_job(job, group, option):
 
 # Not every method estimates its rows, so windows that go by estimates are there only where they are asked for.
 ASKED = (
-    *("windows.own_top_p=[0.1]", "windows.ada=[16]"),
+    *("windows.own_top_p=[0.1]", "windows.own_threshold=[0.01]", "windows.ada=[16]"),
     *("windows.relative_threshold=[1]", "windows.peak_threshold=[1]"),
 )
 
@@ -56,6 +56,7 @@ def test_all_rules_are_in_the_standard_set(job):
     assert set(job().windows.at(1024).columns()["rule"]) == set(RULES) - {
         "ada",
         "own_top_p",
+        "own_threshold",
         "peak_threshold",
         "relative_threshold",
     }
@@ -102,6 +103,8 @@ TINY_OF = {
     "prefill": FEW,
     "methods": ["windows.fixed=[40]", "windows.fractions=[0.8]", *DECODED],
     "methods_others": ["windows.fixed=[40]", "windows.fractions=[0.8]", *DECODED],
+    "methods_others_8192": ["windows.fixed=[40]", *DECODED],
+    "methods_own_8192": ["windows.ada=[8]", *DECODED],
     "methods_own": ["windows.own_top_p=[0.1]", "windows.ada=[8]", *DECODED],
     "retrieval": [*FEW, "runner.depths=[0.5]", "source.lengths=[96,128]"],
     "cost": ["windows.budgets=[8]", "runner.repeats=1"],

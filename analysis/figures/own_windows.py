@@ -10,7 +10,8 @@ from omegaconf import DictConfig
 from analysis.figures.page import style
 from analysis.figures.page.sources import tag
 
-TITLES = {"ada": "shared in a layer", "own_top_p": "own top-p"}
+TITLES = {"ada": "shared in a layer", "own_top_p": "own top-p", "own_threshold": "own threshold"}
+SYMBOLS = {"ada": "k", "own_top_p": r"$\eta$", "own_threshold": r"$\epsilon$"}
 MARKERS = "os^Dv"
 NEAR, FAR = (0.8, 0.9, 1, 1.1, 1.25), (0.25, 0.5, 0.7, 1, 1.4, 2, 3, 4)  # ticks
 
@@ -33,7 +34,7 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
             lines = own[own["parameter"] == parameter].set_index("selector").reindex(names)
             y = [j + 0.7 * ((i + 0.5) / len(parameters) - 0.5) for j in range(len(names))]
             panel.hlines(y, lines["ratio_low"], lines["ratio_high"], color=shades[i], lw=0.8)
-            text = f"k = {parameter:g}" if rule == "ada" else rf"$\eta$ = {parameter:g}"
+            text = f"{SYMBOLS[rule]} = {parameter:g}"
             look = {"color": shades[i], "ms": 3, "mew": 0.6, "mfc": "white"}
             panel.plot(lines["ratio"], y, MARKERS[i % len(MARKERS)], label=text, **look)
         panel.axvline(1, color="black", lw=0.6)

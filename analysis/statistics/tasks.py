@@ -27,6 +27,7 @@ NAMES = {
     "budget_shared": "keys shared out",
     "sharpened": "sharper softmax",
     "own_top_p": "own top-p",
+    "own_threshold": "own threshold",
     "ada": "shared in a layer",
 }
 SHARPENED = "sharpened"

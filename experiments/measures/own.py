@@ -36,14 +36,18 @@ class OwnRows:
         certain_RN = torch.isposinf(log_RN)
         self._certain_R = certain_RN.sum(-1)
         log_RN.masked_fill_(certain_RN, -torch.inf)
-        p_RN = torch.softmax(log_RN, dim=-1).nan_to_num_()  # where all keys are certain nothing is left to weigh
-        self._left_RN = p_RN.flip(-1).cumsum(-1)  # mass of the last keys of the order
+        self._p_RN = torch.softmax(log_RN, dim=-1).nan_to_num_()  # where all keys are certain nothing is left to weigh
 
     def k_min(self, eta: float) -> Tensor:
         """Return how many of the first keys leave an estimated mass <= eta, and all that are kept anyway [R] int64."""
-        bound_R1 = self._left_RN.new_full((len(self._left_RN), 1), eta * (1 + ETA_SLACK))
-        droppable_R = torch.searchsorted(self._left_RN, bound_R1, right=True).squeeze(-1)
-        return (self._left_RN.shape[1] - droppable_R).maximum(self._certain_R).clamp(min=1)
+        left_RN = self._p_RN.flip(-1).cumsum(-1)  # mass of the last keys of the order
+        bound_R1 = left_RN.new_full((len(left_RN), 1), eta * (1 + ETA_SLACK))
+        droppable_R = torch.searchsorted(left_RN, bound_R1, right=True).squeeze(-1)
+        return (left_RN.shape[1] - droppable_R).maximum(self._certain_R).clamp(min=1)
+
+    def count_above(self, epsilon: float) -> Tensor:
+        """Return how many keys have an estimated probability > epsilon, and all that are kept anyway [R] int64."""
+        return ((self._p_RN > epsilon).sum(-1) + self._certain_R).clamp(min=1)
 
 
 def own_needs(answer: Answer, exact: Needs, sink_R: Tensor | None, compute: Compute) -> Needs:
@@ -64,8 +68,9 @@ def own_needs(answer: Answer, exact: Needs, sink_R: Tensor | None, compute: Comp
 def _check_no_learned_sink(sink_R: Tensor | None) -> None:
     if sink_R is not None:
         raise UserError(
-            "windows.own_top_p and windows.ada go by what a method takes for the probability of each key, which says "
-            "nothing of a learned sink, and this model has one: leave them out, and give windows.top_p or windows.fixed"
+            "windows.own_top_p, own_threshold and ada go by what a method takes for the probability of each key, which "
+            "says nothing of a learned sink, and this model has one: leave them out, and give windows.top_p or "
+            "windows.fixed"
         )
 
 

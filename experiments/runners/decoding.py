@@ -35,13 +35,15 @@ from experiments.selectors.several import each
 from experiments.tables import Table as RecordTable
 from experiments.tables.decoding import DECODING
 from experiments.tables.place import window_name
-from experiments.windows import DENSE, OfOwnTolerance, OfRelativeThreshold, OfThreshold, OfTolerance, PerLayer, Windows
+from experiments.windows import DENSE, OfEstimate, OfRelativeThreshold, OfThreshold, OfTolerance, PerLayer, Windows
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from experiments.models.earlier import EarlierQueries
 
+# Rules whose windows the rows decide.
+OF_ROWS = (OfTolerance, OfThreshold, OfRelativeThreshold, OfEstimate, PerLayer)
 LINE_BYTES = 80
 MOST_REPEATS = 1_000_000
 STEP_SECONDS = 0.3  # of a decode step of a small model at 8192 keys, all its timings
@@ -74,11 +76,9 @@ class Decoding:
                     f"selector={method.name}: it makes no attention of its own, so runner={self.name} has nothing to "
                     f"time; leave it out of a set with ~selector.parts.{method.name}"
                 )
-        of_rows = {"top_p": OfTolerance, "thresholds": OfThreshold, "own_top_p": OfOwnTolerance, "ada": PerLayer}
-        of_rows |= {"relative_threshold": OfRelativeThreshold, "peak_threshold": OfRelativeThreshold}
-        for name, kind in of_rows.items():
-            of_kind = zip(requested.rules, requested.coordinates, strict=True)
-            if any(part for rule, part in of_kind if isinstance(rule, kind)):
+        for rule, part in zip(requested.rules, requested.coordinates, strict=True):
+            if part and isinstance(rule, OF_ROWS):
+                name = {"threshold": "thresholds"}.get(rule.rule, rule.rule)
                 raise UserError(
                     f"runner=decoding times windows of the context length alone: leave out windows.{name} (give "
                     f"windows.{name}=[])"

@@ -45,6 +45,10 @@ class Needs(Protocol):
         """Return the smallest k >= 1 whose first k keys leave a dropped mass <= eta, per row [R] int64."""
         ...
 
+    def count_above(self, epsilon: float) -> Tensor:
+        """Return #{j: p_j > epsilon} per row [R] int64."""
+        ...
+
 
 class RowFacts(Needs, Protocol):
     """What a window rule may ask about a block of exact rows, whose first keys are the most probable ones."""
@@ -52,10 +56,6 @@ class RowFacts(Needs, Protocol):
     @property
     def n_R(self) -> Tensor:
         """Keys each row can see [R] int64."""
-        ...
-
-    def count_above(self, epsilon: float) -> Tensor:
-        """Return #{j: p_j > epsilon} per row [R] int64."""
         ...
 
 
@@ -71,9 +71,8 @@ class Rule(Protocol):
     """What the window set asks of a rule. One file per rule in `rules/`; the class is its own Hydra schema.
 
     How many keys its windows keep follows from the number that rows see (`OfLength`), from a dropped mass
-    (`OfTolerance`), from a probability (`OfThreshold`), from one in proportion to 1 / n (`OfRelativeThreshold`), from a
-    dropped mass as the method estimates it (`OfOwnTolerance`), or from the estimates of all heads of the layer
-    (`PerLayer`).
+    (`OfTolerance`), from a probability (`OfThreshold`), from one in proportion to 1 / n (`OfRelativeThreshold`), from
+    what the method takes for the row (`OfEstimate`), or from the estimates of all heads of the layer (`PerLayer`).
     """
 
     rule: str
@@ -126,11 +125,11 @@ class OfRelativeThreshold(Protocol):
 
 
 @runtime_checkable
-class OfOwnTolerance(Protocol):
-    """A rule whose windows keep the fewest keys that leave at most some dropped mass by the method's own estimate."""
+class OfEstimate(Protocol):
+    """A rule whose windows are as large as the method's own estimate of the row makes them."""
 
-    def own_tolerance(self, parameter: float) -> float:
-        """Return the dropped mass of a window."""
+    def keys_of(self, needs: Needs, parameter: float) -> Tensor:
+        """Return the keys that a window keeps [R] int64 of rows as the method estimates them."""
         ...
 
 
@@ -173,8 +172,8 @@ class Sizes:
         Keys kept, int64; 0 where the rows decide.
     tolerances, thresholds
         Dropped mass, or probability, of each window by whose index the rows decide.
-    own_tolerances
-        Dropped mass of each window by whose index the method's own estimate of the rows decides.
+    by_estimate
+        Rule and parameter of each window by whose index the method's own estimate of the rows decides.
     shared
         Keys that each of M methods keeps [M, R] in each window by whose index the heads of a layer share them.
     relative
@@ -185,7 +184,7 @@ class Sizes:
     given_RW: Tensor
     tolerances: dict[int, float]
     thresholds: dict[int, float]
-    own_tolerances: dict[int, float] = field(default_factory=dict)
+    by_estimate: dict[int, tuple[OfEstimate, float]] = field(default_factory=dict)
     shared: dict[int, Tensor] = field(default_factory=dict)
     relative: dict[int, tuple[float, bool]] = field(default_factory=dict)
 
@@ -197,7 +196,7 @@ class Sizes:
     @property
     def alike(self) -> bool:
         """Whether every method keeps as many keys."""
-        return not self.own_tolerances and not self.shared
+        return not self.by_estimate and not self.shared
 
     def of_method(self, k_RW: Tensor, number: int, own: Callable[[], Needs]) -> Tensor:
         """Return the keys that one method keeps [R, W] int64, of those that all would (`of`).
@@ -212,10 +211,10 @@ class Sizes:
         if self.alike:
             return k_RW
         k_RW = k_RW.clone()
-        needs = own() if self.own_tolerances else None
-        for window, eta in self.own_tolerances.items():
+        needs = own() if self.by_estimate else None
+        for window, (rule, parameter) in self.by_estimate.items():
             assert needs is not None  # asked for where a window goes by them
-            k_RW[:, window] = needs.k_min(eta)
+            k_RW[:, window] = rule.keys_of(needs, parameter).clamp(min=1)
         for window, k_MR in self.shared.items():
             k_RW[:, window] = k_MR[number]
         return k_RW
@@ -334,7 +333,7 @@ class Windows:
     @property
     def by_estimate(self) -> list[str]:
         """The rules with windows that go by a method's own estimate of a row."""
-        return [self._each[index][0].rule for index in (*self.of_kind(OfOwnTolerance), *self.of_kind(PerLayer))]
+        return [self._each[index][0].rule for index in (*self.of_kind(OfEstimate), *self.of_kind(PerLayer))]
 
     @cached_property
     def _differs(self) -> bool:
@@ -374,7 +373,7 @@ class Windows:
                 parts.append(parts[0].new_zeros(len(n_R), len(part)))
         tolerances = {i: rule.tolerance(parameter) for i, (rule, parameter) in self.of_kind(OfTolerance).items()}
         thresholds = {i: rule.threshold(parameter) for i, (rule, parameter) in self.of_kind(OfThreshold).items()}
-        own = {i: rule.own_tolerance(parameter) for i, (rule, parameter) in self.of_kind(OfOwnTolerance).items()}
+        own = self.of_kind(OfEstimate)
         relative = {i: (rule.factor(a), rule.of_peak) for i, (rule, a) in self.of_kind(OfRelativeThreshold).items()}
         size_RW = torch.cat(parts, dim=1)
         if size_RW.isnan().any():

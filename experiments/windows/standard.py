@@ -30,6 +30,7 @@ class Standard:
     top_p: list[float]
     thresholds: list[float]
     own_top_p: list[float]
+    own_threshold: list[float]
     ada: list[int]
     relative_threshold: list[float]
     peak_threshold: list[float]

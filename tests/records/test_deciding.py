@@ -119,6 +119,7 @@ RULES = {
     "threshold": {"epsilons": [0.03]},
     "grid": {"per_octave": 1},
     "own_top_p": {"etas": [0.3]},  # refused where the method estimates nothing
+    "own_threshold": {"epsilons": [0.03]},
     "ada": {"keys": [3]},
     "relative_threshold": {"factors": [0.3]},
     "peak_threshold": {"factors": [0.3]},

@@ -1,4 +1,4 @@
-"""Windows that go by what a method takes for the row: own_top_p and ada, in rows and in a model."""
+"""Windows that go by what a method takes for the row: own_top_p, own_threshold and ada, in rows and in a model."""
 
 import itertools
 import math
@@ -97,6 +97,26 @@ def test_an_estimate_that_is_exact_keeps_what_top_p_keeps(method, softcap):
     assert ((own == exact) | (own == exact + 1)).all()  # the own key is kept first, whatever it weighs
     kept = of_method["dropped_mass"][:, rules == "own_top_p"]
     assert (kept <= torch.tensor([0.5, 0.1, 0.01]) * (1 + 1e-5)).all()
+
+
+@pytest.mark.parametrize("epsilon", [0.1, 0.01])
+@pytest.mark.parametrize("name", WEIGHING)
+def test_as_many_keys_are_kept_as_the_estimate_takes_for_more_probable(name, epsilon):
+    rows = rows_at(POSITIONS, 64)
+    windows = configure("windows/rules=[own_threshold]", f"windows.own_threshold=[{epsilon}]").windows.at(64)
+    k_R = measured(rows, [selector(name)], windows)[1][0]["k"][:, 0]
+    for k, log_p_N in zip(k_R.tolist(), answer_of(selector(name), rows).log_p().tolist(), strict=True):
+        rest = [math.exp(log_p) for log_p in log_p_N if abs(log_p) < math.inf]
+        certain = sum(log_p == math.inf for log_p in log_p_N)
+        assert k == max(sum(p > epsilon * sum(rest) for p in rest) + certain, 1)
+
+
+def test_for_the_oracle_it_is_the_threshold():
+    wanted = configure("windows.thresholds=[0.1,0.01,0.9]", "windows.own_threshold=[0.1,0.01,0.9]").windows.at(64)
+    rules = pd.Series(wanted.columns()["rule"])
+    of_oracle = measured(rows_at(POSITIONS, 64), [selector("oracle")], wanted)[1][0]
+    for name in ("k", "dropped_mass", "output_renormalised"):
+        assert torch.equal(of_oracle[name][:, rules == "own_threshold"], of_oracle[name][:, rules == "threshold"])
 
 
 def test_for_the_oracle_it_is_top_p():
@@ -231,11 +251,11 @@ def test_a_model_shares_a_layer_as_its_rows_do(name, model):
 
 
 @pytest.mark.parametrize("name", ["oracle", "sparq", "quest"])
-@pytest.mark.parametrize("rule", ["windows.ada=[7]", "windows.own_top_p=[0.3]"])
+@pytest.mark.parametrize("rule", ["windows.ada=[7]", "windows.own_top_p=[0.3]", "windows.own_threshold=[0.05]"])
 def test_a_decode_step_is_the_same_position_of_a_prefill(name, rule, model):
     """Of refreshed methods: every head keeps as many keys, and the hidden state is the same."""
     loaded, token_N = load_model_of(model)
-    windows = configure("windows/rules=[ada,own_top_p]", rule).windows.at(40)
+    windows = configure("windows/rules=[ada,own_top_p,own_threshold]", rule).windows.at(40)
     with within(loaded, selector(name), windows, 0, 40, Compute()) as kept:
         whole_NW = forward(loaded, token_N)[0]
     context = Context(loaded)
@@ -246,12 +266,12 @@ def test_a_decode_step_is_the_same_position_of_a_prefill(name, rule, model):
     np.testing.assert_allclose(kept_of_steps.mean(), kept.mean())
 
 
-@pytest.mark.parametrize("rule", ["own_top_p=[0.2]", "ada=[8]"])
+@pytest.mark.parametrize("rule", ["own_top_p=[0.2]", "own_threshold=[0.01]", "ada=[8]"])
 @pytest.mark.parametrize("runner", ["approximation", "language"])
 def test_a_learned_sink_is_refused_where_estimates_decide(runner, rule, tmp_path):
     folder = small.save("gpt_oss", tmp_path)
     (folder / "text.txt").write_text(small.text())
-    rules = ["windows/rules=[own_top_p,ada]", f"windows.{rule}", "selector=sparq", f"runner={runner}"]
+    rules = ["windows/rules=[own_top_p,own_threshold,ada]", f"windows.{rule}", "selector=sparq", f"runner={runner}"]
     with pytest.raises(UserError, match="nothing of a learned sink"):
         windows_of(folder, tmp_path / "record", "source.lengths=[48]", "source.rows=4", *rules)
 
@@ -264,7 +284,7 @@ def test_a_query_of_nothing_is_estimated_evenly():
 
 
 @pytest.mark.parametrize("runner", ["approximation", "language", "retrieval"])
-@pytest.mark.parametrize("rule", ["own_top_p=[0.1]", "ada=[8]"])
+@pytest.mark.parametrize("rule", ["own_top_p=[0.1]", "own_threshold=[0.01]", "ada=[8]"])
 def test_a_method_that_estimates_nothing_is_refused_by_name(job, model, runner, rule):
     asked = job(
         "source=checkpoint", f"source.model={model}", f"source.text={model / 'text.txt'}", "source.lengths=[64]",
@@ -276,8 +296,8 @@ def test_a_method_that_estimates_nothing_is_refused_by_name(job, model, runner, 
 
 def test_windows_of_rows_are_not_timed_and_some_heads_share_nothing(job, model):
     source = ["source=checkpoint", f"source.model={model}", f"source.text={model / 'text.txt'}", "source.lengths=[64]"]
-    for rule in ("own_top_p=[0.1]", "ada=[8]"):
-        asked = job(*source, "runner=decoding", "windows/rules=[fixed,own_top_p,ada]", f"windows.{rule}")
+    for rule in ("own_top_p=[0.1]", "own_threshold=[0.01]", "ada=[8]"):
+        asked = job(*source, "runner=decoding", "windows/rules=[fixed,own_top_p,own_threshold,ada]", f"windows.{rule}")
         with pytest.raises(UserError, match=rf"leave out windows.{rule.partition('=')[0]} "):
             asked.runner.check(asked.source, asked.selector, asked.windows)
     asked = job(*source, "source.heads=[1]", "windows.ada=[8]")
@@ -287,5 +307,5 @@ def test_windows_of_rows_are_not_timed_and_some_heads_share_nothing(job, model):
 
 def test_rules_that_came_later_leave_the_ids_of_records_alone(job):
     rules = [rule["rule"] for rule in job().windows.identity()["rules"]]
-    assert not {"ada", "own_top_p"} & set(rules)
+    assert not {"ada", "own_top_p", "own_threshold"} & set(rules)
     assert "ada" in [rule["rule"] for rule in job("windows.ada=[8]").windows.identity()["rules"]]

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from experiments.ranges import check_range
+from experiments.windows import Needs
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass
@@ -27,6 +31,6 @@ class OwnTopP:
         """Return (eta, 1) per window."""
         return [(eta, 1.0) for eta in self.etas]
 
-    def own_tolerance(self, parameter: float) -> float:
-        """Return eta."""
-        return parameter
+    def keys_of(self, needs: Needs, parameter: float) -> Tensor:
+        """Return the keys that leave eta."""
+        return needs.k_min(parameter)
