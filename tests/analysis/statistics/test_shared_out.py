@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.statistics.shared_out import in_model
+from analysis.statistics.shared_out import in_model, in_tasks
 
 ABOUT = {"label": "m", "phase": "decode", "selector": "snap", "design": "d", "model_hash": "h", "text_hash": "t"}
 
@@ -84,6 +84,22 @@ def test_another_text_or_model_is_held_out():
     assert not in_model(own, changed, 0.95)["held_out"].any()
     for name in ("text_hash", "model_hash"):
         assert in_model(own, changed.assign(**{name: "other"}), 0.95)["held_out"].all()
+
+
+def test_answers_to_tasks_are_compared_task_by_task():
+    one = losses(WINDOWS)
+    answers = pd.concat(
+        one.assign(log_prob=-factor * one["loss"].astype(float), exact=one["rule"] == "dense", task=task)
+        for task, factor in (("needle", 1.0), ("words", 2.0))
+    )
+    answers = answers.drop(columns="loss").reset_index(drop=True)
+    found = in_tasks(answers, gains(), 0.95).set_index(["task", "by", "file", "cost"]).sort_index()
+    of_text = in_model(one, gains(), 0.95).set_index(["by", "file", "cost"]).sort_index()
+    for task, factor in (("needle", 1.0), ("words", 2.0)):
+        np.testing.assert_allclose(found.loc[task, "lost_difference"], factor * of_text["lost_difference"], atol=1e-12)
+        np.testing.assert_allclose(found.loc[task, "difference"], of_text["difference"])
+    assert (found["dense_exact"] == 1).all()
+    assert (found["exact"] == 0).all()
 
 
 def test_keys_alike_of_one_cost_say_nothing_of_another():
