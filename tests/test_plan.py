@@ -105,6 +105,15 @@ def test_every_reading_by_a_method_is_tried(checkpoint, ticking, runner, texts):
     assert planned(job).seconds == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(("per", "units"), [("layer", 3), ("kv_head", 6)])
+def test_a_unit_that_keeps_few_keys_is_planned_as_a_trial_of_its_layer(checkpoint, ticking, per, units):
+    """That a KV head alone keeps few keys costs what its layer does: the method reads all of it."""
+    job = checkpoint("llama", "runner=gains", "selector=frozen", *WINDOWS, f"runner.per={per}")
+    plain, passes = job.source.seconds(MACHINE), units * 2 * 5
+    within = 2 * 1.5 * 2 * passes / torch.get_num_threads()  # two samples of texts of 128 and 64 tokens, two KV heads
+    assert planned(job).seconds == pytest.approx(plain * (1 + 3 * passes * 2 * 32 / 128) + within)
+
+
 def test_a_long_context_costs_what_its_beginning_foretells(checkpoint, ticking, monkeypatch):
     monkeypatch.setattr("experiments.models.trial.CONTEXT", 64)
     monkeypatch.setattr("experiments.models.trial.PREFILLED", 32)

@@ -24,7 +24,6 @@ from experiments.runners.phases import (
     check_layers,
     check_methods,
     checked_windows,
-    method_passes,
     reading_bytes,
     readings,
 )
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
     from experiments.models.loss import Quality
 
 LAYER, KV_HEAD = UNITS = ("layer", "kv_head")
-PASS_OVER_PLAIN = 3.0  # seconds of a pass in which one layer alone keeps few keys over those of a plain one
+PASS_OVER_PLAIN = 3.0  # seconds of a pass of few tokens over those of as many in a long plain one
 LEAST_TOKENS = 24  # a pass of fewer costs as much: it reads the weights
 LINE_BYTES = 80
 
@@ -85,17 +84,23 @@ class Gains:
         return int(source.samples * len(source.lengths) * passes)
 
     def plan(self, source: Any, selector: Any, windows: Any, machine: Machine) -> Plan:
-        """Return what a job costs; seconds follow from the source's estimate of a plain forward pass."""
+        """Return what a job costs: the source's estimate of a plain forward pass, and a trial of the methods.
+
+        Beside a unit's pass its whole layer is read by the method.
+        """
+        from experiments.models.trial import seconds_of_readings
+
         requested = checked_windows(source, windows, self.name)
         units, samples, lengths = len(self._units(source)), source.samples, source.lengths
+        longest, read = max(lengths), self.decode_tokens
         passes = units * readings(selector, requested)
-        share = len(lengths) * max(self.decode_tokens, LEAST_TOKENS) / max(lengths)
-        prepared = method_passes(selector, requested) * units / max(len(source.layers_and_heads()[0]), 1)
-        within = PASS_OVER_PLAIN * passes * share + 0.1 * prepared * sum(lengths) / max(lengths)
+        a_text = seconds_of_readings(source, each(selector), requested, machine, length=longest, tokens=read)
+        within = a_text * units / len(source.layers_and_heads()[0]) * sum(lengths) / longest
+        plainly = 1 + PASS_OVER_PLAIN * passes * len(lengths) * max(read, LEAST_TOKENS) / longest
         return Plan(
             rows=samples * len(lengths) * self.decode_tokens,
             windows=len(requested),
-            seconds=source.seconds(machine) * (1 + within),
+            seconds=source.seconds(machine) * plainly + samples * within,
             memory_bytes=memory_of(source) + reading_bytes(source, selector, cached=True),
             disk_bytes=samples * len(lengths) * passes * LINE_BYTES,
         )

@@ -31,11 +31,6 @@ def readings(selector: Any, windows: Windows) -> int:
     return sum(len(windows) if method.traits.has_budget else 1 for method in each(selector))
 
 
-def method_passes(selector: Any, windows: Windows) -> int:
-    """Return how many of these readings are by methods that prepare from the whole cache: all but the oracle."""
-    return sum(readings(method, windows) for method in each(selector) if method.name != "oracle")
-
-
 def reading_bytes(source: Any, selector: Any, *, cached: bool) -> int:
     """Return the size of what a language model takes beside its weights and activations.
 
