@@ -74,7 +74,12 @@ def _compared(
     of_sample = [name for name in (*run, "sample") if name != "selector"]  # dense attention is of no method
     dense = losses[rule == DENSE].astype(as_float).groupby(of_sample, observed=True)[measured].mean()
     window = [*run, "rule", "parameter", "scale", "held_out", "sample"]
-    means = lines.groupby(window, observed=True)[measured].mean().reset_index().join(dense.add_prefix("dense_"), on=of_sample)
+    means = (
+        lines.groupby(window, observed=True)[measured]
+        .mean()
+        .reset_index()
+        .join(dense.add_prefix("dense_"), on=of_sample)
+    )
     means["loss"] -= means["dense_loss"]
     parts = []
     for values, of_run in means.groupby([*run, "held_out"], observed=True):

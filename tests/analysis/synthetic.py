@@ -371,9 +371,9 @@ def approximators(outputs, places, lengths=(512, 1024, 2048), samples=3):
     write_run(outputs, "triples", "Gaussian triples, s = 0.5", rows, windows, source="tensor", s=0.5)
 
 
-def own_windows(best, ada=0.8, own=1.25):
+def own_windows(best, ada=0.8, own=1.25, above=1.1):
     """Windows by a method's own estimate: of a fixed window's keys, with its total variation times a factor."""
-    for rule, parameter, factor in (("ada", None, ada), ("own_top_p", 0.1, own)):
+    for rule, parameter, factor in (("ada", None, ada), ("own_top_p", 0.1, own), ("own_threshold", 0.01, above)):
         k = sorted(best["k"].unique())[1]
         lines = best[best["k"] == k]
         yield lines.assign(rule=rule, parameter=float(k if parameter is None else parameter), tv=lines["tv"] * factor)
