@@ -174,7 +174,9 @@ def contest(lines: pd.DataFrame, budgets: list[float], confidence: float) -> pd.
     table = pd.concat([part for part in tables if len(part)] or tables[:1], ignore_index=True)
     rules = {name: rule for rule, name in NAMES.items()}
     rule = table["family"].map(lambda name: rules.get(name.split(" (")[0], name.split(",")[0]))
-    return table.rename(columns={"low": "difference_low", "high": "difference_high"}).assign(rule=rule)
+    reference = table["reference"].str.split(" (", regex=False).str[0]  # of the file that the family's own is of
+    names = {"low": "difference_low", "high": "difference_high"}
+    return table.rename(columns=names).assign(rule=rule, reference=reference)
 
 
 def _against(lines: pd.DataFrame, keys: float, reference: str, confidence: float) -> pd.DataFrame:

@@ -71,6 +71,17 @@ def test_each_heads_law_is_also_compared_with_a_fixed_window_of_each_heads_own()
     assert ("power, C = 0.5", "each head's k") not in found.index
 
 
+def test_two_budget_files_are_each_compared_with_the_fixed_windows_of_their_own():
+    lines, parts = losses(), []
+    for file, gain in (("a", 0.001), ("b", 0.003)):
+        of_heads = lines[lines["rule"] == "power"].assign(rule=f"budget ({file})", loss=lambda x: x["loss"] - 0.002)
+        parts += [of_heads, of_heads.assign(rule=f"head_fixed ({file})", loss=of_heads["loss"] + gain)]
+    told = tasks.contest(mixed(pd.concat([lines, *parts])), [100.0], 0.95)
+    found = told[told["reference"] == "each head's k"].set_index("family")["difference"]
+    assert found.to_dict() == pytest.approx({"each head's C (a)": -0.001, "each head's C (b)": -0.003})
+    assert set(told.loc[told["reference"] == "each head's k", "rule"]) == {"budget"}
+
+
 def test_nothing_is_read_off_beyond_what_was_measured():
     assert tasks.contest(mixed(losses()), [5000.0], 0.95).empty
 
