@@ -133,6 +133,12 @@ def test_every_method_that_a_model_reads_by_has_a_trial(checkpoint, selector):
     assert planned(checkpoint("llama", "runner=language", f"selector={selector}", *rules, *few)).seconds > 0
 
 
+@pytest.mark.parametrize("runner", ["language", "tasks", "retrieval", "gains"])
+def test_rules_without_a_window_are_no_part_of_a_trial(checkpoint, runner):
+    """Those of windows=standard that are off unless asked for."""
+    assert planned(checkpoint("llama", f"runner={runner}", "source.lengths=[256]")).seconds > 0
+
+
 def test_a_window_that_is_too_small_in_a_shorter_trial_is_tried_in_the_whole_context(checkpoint, monkeypatch):
     """A polynomial of degree 2 needs 25 keys here, which are a quarter of the context, and not of half of it."""
     monkeypatch.setattr("experiments.models.trial.CONTEXT", 64)

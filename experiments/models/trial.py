@@ -103,7 +103,7 @@ def _trial(
 
 def _ends(windows: Windows) -> tuple[Windows, list[float]]:
     """Return the first and the last window of each rule, and how many windows each stands for."""
-    ends = [list(dict.fromkeys([part[0], part[-1]])) for part in windows.coordinates]
+    ends = [list(dict.fromkeys([*part[:1], *part[-1:]])) for part in windows.coordinates]
     weights = [len(part) / len(kept) for part, kept in zip(windows.coordinates, ends, strict=True) for _ in kept]
     return Windows(windows.rules, ends), weights
 
