@@ -133,6 +133,13 @@ def test_every_method_that_a_model_reads_by_has_a_trial(checkpoint, selector):
     assert planned(checkpoint("llama", "runner=language", f"selector={selector}", *rules, *few)).seconds > 0
 
 
+def test_an_estimate_without_a_value_is_refused_by_the_name_of_its_method(checkpoint):
+    """In a set of methods nothing else tells whose it is."""
+    few = ["windows/rules=[fixed]", "windows.fixed=[1]", "runner.phase=decode", "runner.decode_tokens=8"]
+    with pytest.raises(UserError, match=r"selector=coreset: an estimated row"):
+        planned(checkpoint("llama", "runner=language", "selector=coreset", *few))
+
+
 @pytest.mark.parametrize("runner", ["language", "tasks", "retrieval", "gains"])
 def test_rules_without_a_window_are_no_part_of_a_trial(checkpoint, runner):
     """Those of windows=standard that are off unless asked for."""

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from experiments.answers import Answer, TopK
 from experiments.cache import Block, Cache, cap_
+from experiments.errors import UserError
 from experiments.measures.compute import Compute
 from experiments.measures.output import output_of
 from experiments.measures.own import log_p_of, own_needs, shared_keys
@@ -145,7 +146,12 @@ def attend_by(
                         weight_RN = facts.above_RN  # the k most probable keys are those above the threshold
                         output_RV = (weight_RN @ rows.value_NV.float()) / weight_RN.sum(-1, keepdim=True)
                     else:
-                        output_RV = output_of(answer, rows.logits, rows.value_NV, k_R, compute, always_RN, rows.sink_R)
+                        try:
+                            output_RV = output_of(
+                                answer, rows.logits, rows.value_NV, k_R, compute, always_RN, rows.sink_R
+                            )
+                        except UserError as error:  # of a method's own, which a set of them does not tell
+                            raise UserError(f"selector={selector.name}: {error}") from None
                     output_HNV[head, start:stop] = output_RV
         return output_HNV
 
