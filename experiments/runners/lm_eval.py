@@ -36,9 +36,7 @@ if TYPE_CHECKING:
 PACKAGE = "lm-eval"
 MOST_DOCUMENTS, MOST_EXAMPLES = 10**7, 1000
 LINE_BYTES = 60
-# Seconds of a layer for an answer or for a token that is written, whatever the length: densely and within a window.
-STEP_SECONDS, SPARSE_STEP_SECONDS = 0.0015, 0.005
-SPARSE_OVER_DENSE = 2.0  # seconds of a pass within windows over those of a plain one
+STEP_SECONDS = 0.0015  # of a layer for an answer or for a token that is written, whatever the length
 UNREAD = ROW_FIELDS | {"source.text", "source.shuffle", "source.samples"}  # the tasks bring their own text
 
 
@@ -94,7 +92,9 @@ class LmEval:
         return len(_by_context(self._requests(source, seed=0)[1])) * ways
 
     def plan(self, source: Any, selector: Any, windows: Any, machine: Machine) -> Plan:
-        """Return what a job costs; a context is read once, or once per window in the phase `prefill`."""
+        """Return what a job costs, by a trial of the methods; in the phase `prefill` each reads the contexts too."""
+        from experiments.models.trial import seconds_of_readings
+
         requested = checked_windows(source, windows, self.name)
         ways = readings(selector, requested)
         harness, requests = self._requests(source, seed=0)
@@ -103,13 +103,21 @@ class LmEval:
         a_pass = source.seconds(machine) / (source.samples * longest)
         read = a_pass * sum(len(asked[0].context) for asked in contexts)
         answers = a_pass * sum(len(request.answer) for request in requests)
-        steps = sum(max(request.most, 1) for request in requests) * len(source.layers_and_heads()[0])
-        dense = read + answers + steps * STEP_SECONDS
-        within = SPARSE_OVER_DENSE * (answers + (read if self.phase == PREFILL else 0)) + steps * SPARSE_STEP_SECONDS
+        steps = sum(max(request.most, 1) for request in requests)
+        answering = answers + steps * len(source.layers_and_heads()[0]) * STEP_SECONDS
+        # A written token is read alone, an answer with the last token of its context.
+        tokens = round(sum(max(request.most, 1 + len(request.answer)) for request in requests) / steps)
+        length = max(len(request.context) + max(len(request.answer), request.most) for request in requests)
+        by_methods = partial(seconds_of_readings, source, each(selector), requested, machine, length=length)
+        share = sum(max(request.most, 1) * len(request.context) for request in requests) / length
+        within = share * by_methods(tokens=max(min(tokens, length - 1), 1))
+        if self.phase == PREFILL:
+            within += sum((len(asked[0].context) / length) ** 2 for asked in contexts) * by_methods(tokens=length)
+        times_read = 1 + ways if self.phase == PREFILL else 1
         return Plan(
             rows=len(requests),
             windows=len(requested),
-            seconds=dense + ways * within,
+            seconds=times_read * read + (1 + ways) * answering + within,
             memory_bytes=memory_of(source) + reading_bytes(source, selector, cached=True),
             disk_bytes=len(harness.leaves) * (1 + ways) * LINE_BYTES,
         )
