@@ -172,7 +172,7 @@ class Sizes:
         Keys kept, int64; 0 where the rows decide.
     tolerances, thresholds
         Dropped mass, or probability, of each window by whose index the rows decide.
-    by_estimate
+    estimated
         Rule and parameter of each window by whose index the method's own estimate of the rows decides.
     shared
         Keys that each of M methods keeps [M, R] in each window by whose index the heads of a layer share them.
@@ -184,7 +184,7 @@ class Sizes:
     given_RW: Tensor
     tolerances: dict[int, float]
     thresholds: dict[int, float]
-    by_estimate: dict[int, tuple[OfEstimate, float]] = field(default_factory=dict)
+    estimated: dict[int, tuple[OfEstimate, float]] = field(default_factory=dict)
     shared: dict[int, Tensor] = field(default_factory=dict)
     relative: dict[int, tuple[float, bool]] = field(default_factory=dict)
 
@@ -196,7 +196,7 @@ class Sizes:
     @property
     def alike(self) -> bool:
         """Whether every method keeps as many keys."""
-        return not self.by_estimate and not self.shared
+        return not self.estimated and not self.shared
 
     def of_method(self, k_RW: Tensor, number: int, own: Callable[[], Needs]) -> Tensor:
         """Return the keys that one method keeps [R, W] int64, of those that all would (`of`).
@@ -211,8 +211,8 @@ class Sizes:
         if self.alike:
             return k_RW
         k_RW = k_RW.clone()
-        needs = own() if self.by_estimate else None
-        for window, (rule, parameter) in self.by_estimate.items():
+        needs = own() if self.estimated else None
+        for window, (rule, parameter) in self.estimated.items():
             assert needs is not None  # asked for where a window goes by them
             k_RW[:, window] = rule.keys_of(needs, parameter).clamp(min=1)
         for window, k_MR in self.shared.items():
