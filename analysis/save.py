@@ -75,14 +75,15 @@ def write_csv(frame: pd.DataFrame, folder: Path, name: str) -> None:
 
 
 def read_csv(folder: Path, name: str) -> pd.DataFrame:
-    """Read NAME.csv back.
+    """Read NAME.csv back; a table without columns, of which nothing was found, has one empty line.
 
     Raises
     ------
     UserError : if it is not the table that was written.
     """
+    path = folder / f"{name}.csv"
     try:
-        return pd.read_csv(folder / f"{name}.csv")
+        return pd.DataFrame() if path.read_bytes() == b"\n" else pd.read_csv(path)
     except (ValueError, OSError) as error:
         raise UserError(
             f"{folder / name}.csv: cannot be read; run python -m analysis --force to make it anew"

@@ -46,7 +46,8 @@ def in_tasks(answers: pd.DataFrame, gains: pd.DataFrame, confidence: float) -> p
     -------
     DataFrame : as of `in_model`, per `task` too, with the share of answers that are `exact`, and `dense_exact`.
     """
-    return _compared(answers.assign(loss=-answers["log_prob"]), gains, confidence, ["task"], ["exact"])
+    answers = answers if answers.empty else answers.assign(loss=-answers["log_prob"])
+    return _compared(answers, gains, confidence, ["task"], ["exact"])
 
 
 def _compared(
@@ -63,11 +64,14 @@ def _compared(
     also_by, also_means
         Columns that part the lines besides, and columns whose means are given, and those of dense attention.
     """
+    none = pd.DataFrame(columns=_columns(also_by, also_means))
+    if losses.empty:  # without a run of its kind it has no columns
+        return none
     run, measured = [*RUN, *also_by], ["keys", "kl", "loss", *also_means]
     rule = losses["rule"].astype(str)
     of_budget = rule.str.startswith(BUDGET)
     if not of_budget.any():
-        return pd.DataFrame()
+        return none
     as_float = dict.fromkeys(measured, float)
     lines = losses[of_budget].assign(rule=rule[of_budget]).astype(as_float)
     lines = lines.assign(held_out=_held_out(lines, gains))
@@ -103,7 +107,16 @@ def _compared(
                 line |= with_interval(said, of_window[column].to_numpy(), confidence)
                 line |= with_interval(against, over, confidence)
             parts.append(line)
-    return pd.DataFrame(parts)
+    return pd.DataFrame(parts, columns=none.columns)
+
+
+def _columns(also_by: Sequence[str], also_means: Sequence[str]) -> list[str]:
+    place = [name for name in (*RUN, *also_by) if name not in ("design", "seed")]
+    means = [column for name in also_means for column in (name, f"dense_{name}")]
+    found = [
+        f"{name}{end}" for name in ("kl", "difference", "lost", "lost_difference") for end in ("", "_low", "_high")
+    ]
+    return [*place, "held_out", "by", "file", "cost", "keys", "samples", *means, *found]
 
 
 def _way(rule: str) -> dict[str, str]:

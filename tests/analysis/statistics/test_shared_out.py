@@ -110,6 +110,11 @@ def test_keys_alike_of_one_cost_say_nothing_of_another():
 
 
 def test_without_keys_alike_nothing_is_compared():
+    columns = list(in_model(losses(WINDOWS), gains(), 0.95).columns)
+    nothing = in_model(pd.DataFrame(), gains(), 0.95)
+    assert (nothing.empty, list(nothing.columns)) == (True, columns)  # a table without columns could not be read again
+    of_tasks = in_tasks(pd.DataFrame(), gains(), 0.95)
+    assert (of_tasks.empty, set(of_tasks.columns)) == (True, {*columns, "task", "exact", "dense_exact"})
     of_needs = {window: values for window, values in WINDOWS.items() if window[0] != "budget_uniform"}
     assert in_model(losses(of_needs), gains(), 0.95).empty
     assert in_model(losses({("fixed", 32.0): (32.0, 0.1, 0.1)}), gains(), 0.95).empty
