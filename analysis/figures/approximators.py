@@ -39,6 +39,9 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
         style.title(column[0], label, column[0].get_position().width * style.PAGE, 6.5)
         for panel, (x, y) in zip(column, PANELS, strict=False):
             shown = longest if x != "length" else own[own["parameter"] == config.budget]
+            if shown.empty:  # this window was not measured
+                panel.set_axis_off()
+                continue
             _curves(panel, shown, x, y, looks, config.least)
         style.length_axis(column[3], own["length"].unique().tolist(), most=4)
         if mapped and label not in mapped:

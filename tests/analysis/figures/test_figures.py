@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from omegaconf import OmegaConf
 
 from analysis import save, settings
 from analysis.figures import drawn
@@ -46,6 +47,13 @@ def test_every_axis_is_named(draw, name):
     axes = draw(name).axes
     assert any(panel.get_xlabel() for panel in axes)
     assert any(panel.get_ylabel() for panel in axes)
+
+
+def test_a_window_that_was_not_measured_has_no_panel(tables):
+    figures = []
+    config = OmegaConf.merge(settings.figure("approximators"), {"budget": 3})
+    drawn("approximators", config, tables, figures.append)
+    assert any(not axes.axison for axes in figures[0].axes)
 
 
 def test_regimes_show_the_mean_of_the_records(tables, windows):
