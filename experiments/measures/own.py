@@ -46,8 +46,13 @@ class OwnRows:
         return (left_RN.shape[1] - droppable_R).maximum(self._certain_R).clamp(min=1)
 
     def count_above(self, epsilon: float) -> Tensor:
-        """Return how many keys have an estimated probability > epsilon, and all that are kept anyway [R] int64."""
-        return ((self._p_RN > epsilon).sum(-1) + self._certain_R).clamp(min=1)
+        """Return how many of the first keys hold all with an estimated probability > epsilon [R] int64.
+
+        A method may keep keys first that weigh little, such as the row's own: they count, or others would give way.
+        """
+        place_N = torch.arange(1, self._p_RN.shape[1] + 1, device=self._p_RN.device)
+        last_R = torch.where(self._p_RN > epsilon, place_N, 0).amax(-1)
+        return last_R.maximum(self._certain_R).clamp(min=1)
 
 
 def own_needs(answer: Answer, exact: Needs, sink_R: Tensor | None, compute: Compute) -> Needs:

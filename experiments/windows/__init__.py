@@ -46,7 +46,7 @@ class Needs(Protocol):
         ...
 
     def count_above(self, epsilon: float) -> Tensor:
-        """Return #{j: p_j > epsilon} per row [R] int64."""
+        """Return how many of the first keys hold all with p_j > epsilon, per row [R] int64."""
         ...
 
 

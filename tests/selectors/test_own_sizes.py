@@ -14,7 +14,7 @@ from experiments.errors import UserError
 from experiments.launch import configure
 from experiments.machine import Machine
 from experiments.measures.compute import Compute
-from experiments.measures.own import own_needs
+from experiments.measures.own import OwnRows, own_needs
 from experiments.models.attend import attend_by
 from experiments.models.context import Context
 from experiments.models.load import load_model
@@ -101,14 +101,26 @@ def test_an_estimate_that_is_exact_keeps_what_top_p_keeps(method, softcap):
 
 @pytest.mark.parametrize("epsilon", [0.1, 0.01])
 @pytest.mark.parametrize("name", WEIGHING)
-def test_as_many_keys_are_kept_as_the_estimate_takes_for_more_probable(name, epsilon):
+def test_all_keys_are_kept_that_the_estimate_takes_for_more_probable(name, epsilon):
     rows = rows_at(POSITIONS, 64)
     windows = configure("windows/rules=[own_threshold]", f"windows.own_threshold=[{epsilon}]").windows.at(64)
     k_R = measured(rows, [selector(name)], windows)[1][0]["k"][:, 0]
-    for k, log_p_N in zip(k_R.tolist(), answer_of(selector(name), rows).log_p().tolist(), strict=True):
-        rest = [math.exp(log_p) for log_p in log_p_N if abs(log_p) < math.inf]
-        certain = sum(log_p == math.inf for log_p in log_p_N)
-        assert k == max(sum(p > epsilon * sum(rest) for p in rest) + certain, 1)
+    answer = answer_of(selector(name), rows)
+    for k, order_N, log_p_N in zip(k_R.tolist(), answer.order().tolist(), answer.log_p().tolist(), strict=True):
+        rest = {key: math.exp(log_p) for key, log_p in enumerate(log_p_N) if abs(log_p) < math.inf}
+        wanted = {key for key, p in rest.items() if p > epsilon * sum(rest.values())}
+        wanted |= {key for key, log_p in enumerate(log_p_N) if log_p == math.inf}
+        assert wanted <= set(order_N[:k])
+        assert k == 1 or order_N[k - 1] in wanted  # and none beyond them
+
+
+def test_a_key_that_is_kept_first_whatever_it_weighs_takes_no_other_s_place():
+    """As the row's own, where nearly all mass is on key 0."""
+    log_p_RN = torch.tensor([[10.0, -10.0, -10.0, -10.0]])
+    own = OwnRows(torch.tensor([[3, 0, 1, 2]]), log_p_RN)
+    assert own.count_above(0.1).tolist() == [2]
+    assert own.k_min(0.1).tolist() == [2]
+    assert own.count_above(1 - 1e-12).tolist() == [1]  # none: a row keeps one key
 
 
 def test_for_the_oracle_it_is_the_threshold():

@@ -1,4 +1,4 @@
-"""Threshold windows on the method's own estimate of a row: as many keys as it takes for more probable than eps."""
+"""Threshold windows on the method's own estimate of a row: all keys that it takes for more probable than eps."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class OwnThreshold:
-    """Windows for every threshold eps: as many first keys of the method's order as have p_j > eps by its own estimate.
+    """Windows for every threshold eps: the first keys of a method's order, up to the last with p_j > eps by its estimate.
 
-    For the oracle it is the threshold itself [T7]. Keys that a method keeps whatever they weigh are kept beside it, and
-    eps is a share of the mass of the others.
+    For the oracle it is the threshold itself [T7]. Where a method keeps keys of which its estimate says nothing, eps is
+    a share of the mass of the others.
     """
 
     epsilons: list[float]
@@ -32,5 +32,5 @@ class OwnThreshold:
         return [(eps, 1.0) for eps in self.epsilons]
 
     def keys_of(self, needs: Needs, parameter: float) -> Tensor:
-        """Return the keys above eps."""
+        """Return the first keys that hold all above eps."""
         return needs.count_above(parameter)
