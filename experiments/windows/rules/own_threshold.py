@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class OwnThreshold:
-    """Windows for every threshold eps: the first keys of a method's order, up to the last with p_j > eps by its estimate.
+    """Windows for every threshold eps: the first keys of a method's order, up to the last of p_j > eps by its estimate.
 
     For the oracle it is the threshold itself [T7]. Where a method keeps keys of which its estimate says nothing, eps is
     a share of the mass of the others.
