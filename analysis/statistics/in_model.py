@@ -22,7 +22,7 @@ FEWEST_LENGTHS = 3
 def by_sample(losses: pd.DataFrame) -> pd.DataFrame:
     """Average the tokens of each sample, method and window, and take off what dense attention loses on them.
 
-    What a model read by most methods counts for each method and rule; a model's texts are also put together.
+    What a model read by most methods counts for each method, rule and length; a model's texts are also put together.
 
     Parameters
     ----------
@@ -67,12 +67,12 @@ def _with_oracle(one: pd.DataFrame) -> pd.DataFrame:
 
 
 def _of_most_methods(means: pd.DataFrame) -> pd.DataFrame:
-    """Keep, of each label, phase, method and rule, what was read by most methods, then of most samples and lengths."""
+    """Keep, per label, phase, length, method and rule, what most methods read, then of most samples and lengths."""
     sizes = means.groupby(READ, observed=True)[["selector", "sample", "length"]].nunique()
     order = sizes.sort_values(["selector", "sample", "length"], ascending=False).reset_index()[READ]
     rank = order.assign(rank=np.arange(len(order)))
     ranked = means.merge(rank, on=READ)
-    best = ranked.groupby(["label", "phase", "selector", "rule"])["rank"].transform("min")
+    best = ranked.groupby(["label", "phase", "length", "selector", "rule"])["rank"].transform("min")
     return ranked[ranked["rank"] == best].drop(columns="rank")
 
 

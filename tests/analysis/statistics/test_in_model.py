@@ -89,6 +89,17 @@ def test_what_was_read_by_fewer_methods_gives_way(measured):
     assert set(table["tokens"]) == {TOKENS}
 
 
+def test_lengths_that_another_reading_has_alone_stay(measured):
+    longer = lines("b", ["oracle", "sinks", "h2o"])
+    table = in_model.by_sample(
+        pd.concat([measured[measured["length"] < LENGTHS[-1]], longer[longer["length"] > LENGTHS[0]]])
+    )
+    sinks = table[table["selector"] == "sinks"]
+    assert set(sinks["length"]) == set(LENGTHS)
+    assert set(sinks.loc[sinks["length"] > LENGTHS[0], "longest"]) == {LENGTHS[-1]}  # read by more methods
+    assert set(sinks.loc[sinks["length"] == LENGTHS[0], "longest"]) == {LENGTHS[-2]}
+
+
 def test_texts_of_a_model_are_put_together(measured):
     both = in_model.by_sample(pd.concat([measured, lines("b", ["oracle", "sinks"], label="Tiny, other")]))
     counts = both.groupby("label")["sample"].nunique()
