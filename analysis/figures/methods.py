@@ -38,6 +38,9 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
     length = table["length"].max()
     table = table[table["length"] == length]
     measures = [name for name in config.measures if table[name].notna().any()]
+    curves = _with_a_curve(table)
+    alone = table.loc[~table["selector"].isin(curves), "selector"].nunique()
+    table = table[table["selector"].isin(curves)]
     named = {title: _names(table, kinds) for title, kinds in config.panels.items()}
     named = {title: names for title, names in named.items() if names}
     if not named:
@@ -65,9 +68,19 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
     style.footer(
         figure,
         f"{label}, {config.phase}, contexts of {length} tokens, {samples} samples; black: the oracle; lines: fixed and "
-        "linear windows; hollow marks alone: all other windows; bars: 95% over samples, paired.",
+        "linear windows; hollow marks alone: all other windows; bars: 95% over samples, paired."
+        + (f" Of one window, and in the table alone: {alone} methods." if alone else ""),
     )
     return figure
+
+
+def _with_a_curve(table: pd.DataFrame) -> set[str]:
+    """Return the methods of several windows or of none, and the oracle; all methods where each has one window."""
+    windows = table.groupby("selector")["keys"].nunique()
+    several = set(windows.index[windows > 1]) - {ORACLE}
+    if not several:
+        return set(windows.index)
+    return several | {ORACLE} | set(table.loc[table["rule"] == ANY, "selector"])
 
 
 def _names(table: pd.DataFrame, kinds: Sequence[str]) -> list[str]:
