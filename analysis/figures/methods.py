@@ -69,7 +69,7 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
         figure,
         f"{label}, {config.phase}, contexts of {length} tokens, {samples} samples; black: the oracle; lines: fixed and "
         "linear windows; hollow marks alone: all other windows; bars: 95% over samples, paired."
-        + (f" Of one window, and in the table alone: {alone} methods." if alone else ""),
+        + (f" Methods of one window, which the table has alone: {alone}." if alone else ""),
     )
     return figure
 

@@ -69,9 +69,9 @@ def _compared(
         return none
     run, measured = [*RUN, *also_by], ["keys", "kl", "loss", *also_means]
     rule = losses["rule"].astype(str)
-    of_budget = rule.str.startswith(BUDGET)
-    if not of_budget.any():
+    if not (rule == ALIKE).any():
         return none
+    of_budget = rule.str.startswith(BUDGET)
     as_float = dict.fromkeys(measured, float)
     lines = losses[of_budget].assign(rule=rule[of_budget]).astype(as_float)
     lines = lines.assign(held_out=_held_out(lines, gains))

@@ -56,6 +56,22 @@ def test_a_window_that_was_not_measured_has_no_panel(tables):
     assert any(not axes.axison for axes in figures[0].axes)
 
 
+def test_methods_of_one_window_are_left_to_the_table(tables):
+    table = tables("methods")
+    length = table["length"].max()
+    deployed = table[(table["length"] == length) & (table["selector"] != "oracle")]
+    windows = deployed.groupby("selector")["keys"].nunique()
+    assert (windows > 1).sum() > 1  # else nothing would be left out
+    name = windows.index[windows > 1][0]
+    others = deployed[deployed["selector"] == name].index[1:]
+    figures = []
+    changed = {"methods": table.drop(others)}
+    drawn("methods", settings.figure("methods"), lambda asked: changed.get(asked, tables(asked)), figures.append)
+    assert "which the table has alone: 1" in " ".join(text.get_text() for text in figures[0].texts)
+    legends = [axes.get_legend() for axes in figures[0].axes if axes.get_legend()]
+    assert name not in {text.get_text() for legend in legends for text in legend.get_texts()}
+
+
 def test_regimes_show_the_mean_of_the_records(tables, windows):
     table = tables("regimes")
     at = (table["rule"] == "power") & (table["parameter"] == 0.5) & (table["length"] == 1024)
