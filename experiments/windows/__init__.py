@@ -273,12 +273,10 @@ class Windows:
         """
         if len(self) > MOST_WINDOWS:
             raise UserError(f"windows: {len(self)} of them, but a row has at most {MOST_WINDOWS}: give fewer")
-        names = set()
-        for rule, parameter, scale in self._each:
-            name = (rule.rule, float(parameter), float(scale))
-            if name in names:
-                raise UserError(f"windows: {rule.rule} {parameter:g} x {scale:g} is there twice: name each once")
-            names.add(name)
+        names = [tuple(name.values()) for name in self.names()]
+        if len(set(names)) < len(names):
+            rule, parameter, scale = next(name for name in names if names.count(name) > 1)
+            raise UserError(f"windows: {rule} {parameter:g} x {scale:g} is there twice: name each once")
 
     def __len__(self) -> int:
         """Return the number of windows W."""
