@@ -1,5 +1,6 @@
 """A plan counts all that a job does; its seconds are only an estimate, so that tests compare plans."""
 
+import numba
 import pytest
 import torch
 import transformers
@@ -122,6 +123,26 @@ def test_a_long_context_costs_what_its_beginning_foretells(checkpoint, ticking, 
     how = {"length": 128, "machine": MACHINE}
     assert seconds_of_readings(job.source, methods, windows, tokens=8, **how) * torch.get_num_threads() == 2 * 5 * 6
     assert seconds_of_readings(job.source, methods, windows, tokens=128, **how) * torch.get_num_threads() == 16 * 5 * 6
+
+
+def test_what_a_trial_compiles_is_no_part_of_its_seconds(checkpoint, monkeypatch):
+    """A fresh clone has no compiled kernels: a plan was three times what the next one was."""
+    taken = iter([100.0, 1.0])
+    monkeypatch.setattr("experiments.models.trial.WARM_UP", 8)
+
+    def reading(model, methods, windows, weights, machine, length, tokens):
+        if length == 8:
+            return 0.0
+        seconds = next(taken)
+        if seconds == 100:
+            numba.njit(lambda x: x + 1)(1)
+        return seconds
+
+    monkeypatch.setattr("experiments.models.trial._trial", reading)
+    job = checkpoint("llama", "runner=language", *WINDOWS)
+    how = {"length": 128, "tokens": 128, "machine": MACHINE}
+    assert seconds_of_readings(job.source, [job.selector], job.windows.at(128), **how) * torch.get_num_threads() == 6
+    assert not list(taken)
 
 
 @pytest.mark.parametrize("selector", ["in_model", "in_model_others", "own_scores", "in_prefill", "deployed"])
