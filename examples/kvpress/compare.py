@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
+import importlib.metadata
 import logging
 import math
 import os
@@ -26,6 +28,8 @@ from experiments.errors import UserError
 from experiments.models.load import load_config, load_model
 from experiments.models.locate import locate
 from experiments.models.shape import longest_context
+from experiments.progress import write_json
+from experiments.records.provenance import git_revision, versions
 from experiments.sources.checkpoint import first_tokens
 from experiments.windows.head_laws import check_grouping, read_budget
 
@@ -48,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--factors", type=float, nargs="+", default=[1.0, 0.5, 0.25], help="on the budget's mean cost")
     parser.add_argument("--observed", type=int, default=32, help="last rows of the prompt that SnapKV goes by")
     parser.add_argument("--threads", type=int, help="by default all cores")
+    parser.add_argument("--record", type=Path, metavar="FILE", help="also write every prompt's losses, as JSON")
     asked = parser.parse_args(arguments)
     if asked.threads:
         torch.set_num_threads(asked.threads)
@@ -92,6 +97,7 @@ def compare(asked: argparse.Namespace) -> None:
     model = load_model(checkpoint, torch.float32, torch.device("cpu"), "AutoModelForCausalLM")
 
     dense, _ = measure(model, samples, asked.length, None)
+    ways: list[dict[str, Any]] = []
     print(f"{budget['label']}, {_promised(budget)}, file {Path(asked.budget).name}")
     print(f"{asked.samples} prompts of {asked.length} tokens, the next {asked.tokens} decoded; window {asked.observed}")
     print(f"dense: {fmean(dense):.3f} nats/token; below, what is added to it, +- its standard error over the prompts\n")
@@ -100,9 +106,27 @@ def compare(asked: argparse.Namespace) -> None:
         found = {}
         for name, press in presses(scaled, asked.observed, layers).items():
             found[name], kept = measure(model, samples, asked.length, press)
+            size_of = {"keys": fmean(kept), "fewest": min(kept), "most": max(kept)}
+            ways.append({"factor": factor, "press": name, **size_of, "losses": found[name]})
             cost = f"{fmean(kept):>8.1f} {min(kept):>6} {max(kept):>6}"
             print(f"{factor:>6g} {name:<17} {cost} {_difference(found[name], dense)}", flush=True)
         print(f"{'':>6} {'  their difference':<40} {_difference(*found.values())}", flush=True)
+        if asked.record:  # factor by factor: what is measured is kept
+            asked.record.parent.mkdir(parents=True, exist_ok=True)
+            write_json(asked.record, _provenance(asked, budget, text) | {"dense": dense, "ways": ways})
+
+
+def _provenance(asked: argparse.Namespace, budget: Mapping[str, Any], text: Tensor) -> dict[str, Any]:
+    """Return what decides the losses of a comparison, and what they were measured with."""
+    of_budget = {name: budget.get(name) for name in ("label", "model", "by", "selector", "cost", "tolerance")}
+    sizes = {name: getattr(asked, name) for name in ("per", "length", "tokens", "samples", "skip", "observed")}
+    return {
+        "budget": of_budget,
+        **sizes,
+        "tokens_sha256": hashlib.sha256(text.numpy().tobytes()).hexdigest(),
+        "versions": versions() | {"kvpress": importlib.metadata.version("kvpress")},
+        "git_revision": git_revision(),
+    }
 
 
 def _promised(budget: Mapping[str, Any]) -> str:

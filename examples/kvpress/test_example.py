@@ -179,10 +179,11 @@ def measured_model(tmp_path_factory):
     ("per", "name", "fewest", "most"),
     [("layer", "ratio per layer", 20, 40), ("kv_head", "ratio per KV head", 16, 48)],
 )
-def test_a_budget_is_compared_with_one_ratio_of_equal_bytes(measured_model, capsys, per, name, fewest, most):
+def test_a_budget_is_compared_with_one_ratio_of_equal_bytes(measured_model, capsys, tmp_path, per, name, fewest, most):
     place = ["--budget", f"{measured_model}/budget.json", "--model", f"{measured_model}/model"]
     sizes = ["--length", "64", "--tokens", "2", "--samples", "2", "--observed", "8", "--factors", "1"]
-    assert main([*place, "--text", f"{measured_model}/text.txt", *sizes, "--per", per]) == 0
+    how = ["--per", per, "--record", f"{tmp_path}/new/one.json"]
+    assert main([*place, "--text", f"{measured_model}/text.txt", *sizes, *how]) == 0
     own, one, difference = capsys.readouterr().out.splitlines()[-3:]
     *kept, own_lost = own.split(name)[1].split()[:4]
     assert kept == ["30.0", f"{fewest}", f"{most}"]
@@ -191,6 +192,13 @@ def test_a_budget_is_compared_with_one_ratio_of_equal_bytes(measured_model, caps
     gained = float(difference.split("difference")[1].split()[0])
     assert gained == pytest.approx(float(own_lost) - float(one_lost), abs=0.0016)  # of three rounded numbers
     assert gained != 0
+    record = json.loads((tmp_path / "new" / "one.json").read_text())
+    assert [way["press"] for way in record["ways"]] == [name, "one ratio"]
+    assert [way["keys"] for way in record["ways"]] == [30, 30]
+    assert record["per"] == per
+    dense, of_own, of_one = record["dense"], *(way["losses"] for way in record["ways"])
+    assert fmean(of_own) - fmean(dense) == pytest.approx(float(own_lost), abs=0.0006)
+    assert fmean(of_own) - fmean(of_one) == pytest.approx(gained, abs=0.0006)
 
 
 def test_a_missing_budget_is_one_line(capsys):

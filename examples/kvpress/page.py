@@ -1,0 +1,62 @@
+"""`python -m examples.kvpress.page`: README.md from its template, with the numbers of the comparisons in measured/.
+
+It runs in the project's environment: kvpress is not needed.
+"""
+
+from __future__ import annotations
+
+import json
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis import save
+from analysis.publishing import quotes
+from analysis.statistics.intervals import with_interval
+
+HERE = Path(__file__).parent
+MEASURED, TEMPLATE, PAGE = HERE / "measured", HERE / "README.template.md", HERE / "README.md"
+CONFIDENCE = 0.95
+MADE = "<!-- made from README.template.md by python -m examples.kvpress.page: edit that one -->\n"
+
+
+def main() -> None:
+    """Bring the table and the page up to date."""
+    save.write_csv(compared(MEASURED), MEASURED, "compared")
+    save.write_text(PAGE, page())
+
+
+def page() -> str:
+    """Return README.md as the template and the table have it."""
+    return MADE + quotes.filled(TEMPLATE.read_text(encoding="utf-8"), MEASURED)
+
+
+def compared(folder: Path) -> pd.DataFrame:
+    """Return a line per comparison and factor: what is added to the dense loss, in nats per token.
+
+    `added` is by the ratios of the budget, `one_added` by one ratio of equal mean cost, `difference` is the former
+    less the latter, prompt by prompt: means over prompts with Student's intervals. `less` counts the prompts on which
+    the budget's ratios lose less.
+    """
+    lines: list[dict[str, Any]] = []
+    for path in sorted(folder.glob("*.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        dense_S = np.array(record["dense"])
+        about = {"name": path.stem, "label": record["budget"]["label"], "by": record["budget"]["by"]}
+        about |= {name: record[name] for name in ("per", "length", "tokens", "skip")} | {"prompts": len(dense_S)}
+        for factor, (own, one) in groupby(record["ways"], lambda way: way["factor"]):
+            own_S, one_S = np.array(own["losses"]), np.array(one["losses"])
+            line = about | {"factor": factor, "dense": float(dense_S.mean())}
+            line |= {name: own[name] for name in ("keys", "fewest", "most")} | {"one_keys": one["keys"]}
+            line |= with_interval("added", own_S - dense_S, CONFIDENCE)
+            line |= with_interval("one_added", one_S - dense_S, CONFIDENCE)
+            line |= with_interval("difference", own_S - one_S, CONFIDENCE)
+            lines.append(line | {"less": int((own_S < one_S).sum())})
+    return pd.DataFrame(lines)
+
+
+if __name__ == "__main__":
+    main()
