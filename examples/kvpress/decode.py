@@ -1,6 +1,6 @@
 """Read a prompt, let a press cut its cache, and score the tokens that follow on what is left.
 
-Shape letters: N tokens, H query heads, V value dimension, W width of the model.
+Shape letters: N tokens, H query heads, G KV heads, D head dimension, V value dimension, W width of the model.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from kvpress import BasePress, attention_patch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import DynamicCache
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from experiments.errors import UserError
 from experiments.models.loss import losses_of_states
 from experiments.models.probe import Attention, intercept
 
-MASKED = -300.0  # largest logit of a masked key: far below those of any row, so that it has no mass
+MASKED = -100.0  # largest logit of a masked key, less that of the query's own key: however many there are, without mass
 
 
 def pressed_cache(model: Any, prompt_N: Tensor, press: BasePress | None) -> DynamicCache:
@@ -67,7 +68,7 @@ def states_on(model: Any, cache: DynamicCache, token_N: Tensor, first: int) -> T
             return _pass(model, cache, token_N, first)
     # kvpress masks within transformers' own attention, whose one mask is right: a masked cache keeps its length.
     held, states, start, step = keys_kept(cache)[0], [], 0, len(token_N)
-    with _masking():
+    with _masking(model):
         while start < len(token_N):
             try:
                 states.append(_pass(model, cache, token_N[start : start + step], first + start))
@@ -89,33 +90,47 @@ def _pass(model: Any, cache: DynamicCache, token_N: Tensor, first: int) -> Tenso
 
 
 @contextmanager
-def _masking() -> Iterator[None]:
+def _masking(model: Any) -> Iterator[None]:
     """Refuse a pass in which keys that kvpress masks would be attended to.
 
     In their place it puts one key whose product with each query of a KV head and pass is negative. It looks no
-    further: the product may be so small that these keys have mass.
+    further: the product may be so small that these keys have mass. A query's own key is never masked, so that a
+    logit far below that of its own key has none.
     """
-    search = attention_patch.search_hyperplane
+    search, name = attention_patch.search_hyperplane, model.config._attn_implementation
+    attend = ALL_ATTENTION_FUNCTIONS[name]
+    of_layer: dict[str, Any] = {}  # at hand: the scale of its logits, and each query's logit of its own key
 
-    def checked(query_BND: Tensor, *options: Any) -> Tensor:
-        """Return kvpress's key for each KV head [B, D] of the queries of its heads [B, N, D]."""
+    def attending(
+        module: Any, query_1HND: Tensor, key_1GND: Tensor, *given: Any, scaling: float, **options: Any
+    ) -> Any:
+        heads, queries = query_1HND.shape[1:3]
+        own_1HND = key_1GND[:, :, -queries:].repeat_interleave(heads // key_1GND.shape[1], dim=1)
+        own_GN = ((query_1HND * own_1HND).sum(-1) * scaling).reshape(key_1GND.shape[1], -1)
+        of_layer.update(scale=scaling, own_GN=own_GN)
+        return attend(module, query_1HND, key_1GND, *given, scaling=scaling, **options)
+
+    def checked(query_GND: Tensor, *options: Any) -> Tensor:
+        """Return kvpress's key for each KV head [G, D] of the queries of its heads [G, N, D]."""
         try:
-            key_BD = search(query_BND, *options)
-            logit = float((query_BND @ key_BD[:, :, None]).max()) / math.sqrt(key_BD.shape[-1])
+            key_GD = search(query_GND, *options)
+            logit_GN = (query_GND @ key_GD[:, :, None]).squeeze(-1) * of_layer["scale"]
+            above = float((logit_GN - of_layer["own_GN"]).max())
         except ValueError:  # it found none
-            logit = math.inf
-        if logit > MASKED:
+            above = math.inf
+        if above > MASKED:
             raise UserError(
-                f"kvpress finds no key that {query_BND.shape[1]} queries leave alone, by which it masks keys (the "
-                f"largest logit is {logit:.3g}, not under {MASKED:g}): compare ratios per layer"
+                f"kvpress finds no key that {query_GND.shape[1]} queries leave alone, by which it masks keys (its "
+                f"largest logit less that of a query's own key is {above:.3g}, not under {MASKED:g}): compare ratios "
+                "per layer"
             )
-        return key_BD
+        return key_GD
 
-    attention_patch.search_hyperplane = checked
+    attention_patch.search_hyperplane, ALL_ATTENTION_FUNCTIONS[name] = checked, attending
     try:
         yield
     finally:
-        attention_patch.search_hyperplane = search
+        attention_patch.search_hyperplane, ALL_ATTENTION_FUNCTIONS[name] = search, attend
 
 
 def _attend(attention: Attention) -> Tensor:

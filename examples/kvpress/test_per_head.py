@@ -18,9 +18,9 @@ KEYS = [[21, 99], [128, 13], [60, 61]]  # of each KV head, by layer; a length of
 RATIOS = [[1 - keys / LENGTH for keys in layer] for layer in KEYS]
 
 
-def tiny(head_dim, kv_heads=KV_HEADS):
+def tiny(head_dim, kv_heads=KV_HEADS, **options):
     torch.manual_seed(0)
-    sizes = {"vocab_size": 64, "hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": LAYERS}
+    sizes = {"vocab_size": 64, "hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": LAYERS, **options}
     heads = {"num_attention_heads": HEADS, "num_key_value_heads": kv_heads, "head_dim": head_dim}
     model = LlamaForCausalLM(LlamaConfig(**sizes, **heads)).eval().double()
     for parameter in model.parameters():
@@ -135,6 +135,30 @@ def test_masked_keys_that_would_be_attended_are_refused(token_N):
     cache = pressed_cache(model, token_N[:LENGTH], per_head([[0.9]] * LAYERS))
     with pytest.raises(UserError, match="no key that 6 queries leave alone"):
         losses_on(model, cache, token_N[LENGTH:], LENGTH)
+
+
+@pytest.mark.parametrize("own_logit", [0, -1000])
+def test_a_masked_key_is_far_below_a_querys_own_key_whatever_that_is(token_N, monkeypatch, own_logit):
+    """Biases of queries and keys move all logits of a row alike: a logit of -150 may be the largest of them."""
+    model, search = tiny(head_dim=48, attention_bias=True), attention_patch.search_hyperplane
+    for layer in model.model.layers:
+        for linear, sign in ((layer.self_attn.q_proj, 1), (layer.self_attn.k_proj, -1)):
+            linear.bias.zero_().view(-1, 48)[:, 23] = sign * (-own_logit * 48**0.5) ** 0.5  # which turns most slowly
+
+    def near(query_GND):
+        key_GD = search(query_GND)
+        return key_GD * (-150 * 48**0.5 / (query_GND @ key_GD[:, :, None]).amax(1))
+
+    monkeypatch.setattr(attention_patch, "search_hyperplane", near)
+    cache = pressed_cache(model, token_N[:LENGTH], per_head(RATIOS))
+    if own_logit:
+        with pytest.raises(UserError, match=r"less that of a query's own key is 8[0-9][0-9]"):
+            states_on(model, cache, token_N[LENGTH : LENGTH + 1], LENGTH)
+    else:
+        state_NW = states_on(model, cache, token_N[LENGTH : LENGTH + 1], LENGTH)
+        monkeypatch.undo()
+        expected_NW = states_of(model, token_N, per_head(RATIOS))[:1]
+        torch.testing.assert_close(state_NW, expected_NW, rtol=1e-9, atol=1e-9)
 
 
 def test_eager_attention_is_refused(token_N):
