@@ -7,6 +7,7 @@ from pathlib import Path
 import experiments
 from experiments.launch import main
 from experiments.records import folder
+from experiments.schema import register
 
 ROOT = str(Path(experiments.__file__).parent)
 MOST = 900
@@ -18,6 +19,7 @@ def test_the_gaussian_path_is_short(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["run.py", *arguments, f"outputs={tmp_path / 'first'}"])
     assert main() == 0  # what loads modules and compiles kernels at its first use is no part of the path
     monkeypatch.setattr("sys.argv", ["run.py", *arguments, f"outputs={tmp_path}"])
+    register.cache_clear()  # which a command does once
     lines, sealed, seal = defaultdict(set), [], folder.seal
 
     def trace(frame, event, argument):
