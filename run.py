@@ -8,7 +8,7 @@ python run.py source=smollm2 plan=true            # what would be measured, and 
 
 import sys
 
-from experiments.interrupts import end_on_ctrl_c
+from experiments.command.interrupts import end_on_ctrl_c
 
 if __name__ == "__main__":
     end_on_ctrl_c()

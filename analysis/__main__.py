@@ -18,8 +18,8 @@ from analysis.publishing import claims, latex, ledger, paper, report
 from analysis.records.evidence import Records
 from analysis.records.load import complete_runs, fullest_design
 from analysis.studies import provenance
+from experiments.command.terminal import Terminal
 from experiments.errors import UserError
-from experiments.terminal import Terminal
 
 DESIGN = ("label", "design", "layer", "head", "length", "cluster")  # what one is chosen by
 

@@ -15,11 +15,11 @@ import yaml
 from omegaconf._utils import get_omega_conf_dumper
 from rich.console import Console
 
-from experiments import sweep
+from experiments.command import sweep
+from experiments.command.progress import Progress
 from experiments.errors import UserError
 from experiments.machine import Machine
 from experiments.plan import MODEL_SECONDS, START_SECONDS, check_fits
-from experiments.progress import Progress
 from experiments.records.folder import finished, new_record, run_folder, tidy
 from experiments.records.identity import SCHEMA_VERSION, identity, run_id
 from experiments.records.provenance import git_revision, peak_rss_mb, versions

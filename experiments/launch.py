@@ -27,16 +27,17 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from experiments import options
+from experiments.command.interrupts import BY_CTRL_C, INTERRUPTED, STOPPED
+from experiments.command.launches import Launches, WatchLaunch
+from experiments.command.preset import with_design
+from experiments.command.progress import OUTCOME, interruptible
+from experiments.command.terminal import drop_output, terminal
+from experiments.command.workers import end_with_parent
+from experiments.durable import write_json
 from experiments.errors import UserError
-from experiments.interrupts import BY_CTRL_C, INTERRUPTED, STOPPED
 from experiments.job import execute
-from experiments.launches import Launches, WatchLaunch
 from experiments.lazy import torch
-from experiments.preset import with_design
-from experiments.progress import OUTCOME, interruptible, write_json
 from experiments.schema import Job, register, to_job
-from experiments.terminal import drop_output, terminal
-from experiments.workers import end_with_parent
 
 CONF = str(options.CONF)
 # Lines of Hydra's messages that do not help: its own names for things, and advice that the schema would refuse.

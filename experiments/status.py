@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from experiments.interrupts import end_on_ctrl_c
+from experiments.command.interrupts import end_on_ctrl_c
 
 if __name__ == "__main__":
     end_on_ctrl_c()
@@ -23,13 +23,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from experiments.command.history import PastLaunch, launches
+from experiments.command.progress import OUTCOME, PROGRESS, clock
+from experiments.command.sweep import deciding
+from experiments.command.terminal import terminal
+from experiments.durable import read_json
 from experiments.known_models import known_as
-from experiments.launch_history import PastLaunch, launches
-from experiments.progress import OUTCOME, PROGRESS, clock, read_json
 from experiments.records.folder import PARTIAL, abandoned, inspect
 from experiments.records.identity import SCHEMA_VERSION
-from experiments.sweep import deciding
-from experiments.terminal import terminal
 
 PAGE = 200  # columns, where no terminal says how wide it is
 STATES = ("finished", "running", "failed", "stale")

@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from experiments.command.launches import Launch, Launches
+from experiments.command.progress import OUTCOME
+from experiments.command.terminal import terminal
+from experiments.durable import write_json
 from experiments.launch import main
-from experiments.launches import Launch, Launches
-from experiments.progress import OUTCOME, write_json
 from experiments.records.folder import finished
-from experiments.terminal import terminal
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ["source.lengths=[16,32]", "source.rows=2", "source.samples=1", "tracking=disabled"]

@@ -12,8 +12,9 @@ import psutil
 import pytest
 
 from experiments import launch
+from experiments.command.progress import OUTCOME
+from experiments.durable import read_json
 from experiments.launch import main
-from experiments.progress import OUTCOME, read_json
 from experiments.records.folder import inspect
 from tests import slurm
 

@@ -11,8 +11,8 @@ ROOT = Path(experiments.__file__).parent
 # In the order of the flow; rooms of one line do not import each other.
 ROOMS = [
     ["known_models"],
-    ["errors", "durable", "terminal", "interrupts", "numba_cache", "lazy", "threads", "workers", "options"],
-    ["ranges", "misspelt", "preset"],
+    ["errors", "durable", "numba_cache", "lazy", "threads", "options"],
+    ["ranges", "misspelt"],
     ["tables", "part", "tasks"],
     ["cache", "answers"],
     ["rows"],
@@ -26,13 +26,13 @@ ROOMS = [
     ["models"],
     ["sources"],
     ["records"],
-    ["summary", "progress"],
-    ["curves", "sweep"],
-    ["plan", "launch_history"],
+    ["summary"],
+    ["curves"],
+    ["plan"],
     ["runners"],
     ["tracking"],
-    ["job", "compose_once", "status", "completion"],
-    ["launches"],
+    ["command"],
+    ["job", "status", "completion"],
     ["launch"],
 ]
 RANK = {room: i for i, rooms in enumerate(ROOMS) for room in rooms}

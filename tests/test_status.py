@@ -8,9 +8,10 @@ import shutil
 
 import pytest
 
+from experiments.command.progress import OUTCOME, Progress
+from experiments.durable import write_json
 from experiments.errors import UserError
 from experiments.launch import main
-from experiments.progress import OUTCOME, Progress, write_json
 from experiments.records.folder import new_record
 from experiments.status import entries
 from experiments.status import main as status

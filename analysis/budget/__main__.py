@@ -19,8 +19,8 @@ from analysis.budget.next_command import next_command
 from analysis.budget.place import place_of
 from analysis.budget.shown import cache_table, keys_table, promise_table, shared_table
 from analysis.statistics.gains import OBJECTIVES, SHARED, UNITS
+from experiments.command.terminal import terminal
 from experiments.errors import UserError
-from experiments.terminal import terminal
 
 MOST_BLOCK = 65_536  # keys
 ROW, KV_HEAD = "row", "kv_head"  # what a budget serves, besides a number of rows

@@ -24,11 +24,11 @@ from torch import Tensor
 from examples.kvpress.decode import losses_on, pressed_cache
 from examples.kvpress.per_head import PerHeadCompressionPress, keys_per_head
 from examples.kvpress.ratios import head_ratios, layer_ratios, scale_to
+from experiments.durable import write_json
 from experiments.errors import UserError
 from experiments.models.load import load_config, load_model
 from experiments.models.locate import locate
 from experiments.models.shape import longest_context
-from experiments.progress import write_json
 from experiments.records.provenance import git_revision, versions
 from experiments.sources.checkpoint import first_tokens
 from experiments.windows.head_laws import check_grouping, read_budget

@@ -6,7 +6,6 @@ Files serve every launcher alike: jobs may run in this process, in others, or on
 from __future__ import annotations
 
 import contextlib
-import json
 import shlex
 import signal
 import time
@@ -20,7 +19,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from experiments.durable import put_in_place
+from experiments.durable import read_json, write_json
 
 OUTCOME, PROGRESS = "outcome.json", "progress.json"
 PAUSE = 0.5  # seconds between two writes, and between two looks
@@ -49,22 +48,6 @@ def interruptible() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a small file in one step: a reader sees the old content or the new."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n")
-    put_in_place(partial, path)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return what `write_json` wrote; nothing if the file is not there or is not whole."""
-    try:
-        content = json.loads(path.read_text()) if path.is_file() else {}
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 class Progress:

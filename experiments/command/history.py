@@ -11,8 +11,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from experiments import sweep
-from experiments.progress import OUTCOME, read_json
+from experiments.command import sweep
+from experiments.command.progress import OUTCOME
+from experiments.durable import read_json
 from experiments.records.folder import lives
 
 MULTIRUN = "multirun.yaml"  # Hydra's, of every sweep

@@ -9,9 +9,10 @@ import sys
 import pytest
 from rich.console import Console
 
-from experiments.launches import Launch, Launches
-from experiments.progress import OUTCOME, Progress, Watch, interruptible, read_json, write_json
-from experiments.terminal import terminal
+from experiments.command.launches import Launch, Launches
+from experiments.command.progress import OUTCOME, Progress, Watch, interruptible
+from experiments.command.terminal import terminal
+from experiments.durable import read_json, write_json
 
 
 def shown(watch, width=100):

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from experiments.progress import read_json, write_json
+from experiments.durable import read_json, write_json
 
 SWEEP = "sweep.json"
 MOST = 128  # letters of a W&B group

@@ -2,8 +2,8 @@
 
 import pytest
 
+from experiments.command.preset import ROWS, TEXT, _kind, _sources, with_design
 from experiments.launch import configure, main
-from experiments.preset import ROWS, TEXT, _kind, _sources, with_design
 from tests.test_conf import PRESETS
 
 

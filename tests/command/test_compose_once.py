@@ -9,7 +9,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import Container
 
-from experiments.compose_once import KEPT, ComposeOnce, ShareChoices
+from experiments.command.compose_once import KEPT, ComposeOnce, ShareChoices
 from experiments.launch import CONF
 from experiments.options import register_options
 from experiments.schema import register

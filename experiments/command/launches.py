@@ -20,13 +20,15 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from rich.console import Console
 
-from experiments import compose_once, summary, sweep
-from experiments.interrupts import BY_CTRL_C
+from experiments import summary
+from experiments.command import compose_once, sweep
+from experiments.command.interrupts import BY_CTRL_C
+from experiments.command.progress import OUTCOME, Watch
+from experiments.command.terminal import terminal
+from experiments.command.workers import bind_joblib
+from experiments.durable import read_json
 from experiments.plan import START_SECONDS
-from experiments.progress import OUTCOME, Watch, read_json
 from experiments.records.folder import lives
-from experiments.terminal import terminal
-from experiments.workers import bind_joblib
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """The name of a sweep: the same for the same work, whatever else the command says."""
 
-from experiments import sweep
+from experiments.command import sweep
 
 
 def test_a_name_is_of_what_is_measured_and_not_of_where_or_how():
