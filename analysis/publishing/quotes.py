@@ -36,6 +36,7 @@ VERDICTS = "{{ claims }}\n"
 PARAGRAPH = re.compile(r"\w[^.]|\*\w|\*\*\w")  # and no list, table, heading or code
 NO_INTERVAL = re.compile(r"\[[+-]?nan, [+-]?nan\]")
 WIDTH = 120
+OF_EXAMPLES = {"kvpress"}  # tables that no study makes: `python -m examples.kvpress.table`
 MADE = "<!-- made from docs/templates/{} by make quotes: edit that one -->\n"
 
 
@@ -62,7 +63,9 @@ def templates() -> list[Path]:
 
 
 def page_of(template: Path) -> Path:
-    """Return the page that is made from a template: README in the root, the others in docs/."""
+    """Return the page that is made from a template: README in the root, that of an example in it, others in docs/."""
+    if template.stem in OF_EXAMPLES:
+        return ROOT / "examples" / template.stem / "README.md"
     return (ROOT if template.name == "README.md" else ROOT / "docs") / template.name
 
 
@@ -77,6 +80,8 @@ def keep(text: str, table_of: Callable[[str], pd.DataFrame], kept: Path) -> None
     for match in (*NUMBER.finditer(text), *LINES.finditer(text)):
         quotes.setdefault(match["table"], []).append(match["line"])
     for name, conditions in sorted(quotes.items()):
+        if name in OF_EXAMPLES:
+            continue
         table = table_of(name)
         lines = {index for condition in conditions for index in table.query(condition).index}
         save.write_csv(table.loc[sorted(lines)], kept, name)

@@ -1,4 +1,4 @@
-"""`python -m examples.kvpress.page`: README.md from its template, with the numbers of the comparisons in measured/.
+"""`python -m examples.kvpress.table`: the comparisons in measured/ as the table that README and docs quote.
 
 It runs in the project's environment: kvpress is not needed.
 """
@@ -18,20 +18,8 @@ from analysis.publishing import quotes
 from analysis.statistics.intervals import with_interval
 
 HERE = Path(__file__).parent
-MEASURED, TEMPLATE, PAGE = HERE / "measured", HERE / "README.template.md", HERE / "README.md"
+MEASURED = HERE / "measured"
 CONFIDENCE = 0.95
-MADE = "<!-- made from README.template.md by python -m examples.kvpress.page: edit that one -->\n"
-
-
-def main() -> None:
-    """Bring the table and the page up to date."""
-    save.write_csv(compared(MEASURED), MEASURED, "compared")
-    save.write_text(PAGE, page())
-
-
-def page() -> str:
-    """Return README.md as the template and the table have it."""
-    return MADE + quotes.filled(TEMPLATE.read_text(encoding="utf-8"), MEASURED)
 
 
 def compared(folder: Path) -> pd.DataFrame:
@@ -59,4 +47,4 @@ def compared(folder: Path) -> pd.DataFrame:
 
 
 if __name__ == "__main__":
-    main()
+    save.write_csv(compared(MEASURED), quotes.QUOTES, "kvpress")

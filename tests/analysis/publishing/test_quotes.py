@@ -1,3 +1,4 @@
+import json
 from functools import partial
 
 import pandas as pd
@@ -5,6 +6,7 @@ import pytest
 
 from analysis import save, settings
 from analysis.publishing import quotes
+from examples.kvpress.table import MEASURED, compared
 from experiments.errors import UserError
 
 
@@ -91,6 +93,34 @@ def test_what_is_no_quote_is_refused(tables):
 def test_the_pages_say_what_templates_and_tables_say(template):
     page = quotes.page_of(template).read_text(encoding="utf-8")
     assert quotes.made(template, quotes.QUOTES) == page, "make quotes"
+
+
+def test_the_table_of_kvpress_is_of_its_comparisons(tmp_path):
+    save.write_csv(compared(MEASURED), tmp_path, "kvpress")
+    kept = (quotes.QUOTES / "kvpress.csv").read_text(encoding="utf-8")
+    assert (tmp_path / "kvpress.csv").read_text(encoding="utf-8") == kept, "python -m examples.kvpress.table"
+
+
+def test_a_comparison_is_a_line_for_each_factor(tmp_path):
+    ways = [
+        {"factor": factor, "press": press, "keys": keys, "fewest": 1, "most": 9, "losses": losses}
+        for factor, press, keys, losses in (
+            (1, "ratio per layer", 7.5, [2.0, 2.25]),
+            (1, "one ratio", 8.0, [2.5, 2.25]),
+            (0.5, "ratio per layer", 4.0, [3.0, 3.5]),
+            (0.5, "one ratio", 4.0, [2.0, 3.0]),
+        )
+    ]
+    sizes = {"per": "layer", "length": 64, "tokens": 2, "skip": 4}
+    record = {"budget": {"label": "A", "by": "gains"}, **sizes, "dense": [1.0, 2.0], "ways": ways}
+    (tmp_path / "one.json").write_text(json.dumps(record))
+    whole, half = compared(tmp_path).to_dict("records")
+    told = ("name", "by", "skip", "prompts", "keys", "one_keys", "dense", "added", "one_added", "difference", "less")
+    assert [whole[name] for name in told] == ["one", "gains", 4, 2, 7.5, 8.0, 1.5, 0.625, 0.875, -0.25, 1]
+    reach = 12.706 * 0.25  # Student's quantile of one degree of freedom; the differences are -0.5 and 0
+    assert whole["difference_low"] == pytest.approx(-0.25 - reach, abs=1e-3)
+    assert whole["difference_high"] == pytest.approx(-0.25 + reach, abs=1e-3)
+    assert (half["factor"], half["difference"], half["less"]) == (0.5, 0.75, 0)
 
 
 def test_a_paragraph_with_numbers_is_broken_into_lines_anew_and_a_list_is_not(tables):
