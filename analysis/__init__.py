@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from analysis import interrupt  # first: it takes Ctrl-C during the other imports
+import experiments  # noqa: F401  it says so if this Python lacks the packages
+from analysis import interrupt  # before what takes long: it takes Ctrl-C during the other imports
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

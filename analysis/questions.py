@@ -118,7 +118,8 @@ def k_min(
     if law is None:
         ranked = fitted[fitted["winner"].fillna(False).astype(bool)]
         if ranked.empty:
-            raise UserError(f"{model}: no law is ranked best, {fitted['reason'].iloc[0]}; name one with law=")
+            reason = next(filter(None, fitted["reason"]))  # of the laws that could not be ranked
+            raise UserError(f"{model}: no law is ranked best, {reason}; name one, --law power (law='power' in Python)")
         law = str(ranked.index[0])
     at = np.atleast_1d(np.asarray(n, np.float64))
     if not (at >= 1).all():

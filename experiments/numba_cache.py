@@ -6,8 +6,6 @@ import os
 import tempfile
 from pathlib import Path
 
-import platformdirs
-
 VARIABLE = "NUMBA_CACHE_DIR"
 
 
@@ -19,6 +17,8 @@ def choose_cache(code: Path) -> None:
     """
     if os.environ.get(VARIABLE) or _writable(code / "__pycache__"):
         return
+    import platformdirs
+
     cache = Path(os.environ.get("NC_SPARSE_CACHE") or platformdirs.user_cache_dir("nc-sparse-attention")) / "numba"
     if not _writable(cache):
         cache = Path(tempfile.gettempdir()) / f"nc-sparse-attention-{os.getuid()}"

@@ -160,9 +160,13 @@ def sentence(rows: pd.DataFrame) -> str | None:
     if len(exponents) == 1:
         return f"{keys}{of_mean:.2f} {lengths}.{rough}{_still(means.heads, len(exponents))}"
     low, high = np.quantile(exponents, [0.1, 0.9])
+    fitted = _in_growth(means, NEEDED)[0].sum()
+    whose = (
+        "" if fitted == len(exponents) else f" Both means are of the {fitted} heads that see more keys at each length."
+    )
     return (
         f"{keys}{of_mean:.2f} in the {MEAN} and like n^{of_typical:.2f} in the {TYPICAL} {lengths} (10% of heads below "
-        f"n^{low:.2f}, 10% above n^{high:.2f}).{rough}{_still(means.heads, len(exponents))}"
+        f"n^{low:.2f}, 10% above n^{high:.2f}).{whose}{rough}{_still(means.heads, len(exponents))}"
     )
 
 
@@ -241,17 +245,22 @@ def growth_of(means: HeadMeans, column: str) -> tuple[float | None, float | None
     Means over the heads whose rows see more keys at most lengths, and at the same ones: the full layers, where others
     have a sliding window. Fits with intervals are the analysis's business.
     """
-    n, k, most = (part[means.growing] for part in (means.mean["n"], means.mean[column], means.most))
-    if not len(k):
-        return None, None
-    more = (np.diff(most, axis=1, prepend=0) != 0) & ~np.isnan(k)
-    lengths = more[more.sum(axis=1).argmax()]
-    alike = (more == lengths).all(axis=1)
+    alike, lengths = _in_growth(means, column)
     if lengths.sum() < 2:
         return None, None
+    n, k = means.mean["n"], means.mean[column]
     x, k = np.log(n[alike][:, lengths].mean(axis=0)), k[alike][:, lengths]
     of_mean, of_typical = (float(np.polyfit(x, y, 1)[0]) for y in (np.log(k.mean(axis=0)), np.log(k).mean(axis=0)))
     return of_mean, of_typical
+
+
+def _in_growth(means: HeadMeans, column: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return which heads and which lengths the growth of both means is of: (heads,) and (lengths,)."""
+    more = (np.diff(means.most, axis=1, prepend=0) != 0) & ~np.isnan(means.mean[column])
+    if not means.growing.any():
+        return means.growing, np.zeros(len(means.lengths), dtype=bool)
+    lengths = more[more.sum(axis=1, where=means.growing[:, None]).argmax()]
+    return means.growing & (more == lengths).all(axis=1), lengths
 
 
 def slopes(rows: pd.DataFrame, column: str = NEEDED) -> list[float]:

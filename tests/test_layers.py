@@ -11,7 +11,7 @@ ROOT = Path(experiments.__file__).parent
 # In the order of the flow; rooms of one line do not import each other.
 ROOMS = [
     ["known_models"],
-    ["errors", "durable", "numba_cache", "lazy", "threads", "options"],
+    ["environment", "errors", "durable", "numba_cache", "lazy", "threads", "options"],
     ["ranges", "misspelt"],
     ["tables", "part", "tasks"],
     ["cache", "answers"],

@@ -92,3 +92,12 @@ def test_a_lazy_package_goes_to_other_processes_by_its_name():
 def test_a_lazy_package_that_is_not_installed_says_so():
     with pytest.raises(ModuleNotFoundError, match="no_such_package"):
         _ = Lazy("no_such_package").anything
+
+
+@pytest.mark.parametrize("command", ["run.py", "-m analysis", "-m experiments.status", "-m analysis.keys"])
+def test_a_python_without_the_packages_is_told_of_in_one_line(command):
+    """A command that was pasted where the environment is not active."""
+    ran = subprocess.run([sys.executable, "-S", *command.split()], cwd=ROOT, capture_output=True, text=True)
+    assert ran.returncode == 1
+    assert ran.stderr.count("\n") == 1
+    assert "source .venv/bin/activate" in ran.stderr

@@ -140,3 +140,27 @@ def test_curves_of_windows_that_do_not_grow_are_the_needs_alone():
     table = curves.curves_over_length(rows, pd.DataFrame(columns=columns))
     assert list(table.columns) == ["mean_window/0.1", "typical_head/0.1"]
     assert table.index.tolist() == [100, 200, 400, 800]
+
+
+def test_growth_says_whose_it_is_where_some_heads_see_no_more():
+    """Every other layer has a sliding window of 512 keys: its heads grow up to it, and are not in the slopes."""
+    lengths = [256, 512, 1024, 2048]
+    sees = {(layer, n): min(n, 512) if layer % 2 else n for layer in range(4) for n in lengths}
+    power = {0: 0.8, 1: 0.3}
+    lines = [
+        {
+            "layer": layer,
+            "head": head,
+            "variant": "plain",
+            "length": n,
+            "n": seen,
+            summary.NEEDED: seen ** power[layer % 2],
+        }
+        for (layer, n), seen in sees.items()
+        for head in range(3)
+    ]
+    told = summary.sentence(pd.DataFrame(lines))
+    assert "n^0.80 in the mean window and like n^0.80 in the typical head" in told
+    assert "Both means are of the 6 heads that see more keys at each length." in told
+    full = pd.DataFrame([line for line in lines if line["layer"] % 2 == 0])
+    assert "Both means" not in summary.sentence(full)

@@ -37,12 +37,12 @@ def promise_table(content: dict[str, Any]) -> Table:
     if capped := [head["sees"] for head in content["heads"] if "sees" in head]:
         title += f"\n{len(capped)} of {len(content['heads'])} heads see at most {max(capped)} keys at any length"
     table = Table(title=Text(title), title_justify="left", title_style="bold")
-    for name in ("context", "keys per row", "rows within", "heads within", ""):
-        table.add_column(name, justify="left" if not name else "right")
+    for name in ("context", "keys per row", "rows within", "heads within"):
+        table.add_column(name, justify="right")
     for line in content["promise"]:
         short = content["cost"] is None and line["rows"] < tolerance["coverage"]
         cells = f"{line['length']}", f"{line['mean_keys']:.0f}", f"{line['rows']:.1%}", f"{line['heads']:.0%}"
-        table.add_row(*cells, "short of the promise" if short else "")
+        table.add_row(*cells, *["short of the promise"] * short)
     return table
 
 
@@ -50,15 +50,15 @@ def keys_table(content: dict[str, Any], lengths: Sequence[int]) -> Table:
     """Return the keys of a head at each length that was asked for."""
     title = "keys of a head, with the prediction interval of the median head"
     table = Table(title=Text(title), title_justify="left", title_style="bold")
-    for name in ("context", "10% of heads", "median", "low", "high", "90%", "mean", ""):
+    for name in ("context", "10% of heads", "median", "low", "high", "90%", "mean"):
         table.add_column(name, justify="right")
     for length in lengths:
         points = [point for head in content["heads"] for point in head["keys"] if point["length"] == length]
         k = np.array([[point[name] for name in ("k", "low", "high")] for point in points])
         few, many = np.quantile(k[:, 0], [0.1, 0.9])
         cells = (few, *np.median(k, axis=0), many, k[:, 0].mean())
-        far = "extrapolated" if points[0]["extrapolation"] else ""
-        table.add_row(f"{length}", *(f"{value:.0f}" for value in cells), far)
+        far = ["extrapolated"] * points[0]["extrapolation"]
+        table.add_row(f"{length}", *(f"{value:.0f}" for value in cells), *far)
     return table
 
 

@@ -28,6 +28,8 @@ BUDGET = "budget"  # the rule's name in a record, `budget_gains` where keys are 
 HEAD_FIXED = "head_fixed"  # each head's mean over all lengths, at every length
 SHARED = "shared"  # of a file that does not say by what
 AT_LENGTHS = "k at each length, linear between"  # the `law` of a file whose heads have numbers of keys
+MAKE_ONE = "make one for it with python -m analysis.budget --model NAME"
+WRITE_IT = "write it with python -m analysis.budget --model NAME"
 
 
 @dataclass(frozen=True)
@@ -141,21 +143,15 @@ def read_budget(file: str) -> dict[str, Any]:
             raise OSError(0, f"larger than {LARGEST >> 20} MB")
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(
-            f"windows.file={file}: {error.strerror}; write it with python -m analysis.budget --model ..."
-        ) from error
+        raise UserError(f"windows.file={file}: {error.strerror}; {WRITE_IT}") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"windows.file={file}: no JSON ({error}); write it with python -m analysis.budget") from error
+        raise UserError(f"windows.file={file}: no JSON ({error}); {WRITE_IT}") from error
     try:
         _check(content)
     except KeyError as error:
-        raise UserError(
-            f"windows.file={file}: no budget file (it has no {error}); write it with python -m analysis.budget"
-        ) from error
+        raise UserError(f"windows.file={file}: no budget file (it has no {error}); {WRITE_IT}") from error
     except (TypeError, ValueError, OverflowError, AttributeError) as error:
-        raise UserError(
-            f"windows.file={file}: no budget file ({error}); write it with python -m analysis.budget"
-        ) from error
+        raise UserError(f"windows.file={file}: no budget file ({error}); {WRITE_IT}") from error
     return dict(content)
 
 
@@ -300,7 +296,7 @@ def check_grouping(content: Mapping[str, Any], file: str, heads_per_kv_head: lis
     layer = next(i for i, (one, other) in enumerate(zip(made_for, heads_per_kv_head, strict=True)) if one != other)
     raise UserError(
         f"{file}: made for {made_for[layer]} query heads per KV head in layer {layer}, but the model has "
-        f"{heads_per_kv_head[layer]}; make one for it with python -m analysis.budget"
+        f"{heads_per_kv_head[layer]}; {MAKE_ONE}"
     )
 
 
@@ -309,7 +305,7 @@ def check_model(content: Mapping[str, Any], file: str, source: Any) -> None:
     if (model_hash := source.hashes().get("model")) != content["model"]:
         raise UserError(
             f"windows.file={file}: made for {content['label']} ({content['model'][:12]}), but source={source.name} is "
-            f"{source.label} ({str(model_hash)[:12]}); make one for it with python -m analysis.budget"
+            f"{source.label} ({str(model_hash)[:12]}); {MAKE_ONE}"
         )
     if "heads_per_kv_head" in content:
         check_grouping(content, f"windows.file={file}", source.heads_per_kv_head())
