@@ -166,3 +166,9 @@ def test_the_claims_are_judged_on_tables_as_the_analysis_writes_them(analysed):
     assert set(table[[*claims.RULE]].itertuples(index=False, name=None)) <= known
     assert set(table.loc[table["claim"] == 5, "source"]) == {"TinyLM-Instruct"}
     assert table["effect"].notna().all()
+
+
+def test_no_two_rules_look_alike_in_the_grid_of_the_report():
+    """A line of it has claim, reading, norm and quantity; the question shows where the pointer rests."""
+    rules = [(rule.claim, rule.reading, rule.norm, rule.quantity) for rule in settings.claims().claims]
+    assert len(set(rules)) == len(rules)
