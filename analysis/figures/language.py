@@ -34,24 +34,22 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
         for panel, mix in zip(axes[0], mixes, strict=False):
             _against(panel, cost[cost["mix"] == mix], looks, config)
             panel.set_title(f"decode, {mix}")
-        near = nearest_windows(cost[cost["mix"] == mixes[0]], "keys", config.budget)
-        _at_budget(axes[1, 0], length.merge(near), looks, config)
+        near = length.merge(nearest_windows(cost[cost["mix"] == mixes[0]], "keys", config.budget))
+        if len(near):
+            _at_budget(axes[1, 0], near, looks, config)
     if len(prefill):
         cost, quarter = (prefill[prefill["measure"] == measure] for measure in ("cost", "quarter"))
         near = quarter.merge(nearest_windows(cost, "keys", config.prefill_budget))
-        for name, look in looks.items():
-            families.curve(axes[1, 1], near[near["family"] == name], "quarter", "difference", look)
-        axes[1, 1].set_title(f"prefill, about {config.prefill_budget} keys a row")
-        axes[1, 1].set_xlabel("quarter of the context")
-        axes[1, 1].set_xticks(sorted(quarter["quarter"].unique()))
-        axes[1, 1].axhline(0, color="black", lw=0.5)
+        if len(near):
+            _by_quarter(axes[1, 1], near, looks, config)
         _against(axes[1, 2], cost, looks, config)
         axes[1, 2].set_title("prefill")
     for panel in axes.flat:
         if not panel.lines:
             panel.set_axis_off()
     for line in axes:
-        line[0].set_ylabel("loss, window - dense\n(nats per token)")
+        first = next((panel for panel in line if panel.lines), line[0])
+        first.set_ylabel("loss, window - dense\n(nats per token)")
     families.legend(axes[0, -1], looks)
     tag(label, *axes.flat)
     lengths = sorted({int(length) for part in sources["lengths"] for length in str(part).split()})
@@ -83,3 +81,13 @@ def _at_budget(axes: Axes, near: pd.DataFrame, looks: dict[str, families.Look], 
     axes.axhline(0, color="black", lw=0.5)
     axes.set_title(f"decode, about {config.budget} keys a row")
     axes.set_xlabel("context length (keys)")
+
+
+def _by_quarter(axes: Axes, near: pd.DataFrame, looks: dict[str, families.Look], config: DictConfig) -> None:
+    """Draw difference against the quarter of the context of each family's window that is nearest to the budget."""
+    for name, look in looks.items():
+        families.curve(axes, near[near["family"] == name], "quarter", "difference", look)
+    axes.set_title(f"prefill, about {config.prefill_budget} keys a row")
+    axes.set_xlabel("quarter of the context")
+    axes.set_xticks(sorted(near["quarter"].unique()))
+    axes.axhline(0, color="black", lw=0.5)

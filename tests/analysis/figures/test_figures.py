@@ -49,11 +49,13 @@ def test_every_axis_is_named(draw, name):
     assert any(panel.get_ylabel() for panel in axes)
 
 
-def test_a_window_that_was_not_measured_has_no_panel(tables):
+@pytest.mark.parametrize(("name", "budget"), [("approximators", 3), ("language", 100_000)])
+def test_a_window_that_was_not_measured_has_no_panel(tables, draw, name, budget):
     figures = []
-    config = OmegaConf.merge(settings.figure("approximators"), {"budget": 3})
-    drawn("approximators", config, tables, figures.append)
-    assert any(not axes.axison for axes in figures[0].axes)
+    drawn(name, OmegaConf.merge(settings.figure(name), {"budget": budget}), tables, figures.append)
+    empty, usual = (sum(not axes.axison for axes in figure.axes) for figure in (figures[0], draw(name)))
+    assert empty > usual
+    assert any(axes.get_ylabel() for axes in figures[0].axes if axes.axison)
 
 
 def test_methods_of_one_window_are_left_to_the_table(tables):
