@@ -3,7 +3,7 @@
 import sys
 from importlib.util import find_spec
 
-NEEDED = "omegaconf"  # one of them stands for all
+NEEDED = "torch"  # one of them stands for all
 
 
 def check_packages() -> None:
