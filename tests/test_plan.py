@@ -10,6 +10,7 @@ from experiments.launch import configure
 from experiments.machine import Machine
 from experiments.models.trial import seconds_of_readings
 from experiments.plan import PROCESS_BYTES, UNION_SECONDS, memory_of
+from experiments.runners.phases import seconds_of_comparing
 from tests.models import small
 
 MACHINE = Machine(torch.device("cpu"), 4_000_000_000)
@@ -103,7 +104,8 @@ def test_every_reading_by_a_method_is_tried(checkpoint, ticking, runner, texts):
     tokens = 2 * 16 if "decode" in runner[0] else 127
     readings, kv_heads = 2 * 5, 2 * 3  # methods in windows, and KV heads of three layers
     expected = plain * (1 + readings * tokens / 128) + 2 * texts * readings * kv_heads / torch.get_num_threads()
-    assert planned(job).seconds == pytest.approx(expected)
+    compared = seconds_of_comparing(job.source, MACHINE, 2 * readings * tokens)
+    assert planned(job).seconds == pytest.approx(expected + compared)
 
 
 @pytest.mark.parametrize(("per", "units"), [("layer", 3), ("kv_head", 6)])
@@ -112,7 +114,8 @@ def test_a_unit_that_keeps_few_keys_is_planned_as_a_trial_of_its_layer(checkpoin
     job = checkpoint("llama", "runner=gains", "selector=frozen", *WINDOWS, f"runner.per={per}")
     plain, passes = job.source.seconds(MACHINE), units * 2 * 5
     within = 2 * 1.5 * 2 * passes / torch.get_num_threads()  # two samples of texts of 128 and 64 tokens, two KV heads
-    assert planned(job).seconds == pytest.approx(plain * (1 + 3 * passes * 2 * 32 / 128) + within)
+    compared = seconds_of_comparing(job.source, MACHINE, 2 * 2 * 32 * passes)
+    assert planned(job).seconds == pytest.approx(plain * (1 + 3 * passes * 2 * 32 / 128) + within + compared)
 
 
 def test_a_long_context_costs_what_its_beginning_foretells(checkpoint, ticking, monkeypatch):

@@ -26,6 +26,7 @@ from experiments.runners.phases import (
     checked_windows,
     reading_bytes,
     readings,
+    seconds_of_comparing,
 )
 from experiments.selectors.several import each
 from experiments.tables import Table as RecordTable
@@ -97,10 +98,11 @@ class Gains:
         a_text = seconds_of_readings(source, each(selector), requested, machine, length=longest, tokens=read)
         within = a_text * units / len(source.layers_and_heads()[0]) * sum(lengths) / longest
         plainly = 1 + PASS_OVER_PLAIN * passes * len(lengths) * max(read, LEAST_TOKENS) / longest
+        compared = seconds_of_comparing(source, machine, samples * len(lengths) * passes * read)
         return Plan(
             rows=samples * len(lengths) * self.decode_tokens,
             windows=len(requested),
-            seconds=source.seconds(machine) * plainly + samples * within,
+            seconds=source.seconds(machine) * plainly + samples * within + compared,
             memory_bytes=memory_of(source) + reading_bytes(source, selector, cached=True),
             disk_bytes=samples * len(lengths) * passes * LINE_BYTES,
         )

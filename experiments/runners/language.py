@@ -28,6 +28,7 @@ from experiments.runners.phases import (
     checked_windows,
     reading_bytes,
     readings,
+    seconds_of_comparing,
 )
 from experiments.selectors.several import each
 from experiments.tables import Table as RecordTable
@@ -108,10 +109,11 @@ class Language:
         a_text = seconds_of_readings(source, each(selector), requested, machine, length=longest, tokens=read)
         every = len(source.layers_and_heads()[0])
         within = a_text * (every if self.layers is None else len(self.layers)) / every * sum(lengths) / longest
+        compared = seconds_of_comparing(source, machine, samples * passes * tokens)
         return Plan(
             rows=samples * tokens,
             windows=len(requested),
-            seconds=source.seconds(machine) * (1 + passes * tokens / longest) + samples * within,
+            seconds=source.seconds(machine) * (1 + passes * tokens / longest) + samples * within + compared,
             memory_bytes=memory_of(source) + reading_bytes(source, selector, cached=self.phase == DECODE),
             disk_bytes=samples * tokens * (1 + passes) * LOSS_BYTES,
         )

@@ -6,12 +6,15 @@ from typing import Any
 
 from experiments.errors import UserError
 from experiments.lazy import torch
+from experiments.machine import Machine
 from experiments.selectors import check_in_model, check_prefill, check_weighs
 from experiments.selectors.several import each
 from experiments.sources import ReadsText
 from experiments.windows import Windows
 
 LOGITS = 4  # float32 of every token of a stretch: of a dense pass, of another, and what the loss makes of them
+# Seconds of the reference machine's core for one logit of a token that two passes are compared at, mostly for the KL.
+COMPARED_SECONDS = 4e-8
 PREFILL, DECODE = PHASES = ("prefill", "decode")
 
 
@@ -29,6 +32,16 @@ def checked_windows(source: Any, windows: Any, runner: str) -> Windows:
 def readings(selector: Any, windows: Windows) -> int:
     """Return how often a model reads by methods: within each window, or once where a method has no budget."""
     return sum(len(windows) if method.traits.has_budget else 1 for method in each(selector))
+
+
+def seconds_of_comparing(source: Any, machine: Machine, tokens: int) -> float:
+    """Return what it takes to compare with the dense pass at so many tokens, each of which has the whole vocabulary.
+
+    Of a small model it is most of a pass that reads a few tokens.
+    """
+    from experiments.models.load import load_config
+
+    return machine.seconds(tokens * load_config(source.located).vocab_size * COMPARED_SECONDS, source.dtype)
 
 
 def reading_bytes(source: Any, selector: Any, *, cached: bool) -> int:
