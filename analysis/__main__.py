@@ -18,7 +18,7 @@ from analysis.publishing import claims, latex, ledger, paper, report
 from analysis.records.evidence import Records
 from analysis.records.load import complete_runs, fullest_design
 from analysis.studies import provenance
-from experiments.command.terminal import Terminal
+from experiments.command.terminal import terminal
 from experiments.errors import UserError
 
 DESIGN = ("label", "design", "layer", "head", "length", "cluster")  # what one is chosen by
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if paper_of is not None and requested.to:
             _draw_only(requested.outputs, requested.to, paper.check_names(requested.only), paper_of)
             return 0
-        failed = analyse(requested.outputs, requested.only, requested.force, Terminal(), paper_of)
+        failed = analyse(requested.outputs, requested.only, requested.force, terminal(), paper_of)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -129,23 +129,21 @@ def analyse(
             notes = paper_of(read, outputs / paper.FOLDER, requested, current)
     console.print(_summary(studies.values(), drawn, len(records.runs)))
     for note in notes:
-        console.print(note, soft_wrap=True, highlight=False, markup=False)
+        console.print(note)
     if paper_of is not None:
-        console.print(str(outputs / paper.FOLDER), soft_wrap=True, highlight=False, markup=False)
+        console.print(str(outputs / paper.FOLDER))
     if old := [name for name, outcome in studies.items() if outcome.status in ("stale", "damaged")]:
         console.print(
             f"no verdict from the tables of {', '.join(old)}: not of these records, settings and code, or damaged; "
-            "python -m analysis makes all of them",
-            soft_wrap=True,
+            "python -m analysis makes all of them"
         )
     if left := _runs_left_out(records):
         console.print(
             f"laws are fitted without {left} of {len(records.runs)} runs, which repeat a label that another "
             "configuration measured more fully (most heads, then lengths, then samples); figures of another kind may "
-            "show them",
-            soft_wrap=True,
+            "show them"
         )
-    console.print(str(page), soft_wrap=True, highlight=False, markup=False)
+    console.print(str(page))
     return [outcome for outcome in (*studies.values(), *drawn) if outcome.status == "failed"]
 
 

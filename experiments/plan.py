@@ -77,7 +77,7 @@ def plan_of_rows(
         rows_per_block(
             batch.rows, batch.num_keys, counts[batch.num_keys], batch.head_dim, machine.memory_bytes, resident
         )
-    per_entry = _seconds_per_entry(selectors, windows, machine, batches[0].head_dim)
+    per_entry = _seconds_per_entry(selectors, windows, machine, max(batches, key=lambda batch: batch.num_keys))
     entries = sum(batch.count * batch.rows * batch.num_keys for batch in batches)
     unions = sum(batch.count * batch.run * batch.num_keys for batch in batches)
     kernels = machine.device.type == "cpu" and source.dtype != "float64"
@@ -94,19 +94,21 @@ def plan_of_rows(
     )
 
 
-def _seconds_per_entry(selectors: Sequence[Selector], windows: WindowSet, machine: Machine, head_dim: int) -> float:
+def _seconds_per_entry(selectors: Sequence[Selector], windows: WindowSet, machine: Machine, longest: Batch) -> float:
     from experiments.measures.compute import Compute
     from experiments.measures.measure import measure_rows
 
+    # Short rows are tried at their own length: most of them is what a row takes at any.
+    num_keys, head_dim = min(CALIBRATION_KEYS, longest.num_keys), longest.head_dim
     generator = torch.Generator().manual_seed(0)
-    key_ND = torch.randn(CALIBRATION_KEYS, head_dim, generator=generator).to(machine.device)
+    key_ND = torch.randn(num_keys, head_dim, generator=generator).to(machine.device)
     rows = Rows(
         layer=0,
         head_R=torch.zeros(CALIBRATION_ROWS, dtype=torch.int64, device=machine.device),
         sample=0,
         variant="plain",
-        length=CALIBRATION_KEYS,
-        position_R=torch.full((CALIBRATION_ROWS,), CALIBRATION_KEYS - 1, device=machine.device),
+        length=num_keys,
+        position_R=torch.full((CALIBRATION_ROWS,), num_keys - 1, device=machine.device),
         query_RD=torch.randn(CALIBRATION_ROWS, head_dim, generator=generator).to(machine.device),
         key_ND=key_ND,
         value_NV=key_ND,
@@ -116,7 +118,7 @@ def _seconds_per_entry(selectors: Sequence[Selector], windows: WindowSet, machin
             lambda start, stop: key_ND[None, start:stop] @ key_ND[:stop].T, lambda start, stop: key_ND[None, start:stop]
         ),
     )
-    sizes, compute = windows.at(CALIBRATION_KEYS).of_heads(0, [0], rows.n_R), Compute()
+    sizes, compute = windows.at(num_keys).of_heads(0, [0], rows.n_R), Compute()
 
     def once() -> float:
         clock = time.process_time if machine.device.type == "cpu" else time.perf_counter
@@ -126,4 +128,4 @@ def _seconds_per_entry(selectors: Sequence[Selector], windows: WindowSet, machin
         return clock() - start
 
     once()
-    return once() / (CALIBRATION_ROWS * CALIBRATION_KEYS)
+    return once() / (CALIBRATION_ROWS * num_keys)

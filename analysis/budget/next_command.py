@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from analysis import settings
+from experiments.runners.language import Language
 from experiments.sources.checkpoint import Checkpoint
 
 OWN_OF_A_RUN = ("name", "lengths", "rows", "samples", "layers", "heads", "variants")  # fields of a source
@@ -41,6 +42,9 @@ def next_command(outputs: Path, content: dict[str, Any], path: Path) -> str:
         seed += 1
     else:  # laws are, on the samples that they were not fitted to, which are the first
         samples = len(content["held_out"]["samples"])
+        overrides["runner.phase"] = "decode"  # a prefill reads thousands of rows, which takes long
+        if length <= Language.decode_tokens:
+            overrides["runner.decode_tokens"] = length // 2
     overrides |= {"source.lengths": [length], "source.samples": samples}
     overrides |= {"seed": seed} if seed else {}
     overrides |= {"windows.file": str(path)}

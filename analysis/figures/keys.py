@@ -55,8 +55,18 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
         panel.remove()
     for panel in style.leftmost(axes):
         panel.set_ylabel("keys needed")
-    style.footer(figure, style.counts(sources))
+    style.footer(figure, style.counts(sources) + _left_out(sources, laws))
     return figure
+
+
+def _left_out(sources: pd.DataFrame, laws: pd.DataFrame) -> str:
+    """Say of how many heads the means are, where those with a sliding window are none of them."""
+    of_means, words = laws.groupby("label")["heads"].max(), ""
+    for label, measured in sources.groupby("label")["heads"].max().items():
+        if of_means.get(label, measured) < measured:
+            heads = style.plural(of_means[label], "head")
+            words += f" The means of {label} are of {heads}: the others see no more keys at longer contexts."
+    return words
 
 
 def _panel(axes: Axes, data: pd.DataFrame, laws: pd.DataFrame, foreseen: pd.DataFrame, random: pd.DataFrame) -> None:

@@ -5,7 +5,7 @@ import pytest
 from filelock import FileLock
 from omegaconf import OmegaConf
 
-from analysis import settings
+from analysis import save, settings
 from analysis.__main__ import main
 from tests.analysis import synthetic
 
@@ -37,3 +37,14 @@ def analysed(tmp_path_factory, few_resamples):
 def outputs(analysed, tmp_path):
     """A copy of the analysed outputs, free to be changed."""
     return shutil.copytree(analysed, tmp_path / "outputs")
+
+
+@pytest.fixture
+def unsaved(monkeypatch):
+    """Let figures be drawn, but their files hold a word: to save a figure is most of what it takes."""
+
+    def write(figure, folder, name, formats=tuple(save.FORMATS)):
+        for suffix in formats:
+            save.write_text(folder / f"{name}.{suffix}", "drawn")
+
+    monkeypatch.setattr(save, "write_figure", write)

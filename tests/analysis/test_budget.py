@@ -430,6 +430,8 @@ def test_the_next_command_names_the_users_own_model(tmp_path, source, expected):
     # of the samples the first half, which no law was fitted to
     assert content["held_out"]["samples"] == list(range(SAMPLES // 2))
     assert (job.source.lengths, job.source.samples, job.seed) == ([LENGTHS[-1]], SAMPLES // 2, 0)
+    assert job.runner.phase == "decode"
+    assert job.runner.decode_tokens < LENGTHS[-1]
 
 
 def test_the_next_command_reads_on_where_the_record_did(tmp_path):

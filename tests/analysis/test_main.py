@@ -98,6 +98,7 @@ def test_force_redraws_all_and_to_the_last_byte_alike(outputs, capsys):
     assert [path.name for path, old in before.items() if path.read_bytes() != old] == []
 
 
+@pytest.mark.usefixtures("unsaved")
 def test_only_the_tables_of_a_changed_record_are_made_and_equal_tables_redraw_nothing(outputs, capsys):
     path = outputs / "runs" / "gaussian0" / "manifest.json"
     seal(path.parent, json.loads(path.read_text()) | {"created": "2025-02-02T00:00:00"})
@@ -120,6 +121,7 @@ def test_a_changed_style_or_size_redraws_its_figure_alone_and_runs_no_study(outp
     assert set(figures.values()) == set(statuses(printed, "tables").values()) == {"fresh"}
 
 
+@pytest.mark.usefixtures("unsaved")
 def test_what_figures_show_changes_no_verdict(outputs, capsys, monkeypatch):
     plain, before = settings.figure, (outputs / "tables" / "claims.csv").read_bytes()
     less = {"gaussians": 2, "shows": {"s": [0.3, None]}}
@@ -131,6 +133,7 @@ def test_what_figures_show_changes_no_verdict(outputs, capsys, monkeypatch):
     assert {f"Gaussian, s = {s}" for s in (0.3, 0.5, 0.8)} <= set(verdicts["source"])
 
 
+@pytest.mark.usefixtures("unsaved")
 def test_every_measured_setting_and_window_is_judged(tmp_path):
     """Seven logit scales and two fixed windows: claims 1, 2 and 3 speak of all of them."""
     for i in range(7):
@@ -181,6 +184,7 @@ def test_the_stamps_name_records_tables_and_commands(analysed):
     assert stamp["config"]["eta"] == 0.1
 
 
+@pytest.mark.usefixtures("unsaved")
 def test_a_figure_without_records_is_skipped_with_its_reason_and_its_old_files_go(outputs, capsys):
     for manifest in (outputs / "runs").glob("*real*/manifest.json"):
         manifest.unlink()
@@ -276,6 +280,7 @@ def claims_of(outputs):
     return pd.read_csv(outputs / "tables" / "claims.csv")
 
 
+@pytest.mark.usefixtures("unsaved")
 def test_a_stale_table_gives_no_verdict_and_is_named(outputs, capsys):
     """After a further record only one figure is drawn: what the other tables say is of the records before."""
     before = claims_of(outputs)
@@ -357,6 +362,7 @@ def test_few_lengths_and_samples_fail_no_figure(tmp_path, lengths):
     assert run(tmp_path, "--only", "adaptive") == 0
 
 
+@pytest.mark.usefixtures("unsaved")
 @pytest.mark.parametrize("shorter", [False, True])
 def test_only_runs_of_another_design_are_said_to_be_left_out(tmp_path, capsys, shorter):
     """Runs that differ in windows alone have the same rows: each is kept once, and none of the runs is left out."""
@@ -372,6 +378,7 @@ def test_only_runs_of_another_design_are_said_to_be_left_out(tmp_path, capsys, s
     assert ("laws are fitted without" in out) == shorter
 
 
+@pytest.mark.usefixtures("unsaved")
 def test_two_models_of_one_name_are_both_in_every_table(tmp_path):
     for name in ("runA", "runB"):
         rows, windows = gaussian((64, 128, 256, 512), 4, 4, s=0.5 if name == "runA" else 0.9)

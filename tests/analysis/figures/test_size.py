@@ -56,23 +56,20 @@ def boxes_of_words(figure):
     return [(text, box) for text, box in boxes if box.width > 0 and box.height > 0]
 
 
-def clipped(figure):
-    """Texts that do not lie within the page, but for a pixel."""
-    page = figure.bbox.padded(1)
-    return [
+def misplaced(figure):
+    """Texts that do not lie within the page, but for a pixel, and pairs that cover each other by more than two."""
+    page, boxes = figure.bbox.padded(1), boxes_of_words(figure)
+    clipped = [
         text
-        for text, box in boxes_of_words(figure)
+        for text, box in boxes
         if not (page.x0 <= box.x0 and box.x1 <= page.x1 and page.y0 <= box.y0 and box.y1 <= page.y1)
     ]
-
-
-def overlapping(figure):
-    """Pairs of texts that cover each other by more than two pixels both ways."""
-    return [
+    overlapping = [
         (one, other)
-        for (one, a), (other, b) in combinations(boxes_of_words(figure), 2)
+        for (one, a), (other, b) in combinations(boxes, 2)
         if min(a.x1, b.x1) - max(a.x0, b.x0) > 2 and min(a.y1, b.y1) - max(a.y0, b.y0) > 2
     ]
+    return clipped, overlapping
 
 
 def words(figure):
@@ -94,8 +91,7 @@ def test_a_figure_fits_the_column_of_a_journal(analysed, name):
         for one, other in combinations(boxes, 2)
     ]
     assert all(apart)
-    assert [clipped(each) for each in (figure, usual)] == [[], []]
-    assert [overlapping(each) for each in (figure, usual)] == [[], []]
+    assert [misplaced(each) for each in (figure, usual)] == [([], [])] * 2
     least = [min(text.get_fontsize() for text in words(each)) for each in (figure, usual)]
     assert least[0] >= min(least[1], 4) * size.scale * 0.99
     footers = [max(each.texts, key=lambda text: len(text.get_text())) for each in (figure, usual)]
@@ -126,7 +122,7 @@ def test_the_published_figure_fits_a_page_in_a_column_of_85_mm(name):
     drawn(name, config, published._reader(published.TABLES), figures.append, Size.of("85mm", None))
     (figure,) = figures
     assert 25.4 * figure.get_figheight() <= PAGE
-    assert (clipped(figure), overlapping(figure)) == ([], [])
+    assert misplaced(figure) == ([], [])
 
 
 def test_what_a_column_shows_is_told_in_its_yaml(analysed):

@@ -120,6 +120,7 @@ def test_to_a_folder_draws_there_and_changes_nothing_else(outputs, tmp_path, cap
     assert "python -m analysis makes the tables" in error
 
 
+@pytest.mark.usefixtures("unsaved")
 def test_a_figure_higher_than_a_page_names_settings_of_its_yaml(outputs, tmp_path, capsys):
     config = {name: settings.figure(name) for name in settings.figures()}
     read = partial(save.read_csv, outputs / "tables")
