@@ -93,16 +93,18 @@ def test_the_order_does_not_depend_on_the_block(name):
         assert part.order().tolist() == whole[7:9].tolist()
 
 
+WINDOWS = configure("windows.fixed=[1,5,20]").windows.at(64)
+
+
 @settings(max_examples=5, deadline=None)
 @given(seed=st.integers(0, 2**31), scale=st.floats(0.1, 4.0))
 def test_the_oracle_drops_least_on_every_row_and_all_keep_what_was_asked(seed, scale):
     rows = rows_at([10, 40, 63], 64)
     rows = replace(rows, query_RD=scale * torch.randn(3, 4, generator=torch.manual_seed(seed)))
-    windows = configure("windows.fixed=[1,5,20]").windows.at(64)
-    least = measured(rows, [Oracle()], windows)[1][0]
+    least = measured(rows, [Oracle()], WINDOWS)[1][0]
     chosen = [selector(name) for name in PLACED]
-    for name, of_name in zip(PLACED, measured(rows, chosen, windows)[1], strict=True):
-        columns = [i for i, rule in enumerate(windows.columns()["rule"]) if rule in ("fixed", "power", "grid")]
+    for name, of_name in zip(PLACED, measured(rows, chosen, WINDOWS)[1], strict=True):
+        columns = [i for i, rule in enumerate(WINDOWS.columns()["rule"]) if rule in ("fixed", "power", "grid")]
         assert (of_name["k"][:, columns] == least["k"][:, columns]).all(), name
         assert (of_name["dropped_mass"][:, columns] >= least["dropped_mass"][:, columns] - 1e-6).all(), name
 
