@@ -61,11 +61,12 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
 
 def _left_out(sources: pd.DataFrame, laws: pd.DataFrame) -> str:
     """Say of how many heads the means are, where those with a sliding window are none of them."""
-    of_means, words = laws.groupby("label")["heads"].max(), ""
-    for label, measured in sources.groupby("label")["heads"].max().items():
-        if of_means.get(label, measured) < measured:
-            heads = style.plural(of_means[label], "head")
-            words += f" The means of {label} are of {heads}: the others see no more keys at longer contexts."
+    measured = sources.groupby("label")["heads"].max()
+    of_means = laws.groupby("label")["heads"].max().reindex(measured.index)
+    words = ""
+    for label, fitted in of_means[of_means < measured].items():
+        heads = style.plural(int(fitted), "head")
+        words += f" The means of {label} are of {heads}: the others see no more keys at longer contexts."
     return words
 
 
