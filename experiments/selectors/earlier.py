@@ -43,6 +43,7 @@ class ScoresOfRows:
         self._score = score
         self._combine = combine
         self._kept: dict[tuple[int, int], Tensor] = {}
+        self._last: tuple[Tensor, Tensor, Tensor] | None = None  # positions, visible keys and turns
 
     def of(self, block: Block) -> Tensor:
         """Return the scores [R, N] of a block's keys."""
@@ -54,6 +55,18 @@ class ScoresOfRows:
         if self._combine is not None:
             return score_RXN
         return score_RXN[torch.arange(len(block)), block.head_R % score_RXN.shape[1]]
+
+    def turns(self, block: Block, make: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return the turns [R, N] that `make` makes of a block's scores.
+
+        They are kept where query heads go by one score: the next head's rows have the same.
+        """
+        if self._combine is None:
+            return make(self.of(block))
+        asked = block.position_R, block.visible_RN
+        if self._last is None or not all(map(torch.equal, asked, self._last)):
+            self._last = (*asked, make(self.of(block)))
+        return self._last[2]
 
     def _combined(self, kv_head: int, position: int) -> Tensor:
         score_SN = self._score(kv_head, position)

@@ -51,8 +51,7 @@ class H2O:
         )
 
         def answer(block: Block) -> Subset:
-            def turn() -> Tensor:
-                total_RN = scores.of(block)
+            def turn(total_RN: Tensor) -> Tensor:
                 near_RN = recency(block.num_keys, block.position_R)
                 heavy_RN = by_score(total_RN, block.visible_RN)
                 patterns = [(self.recent_share, near_RN), (self.heavy_share, heavy_RN)]
@@ -63,7 +62,7 @@ class H2O:
                 log_RN = scores.of(block).clamp(min=TINY).log().scatter_(1, block.own_R1, torch.inf)
                 return log_RN.masked_fill_(~block.visible_RN, -torch.inf)
 
-            return Subset.by_turn(turn, log_p=log_p)
+            return Subset.by_turn(lambda: scores.turns(block, turn), log_p=log_p)
 
         return answer
 

@@ -67,8 +67,7 @@ class SnapKV:
             near_RN = recency(block.num_keys, block.position_R)
             newest_R1 = self.window + (block.position_R[:, None] - cache.prompt if self.frozen else 0)
 
-            def turn() -> Tensor:
-                votes_RN = scores.of(block)
+            def turn(votes_RN: Tensor) -> Tensor:
                 window_RN = near_RN.masked_fill(near_RN > newest_R1, NEVER)
                 # The window's turns come first, for its share is beyond every other.
                 patterns = [(2.0 * block.num_keys, window_RN), (1.0, by_score(votes_RN, block.visible_RN))]
@@ -78,7 +77,7 @@ class SnapKV:
                 log_RN = scores.of(block).double().clamp(min=TINY).log().masked_fill_(near_RN <= newest_R1, torch.inf)
                 return log_RN.masked_fill_(~block.visible_RN, -torch.inf)
 
-            return Subset.by_turn(turn, log_p=log_p)
+            return Subset.by_turn(lambda: scores.turns(block, turn), log_p=log_p)
 
         return answer
 

@@ -48,7 +48,7 @@ class Verified:
         return Traits(frozen=of_exact.frozen, looks_back=of_exact.looks_back, looks_at_query=of_exact.looks_at_query)
 
     def prepare(self, cache: Cache) -> Answering:
-        """Prepare the method of the exact keys; return the order of both in turn."""
+        """Prepare the method of the exact keys; return the turns of both."""
         answering = self.exact.prepare(cache)
 
         def answer(block: Block) -> Subset:
@@ -61,20 +61,17 @@ class Verified:
                 turn_RN = torch.minimum(2 * exact_RN, 2 * drawn_RN + 1)
                 return exact_RN, turn_RN.masked_fill(~block.visible_RN, MOST)
 
-            @lru_cache(maxsize=1)
-            def order() -> Tensor:
-                return places()[1].argsort(dim=-1, stable=True)
-
             def weight(k_R: Tensor) -> Tensor:
                 exact_RN, turn_RN = places()
-                last_R1 = turn_RN.gather(1, order().gather(1, k_R[:, None].long() - 1))
+                lowest_RK = turn_RN.topk(int(k_R.max()), dim=-1, largest=False).values
+                last_R1 = lowest_RK.gather(1, k_R[:, None].long() - 1)
                 certain_RN = exact_RN <= last_R1 // 2
                 drawn_RN = (turn_RN <= last_R1) & ~certain_RN
                 others_R1 = (block.visible_RN & ~certain_RN).sum(-1, keepdim=True).double()
                 stands_for_R1 = others_R1 / drawn_RN.sum(-1, keepdim=True).clamp(min=1)
                 return torch.where(drawn_RN, stands_for_R1, 1.0)
 
-            return Subset(order, weight)
+            return Subset.by_turn(lambda: places()[1], weight=weight)
 
         return answer
 

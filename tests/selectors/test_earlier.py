@@ -44,6 +44,25 @@ def test_snap_kv_keeps_its_window_and_then_the_best_voted(together):
     assert order_RN[0, 9:51].tolist() == pooled.argsort(descending=True).tolist()
 
 
+@pytest.mark.parametrize("method", [H2O(), SnapKV(window=4), SnapKV(window=4, frozen=True)])
+def test_heads_of_one_score_have_one_order_unless_they_see_other_keys(method):
+    """What is kept for the next head of a KV head is that of the same positions and visible keys alone."""
+    rows = rows_at([40, 63], 64)
+    visible_RN = rows.visible() & (torch.arange(64) > 20)  # as a sliding window
+    asked = [
+        rows,
+        replace(rows, head_R=torch.ones(2, dtype=torch.int64)),
+        replace(rows, visible_RN=visible_RN),
+        rows_at([41, 62], 64),
+    ]
+    answering = method.prepare(rows.cache())
+    together = [answering(one.questions()).order() for one in asked]
+    apart = [method.prepare(rows.cache())(one.questions()).order() for one in asked]
+    assert [torch.equal(*pair) for pair in zip(together, apart, strict=True)] == [True] * 4
+    assert torch.equal(together[0], together[1])
+    assert not torch.equal(together[1], together[2])
+
+
 def test_a_sink_comes_before_the_neighbours_that_its_votes_are_pooled_over():
     rows = rows_at([50], 64)
     sunk = replace(
