@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from functools import cache
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores: one thread each, before torch is loaded
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -38,11 +39,12 @@ def pytest_sessionfinish(session):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def composed():
-    """Compose a configuration from overrides, as Hydra does for a job."""
+    """Compose a configuration from overrides, as Hydra does for a job; it is not to be changed."""
     register()
 
+    @cache
     def compose_config(*overrides):
         with initialize_config_dir(version_base="1.3", config_dir=CONF):
             return compose("config", overrides=list(overrides))

