@@ -65,7 +65,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist
 test: $(VENV)/.installed $(VENV)/.models $(VENV)/.extras
 	$(PYTEST)
 
-# The same and what takes longer: killed jobs of every launcher, and inputs by the hundred.
+# The same and what takes longer: killed jobs of every launcher, variants of presets, and inputs by the hundred.
 test-all: $(VENV)/.installed $(VENV)/.models $(VENV)/.extras $(VENV)/.triton
 	$(PYTEST) -m "not soak and not gpu and not interpreted and not compiled"
 	PYTHONPATH=$(VENV)/triton TRITON_INTERPRET=1 $(BIN)/python -m pytest -m interpreted tests/measures/test_triton.py
