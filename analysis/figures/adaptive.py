@@ -104,7 +104,8 @@ def _rules(axes: Axes, table: pd.DataFrame, measure: str, every: pd.Series) -> N
             curve["budget"], curve[measure], dash, marker=marker, color=shade, ms=2.2, lw=0.9, mfc="none", mew=0.6
         )
     if len(table) and table.loc[table["rule"] != "floor", measure].isna().all():
-        axes.text(0.5, 0.5, "beyond what\nwas measured", transform=axes.transAxes, ha="center", fontsize=style.SMALL)
+        words, at = "beyond what\nwas measured", axes.transAxes  # above the line of the floor
+        axes.text(0.5, 0.55, words, transform=at, ha="center", va="bottom", fontsize=style.SMALL)
     if every.notna().any():
         axes.set_ylim(0.93 * every.min(), 1.07 * every.max())
     if measure == "cost_for_floor":
