@@ -98,7 +98,7 @@ def _seconds_per_entry(selectors: Sequence[Selector], windows: WindowSet, machin
     from experiments.measures.compute import Compute
     from experiments.measures.measure import measure_rows
 
-    # Short rows are tried at their own length: most of them is what a row takes at any.
+    # Short rows are tried at their own length: most of their time is what a row takes at any length.
     num_keys, head_dim = min(CALIBRATION_KEYS, longest.num_keys), longest.head_dim
     generator = torch.Generator().manual_seed(0)
     key_ND = torch.randn(num_keys, head_dim, generator=generator).to(machine.device)

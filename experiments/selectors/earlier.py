@@ -59,7 +59,7 @@ class ScoresOfRows:
     def turns(self, block: Block, make: Callable[[Tensor], Tensor]) -> Tensor:
         """Return the turns [R, N] that `make` makes of a block's scores.
 
-        They are kept where query heads go by one score: the next head's rows have the same.
+        They are kept where query heads go by one score, for the next head of the same positions and visible keys.
         """
         if self._combine is None:
             return make(self.of(block))

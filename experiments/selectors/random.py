@@ -22,7 +22,8 @@ class Random:
     """Keep the row's own key, then keys in a random order of the row's own.
 
     Data-independent: uses neither queries nor keys; reads k keys, no search cost. The order is a hash of `draw`,
-    head and places, so that it depends neither on blocks nor on other rows.
+    head, places and the bits of the query's first number, which tell apart rows that share a place: it depends neither
+    on blocks nor on other rows, but a query that is rounded otherwise has another order.
     """
 
     name: str = "random"

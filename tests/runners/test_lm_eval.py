@@ -126,11 +126,11 @@ def test_each_answer_has_the_log_probability_that_the_package_gives_it(folder, s
     token_N = next(iter(job.source.documents(0).values()))
     model = open_language_model(job.source, torch.device("cpu"), token_N, [], "lm_eval", cached=True)
     reading = Reading(model, each(job.selector), job.windows.at(LONGEST, job.source.seen_keys))
-    theirs_of = own(smollm2)
+    package = own(smollm2)
     scored = [request for request in requests if request.answer]
     asked = [Instance(*_parts(request), idx=0) for request in scored]
     changed = 0
-    for request, theirs in zip(scored, theirs_of.loglikelihood(asked, disable_tqdm=True), strict=True):
+    for request, theirs in zip(scored, package.loglikelihood(asked, disable_tqdm=True), strict=True):
         before_N = torch.tensor(request.context[:-1], dtype=torch.int64)
         ask = Ask([request.context[-1], *request.answer], [len(request.answer)])
         length = len(request.context) + len(request.answer)
@@ -141,7 +141,7 @@ def test_each_answer_has_the_log_probability_that_the_package_gives_it(folder, s
         changed += abs(few.log_prob - dense.log_prob) > 1e-2
     assert changed > len(scored) / 3
     written = [request for request in requests if request.most]
-    texts = theirs_of.generate_until([Instance(*_parts(request), idx=0) for request in written], disable_tqdm=True)
+    texts = package.generate_until([Instance(*_parts(request), idx=0) for request in written], disable_tqdm=True)
     assert len(written) == 4
     assert any(texts)
     decode = partial(tokenizer.decode, skip_special_tokens=True)
