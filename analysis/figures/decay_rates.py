@@ -42,7 +42,8 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
             panel.plot(c, -c, ":", color="black", lw=0.8)
             panel.text(0.52, -0.42, "[T4]", fontsize=style.SMALL, va="bottom", ha="left")
     style.make_room(figure, 0.75)  # for names that stand upright on a narrow page
-    style.footer(figure, style.counts(sources))
+    left_out = table.set_index("label")["left_out"]
+    style.footer(figure, style.counts(sources) + style.of_heads("The rates", sources, left_out))
     return figure
 
 

@@ -54,7 +54,8 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
                     panel.remove()
     without = heads[~heads["label"].isin(fitted)].drop_duplicates("label")
     reasons = (f" No head of {line.label} could be fitted: {line.reason}." for line in without.itertuples())
-    style.footer(figure, style.counts(sources) + "".join(reasons))
+    of_heads = style.of_heads("The pooled exponents", sources, pooled.set_index("label")["left_out"])
+    style.footer(figure, style.counts(sources) + of_heads + "".join(reasons))
     return figure
 
 

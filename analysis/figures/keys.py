@@ -55,19 +55,9 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
         panel.remove()
     for panel in style.leftmost(axes):
         panel.set_ylabel("keys needed")
-    style.footer(figure, style.counts(sources) + _left_out(sources, laws))
+    measured, of_means = (table.groupby("label", sort=False)["heads"].max() for table in (sources, laws))
+    style.footer(figure, style.counts(sources) + style.of_heads("The means", sources, measured - of_means))
     return figure
-
-
-def _left_out(sources: pd.DataFrame, laws: pd.DataFrame) -> str:
-    """Say of how many heads the means are, where those with a sliding window are none of them."""
-    measured = sources.groupby("label")["heads"].max()
-    of_means = laws.groupby("label")["heads"].max().reindex(measured.index)
-    words = ""
-    for label, fitted in of_means[of_means < measured].items():
-        heads = style.plural(int(fitted), "head")
-        words += f" The means of {label} are of {heads}: the others see no more keys at longer contexts."
-    return words
 
 
 def _panel(axes: Axes, data: pd.DataFrame, laws: pd.DataFrame, foreseen: pd.DataFrame, random: pd.DataFrame) -> None:

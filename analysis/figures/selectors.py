@@ -92,7 +92,8 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
     names = style.short_names(labels, 16)
     at = "; ".join(f"{names[label]}: {length}" for label, length in n.items())
     best = "" if config.most_of_kind is None else " Of each kind, the best at that budget."
-    style.footer(figure, f"{style.counts(sources)} Longest context: {at} keys.{best}")
+    of_heads = style.of_heads("The exponents", sources, grown.set_index("label")["left_out"])
+    style.footer(figure, f"{style.counts(sources)} Longest context: {at} keys.{best}{of_heads}")
     return figure
 
 

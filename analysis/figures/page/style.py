@@ -358,6 +358,23 @@ def counts(sources: pd.DataFrame) -> str:
     return "; ".join(parts) + "."
 
 
+def of_heads(means: str, sources: pd.DataFrame, left_out: pd.Series) -> str:
+    """Say of how many heads means are, where those of a sliding window are in none of them.
+
+    Parameters
+    ----------
+    means : what they are called: The means.
+    sources : those shown, as for `counts`.
+    left_out : heads that see no more keys at longer contexts, by label; the most of a label holds.
+    """
+    without, words = left_out.groupby(level=0).max(), ""
+    for label, heads in sources.groupby("label", sort=False)["heads"].max().items():
+        if (count := without.get(label, 0)) > 0:
+            of = plural(int(heads - count), "head")
+            words += f" {means} of {label} are of {of}: the others see no more keys at longer contexts."
+    return words
+
+
 def plural(count: object, noun: str) -> str:
     """Write a count with its noun: 1 head, 9 heads."""
     return f"{count} {noun}" if str(count) == "1" else f"{count} {noun}s"

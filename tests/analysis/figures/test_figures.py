@@ -49,15 +49,23 @@ def test_every_axis_is_named(draw, name):
     assert any(panel.get_ylabel() for panel in axes)
 
 
-def test_means_of_some_heads_say_of_how_many_they_are(tables, draw):
-    def of_two(name):
-        return tables(name).assign(heads=2) if name == "keys_laws" else tables(name)
-
+@pytest.mark.parametrize(
+    ("name", "table", "means"),
+    [
+        ("keys", "keys_laws", "The means"),
+        ("decay_rates", "decay_rates", "The rates"),
+        ("exponents", "fits_pooled", "The pooled exponents"),
+        ("selectors", "selectors_summary", "The exponents"),
+    ],
+)
+def test_means_of_some_heads_say_of_how_many_they_are(tables, draw, name, table, means):
+    sources = settings.figure(name).reads[-1]
+    changed = {table: tables(table).assign(heads=2, left_out=3), sources: tables(sources).assign(heads=5)}
     figures = []
-    drawn("keys", settings.figure("keys"), of_two, figures.append)
-    said = "The means of TinyLM-Instruct are of 2 heads: the others see no more keys"
+    drawn(name, settings.figure(name), lambda asked: changed.get(asked, tables(asked)), figures.append)
+    said = f"{means} of TinyLM-Instruct are of 2 heads: the others see no more keys"
     assert said in " ".join(text.get_text().replace("\n", " ") for text in figures[0].texts)
-    assert "The means of" not in " ".join(text.get_text() for text in draw("keys").texts)
+    assert f"{means} of" not in " ".join(text.get_text() for text in draw(name).texts)
 
 
 @pytest.mark.parametrize(("name", "budget"), [("approximators", 3), ("language", 100_000)])
