@@ -31,7 +31,7 @@ from experiments.runners.phases import (
 from experiments.selectors.several import each
 from experiments.tables import Table as RecordTable
 from experiments.tables.gains import EVERY_KV_HEAD, GAINS
-from experiments.tables.place import WINDOW, window_name
+from experiments.tables.place import WINDOW, at_longest, window_name
 
 if TYPE_CHECKING:
     from experiments.models.loss import Quality
@@ -166,12 +166,10 @@ class Gains:
 
     def findings(self, folder: Path, manifest: dict[str, Any]) -> Findings:
         """Return a table of what the layers lose alone, at the longest length."""
-        lines = pd.read_parquet(folder / GAINS.file)
-        lines = lines[lines["length"] == lines["length"].max()]
+        lines, samples = at_longest(pd.read_parquet(folder / GAINS.file))
         unit = "KV head" if (lines["kv_head"] != EVERY_KV_HEAD).any() else "layer"
-        facts = f"{lines['sample'].nunique()} samples of {lines['length'].max()} tokens in {manifest['seconds']:.0f} s"
         title = (
-            f"{manifest['label']}: one {unit} alone keeps few keys; {facts}\n"
+            f"{manifest['label']}: one {unit} alone keeps few keys; {samples} in {manifest['seconds']:.0f} s\n"
             "KL(dense || this) in nats: summed over all, of the three that lose most, and which these are"
         )
         table = Table(title=title, title_justify="left", title_style="bold")

@@ -33,7 +33,7 @@ from experiments.runners.phases import (
 from experiments.selectors.several import each
 from experiments.tables import Table as RecordTable
 from experiments.tables.losses import LOSSES
-from experiments.tables.place import by_window, methods_of
+from experiments.tables.place import at_longest, by_window, methods_of
 from experiments.windows import DENSE
 
 if TYPE_CHECKING:
@@ -175,14 +175,12 @@ class Language:
 
     def findings(self, folder: Path, manifest: dict[str, Any]) -> Findings:
         """Return a table of perplexities, whole and by quarters of the context."""
-        losses = pd.read_parquet(folder / LOSSES.file)
-        length, phase = int(losses["length"].max()), losses["phase"].iloc[0]
-        losses = losses[losses["length"] == length]
+        losses, samples = at_longest(pd.read_parquet(folder / LOSSES.file))
+        length, phase = int(losses["length"].iloc[0]), losses["phase"].iloc[0]
         first = losses["position"].min()
         losses = losses.assign(quarter=(losses["position"] - first) * QUARTERS // (length - first))
-        facts = f"{losses['sample'].nunique()} samples of {length} tokens in {manifest['seconds']:.0f} s"
         title = (
-            f"{manifest['label']}, {phase}, by {methods_of(losses)}: {facts}\n"
+            f"{manifest['label']}, {phase}, by {methods_of(losses)}: {samples} in {manifest['seconds']:.0f} s\n"
             "agreement: share of next tokens whose most probable one is the dense one; KL(dense || this) in nats\n"
             "Q1 ... Q4: perplexity over dense, by quarter of what was read"
         )

@@ -45,6 +45,14 @@ def methods_of(lines: pd.DataFrame) -> str:
     return ", ".join(name for name in map(str, lines["selector"].unique()) if name not in ("dense", "sharpened"))
 
 
+def at_longest(lines: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Return the lines at the longest length, and for people how many tokens that are, of how many samples."""
+    lengths = lines["length"].nunique()
+    lines = lines[lines["length"] == lines["length"].max()]
+    words = f"{lines['sample'].nunique()} samples of {lines['length'].iloc[0]} tokens"
+    return lines, words if lengths == 1 else f"{words}, the longest of {lengths} lengths,"
+
+
 def by_window(lines: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """Yield each window's lines with its name, the method's before it where there are several, as they come."""
     names = ["selector", *(column.name for column in WINDOW)]
