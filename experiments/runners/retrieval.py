@@ -159,7 +159,7 @@ class Retrieval:
             f"{manifest['label']}, {answers['phase'].iloc[0]}, by {methods_of(answers)}: "
             f"{answers['sample'].nunique()} samples, {answers['depth'].nunique()} depths "
             f"in {manifest['seconds']:.0f} s\n"
-            "keys per row: mean over all lengths; per context length: share of answers exact, and mean ln p of an answer"
+            "keys per row over all lengths; per context length: share of answers exact, and mean ln p of an answer"
         )
         table = Table(title=title, title_justify="left", title_style="bold")
         for name in ("window", "keys per row", *map(str, lengths)):
