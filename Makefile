@@ -54,7 +54,7 @@ paper-long: $(VENV)/.installed $(VENV)/.models
 figures: $(VENV)/.installed
 	$(BIN)/python -m analysis.published
 
-# What README and docs quote, from the tables of make paper.
+# What README and docs quote, from the tables in outputs/, which make paper, paper-all and paper-long fill.
 quotes: $(VENV)/.installed
 	$(BIN)/python -m analysis.quotes --outputs outputs
 

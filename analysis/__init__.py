@@ -96,7 +96,7 @@ def k_min(
 ) -> "pd.DataFrame":
     """Say how many keys the rows of a model, one of its heads, or another label need at context lengths n.
 
-    k is the mean over rows of the least number of keys that drop at most eta: half of the rows or so need more. For
+    k is the mean over rows of the least number of keys that drop at most eta: many rows need more. For
     keys that 90% of a head's rows are promised to need no more than, see `python -m analysis.budget`.
 
     Parameters

@@ -14,8 +14,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the keys needed, a line per context length; returns the exit status, 1 after an error one can mend."""
     parser = argparse.ArgumentParser(
         prog="python -m analysis.keys",
-        description="Mean number of keys that a row needs, by the law that fits best, with its 95% interval. Half of "
-        "the rows or so need more: python -m analysis.budget says what 90% of a head's rows need.",
+        description="Mean number of keys that a row needs, by the law that fits best, with its 95% interval. Many "
+        "rows need more: python -m analysis.budget says what 90% of a head's rows need.",
     )
     parser.add_argument("--model", required=True, metavar="NAME", help="a label, or a part that no other label has")
     parser.add_argument("--n", type=float, nargs="+", required=True, metavar="KEYS", help="context lengths")

@@ -40,10 +40,6 @@ class Design:
         used = np.where(grows[:, None], different, seen == seen.max(-1, keepdims=True))
         return cls(needs.x[:, :-1], used, grows)
 
-    def of_curves(self, selected: NDArray[np.bool_]) -> Design:
-        """Return the design of some of the curves."""
-        return Design(self.x[selected], self.used[selected], self.grows[selected])
-
     def mean(self, values: Array) -> Array:
         """Mean over the points of values (..., curves, lengths)."""
         return np.where(self.used, values, 0.0).sum(-1) / self.used.sum(-1)

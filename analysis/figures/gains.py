@@ -103,7 +103,7 @@ def _over_alike(axes: Axes, table: pd.DataFrame, in_model: pd.DataFrame, furthes
         axis.set_minor_locator(NullLocator())
     axes.set_title(f"n = {int(length):,}")
     axes.set_xlabel("keys of a head, mean over heads")
-    axes.set_ylabel("KL over that of all alike")
+    axes.set_ylabel("KL over that of equal keys")
 
 
 def _ratio(axes: Axes, line: pd.DataFrame, furthest: float, **look: Any) -> None:

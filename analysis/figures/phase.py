@@ -32,7 +32,7 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
     figure, axes = style.panels(2, COLUMNS, config.height, left=0.45, gap=0.32, right=0.36)
     lengths = style.spread_over(sorted(plane["length"].unique()), COLUMNS)
     for panel, length in zip(axes[0], lengths, strict=False):
-        _map(panel, plane[plane["length"] == length], float(length), config)
+        _map(panel, plane[plane["length"] == length], float(length))
     for panel in axes[0, len(lengths) :]:
         panel.remove()
     tag(sources.loc[sources["kind"] == "gaussian", "label"], *axes[0, : len(lengths)], axes[1, 0], axes[1, 1])
@@ -40,12 +40,12 @@ def draw(tables: Mapping[str, pd.DataFrame], config: DictConfig) -> Figure:
     _colours(figure, axes[0, len(lengths) - 1])
     _against_s(axes[1, 0], local, config)
     _drift(axes[1, 1], local, config)
-    _placed(axes[1, 2], placed, config)
+    _placed(axes[1, 2], placed)
     style.footer(figure, style.counts(sources))
     return figure
 
 
-def _map(axes: Axes, plane: pd.DataFrame, length: float, config: DictConfig) -> None:
+def _map(axes: Axes, plane: pd.DataFrame, length: float) -> None:
     grid = plane.pivot_table(index="C", columns="s", values="dropped_mass")
     axes.grid(False)
     axes.pcolormesh(
@@ -137,7 +137,7 @@ def _drift(axes: Axes, local: pd.DataFrame, config: DictConfig) -> None:
     style.label_ends(axes, ends)
 
 
-def _placed(axes: Axes, placed: pd.DataFrame, config: DictConfig) -> None:
+def _placed(axes: Axes, placed: pd.DataFrame) -> None:
     axes.set_title("exponent C of real heads")
     axes.set_xlabel("logit scale s = σ / √ln n")
     s = np.linspace(0.05, 2.0, 200)

@@ -2,15 +2,15 @@
 
 A template in docs/templates/ is the page as it is edited; a number stands in it as where it comes from,
 
-    {{ fits_pooled | label == "SmolLM2" and eta == 0.1 and law == "power" | C | .2f }}
+    {{ fits_pooled | label == "SmolLM2-135M" and eta == 0.1 and law == "power" | C | .2f }}
 
 that is a table, the one line of it that is meant, a column and a format. docs/quotes/ keeps the lines quoted, so that a
 test can tell whether pages and tables agree where nothing has been measured.
 
-    {{ lines fits_pooled | label == "SmolLM2" | by eta | eta: {eta:g} | C: {C:.2f} [{C_low:.2f}, {C_high:.2f}] }}
+    {{ lines fits_pooled | label == "SmolLM2-135M" | by eta | eta: {eta:g} | C: {C:.2f} [{C_low:.2f}, {C_high:.2f}] }}
 
 is a table of the lines meant, in the order of a column, with a heading and a format per cell; where an interval is
-[nan, nan] it says that there is none. {{ claims }} is the verdict table, a line per claim, reading, question and norm.
+[nan, nan] it says that there is none, and for a number that is nan it has a dash. {{ claims }} is the verdict table, a line per claim, reading, question and norm.
 """
 
 import argparse
@@ -127,14 +127,15 @@ def _lines(match: re.Match[str], tables: Path) -> str:
         raise UserError(f"{match[0].strip()}: the condition holds for no line of the table")
     cells = dict(cell.split(": ", 1) for cell in match["cells"].split(" | "))
     try:
-        filled = [
-            [NO_INTERVAL.sub("(no interval)", form.format_map(line)) for form in cells.values()]
-            for line in lines.to_dict("records")
-        ]
+        filled = [[_cell(form.format_map(line)) for form in cells.values()] for line in lines.to_dict("records")]
     except KeyError as error:
         columns = ", ".join(map(str, lines.columns))
         raise UserError(f"{match[0].strip()}: the table has no column {error}; name one of {columns}") from error
     return "".join(f"| {' | '.join(line)} |\n" for line in ([*cells], ["---"] * len(cells), *filled))
+
+
+def _cell(text: str) -> str:
+    return "–" if text.strip() == "nan" else NO_INTERVAL.sub("(no interval)", text)
 
 
 def _verdicts(judged: pd.DataFrame) -> str:

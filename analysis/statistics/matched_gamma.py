@@ -125,15 +125,7 @@ class MatchedGamma:
 
     def dropped_mass(self, k: ArrayLike) -> Array:
         """Return the mass outside the k most probable keys [G8c]."""
-        return (1 - self.p_max) * self._dropped(k, 1.0)
-
-    def dropped_square_share(self, k: ArrayLike) -> Array:
-        """Return which share of sum p^2 of the law's keys lies outside the k most probable ones [G8c]; NaN for q >= 1.
-
-        The square of a key that was taken out is no part of the sum.
-        """
-        with np.errstate(invalid="ignore"):
-            return np.where(self.q < 1, self._dropped(k, 2.0), np.nan)
+        return (1 - self.p_max) * self._dropped(k)
 
     def count_above(self, eps: ArrayLike) -> Array:
         """Return the number of keys with p > eps [G8d]."""
@@ -158,14 +150,13 @@ class MatchedGamma:
             normal = special.ndtr(special.ndtri(1 - eta) - self.spread)
         return self._choose(normal, np.where(self.q > 0, above, below), (1 - eta) * self.support / self.n)
 
-    def _dropped(self, k: ArrayLike, tilt: float) -> Array:
-        """Return the share of sum p^tilt outside the k most probable keys."""
+    def _dropped(self, k: ArrayLike) -> Array:
+        """Return the share of the law's mass outside the k most probable keys."""
         kept = np.clip((np.asarray(k, np.float64) - self._taken) / self.n, 0.0, 1.0)
-        factor = (1 - (tilt - 1) * self.q) / self._scale
         with np.errstate(invalid="ignore", divide="ignore"):
-            above = special.gammainc(self.shape, special.gammainccinv(self.shape, kept) * factor)
-            below = special.gammaincc(self.shape, special.gammaincinv(self.shape, kept) * factor)
-            normal = special.ndtr(-special.ndtri(kept) - tilt * self.spread)
+            above = special.gammainc(self.shape, special.gammainccinv(self.shape, kept) / self._scale)
+            below = special.gammaincc(self.shape, special.gammaincinv(self.shape, kept) / self._scale)
+            normal = special.ndtr(-special.ndtri(kept) - self.spread)
         flat = np.clip(1 - kept * self.n / self.support, 0.0, 1.0)
         dropped = self._choose(normal, np.where(self.q > 0, above, below), flat)
         return np.where(np.isnan(self.q), np.nan, dropped)

@@ -19,7 +19,6 @@ from analysis.statistics.laws import LAWS
 
 HEAD, LAYER, TOTAL = "head", "layer", "total"
 TWO = ("power", "log")  # half their distance is the error of not knowing the law
-FORECASTERS = (*TWO, MEAN, SUMS)
 
 
 @dataclass(frozen=True)

@@ -235,32 +235,3 @@ def best_starts(columns: OfHead, most: int) -> list[int]:
         starts.append(int(start_N[stop - 1]))
         stop = starts[-1]
     return [0, *reversed(starts)]
-
-
-def convolved_output(columns: OfHead, starts: list[int], value_NV: Tensor) -> Tensor:
-    """Return the outputs of all rows [N, V] by one FFT per base: the same numbers as row by row, in O(b n V log n).
-
-    FFT rounding is relative to the largest kernel entry of all rows; a row whose normaliser is below 1e-10 of the
-    largest is added up directly.
-    """
-    n = len(value_NV)
-    one_NX = torch.cat([value_NV.double(), torch.ones(n, 1, dtype=torch.float64, device=value_NV.device)], dim=1)
-    kernels = [columns.kernel(start) for start in starts]
-    highest = torch.stack([kernel_T.max() for kernel_T in kernels]).max()
-    total_NX = torch.zeros_like(one_NX)
-    for start, stop, kernel_T in zip(starts, [*starts[1:], n], kernels, strict=True):
-        weight_T = torch.zeros(2 * n, dtype=torch.float64, device=value_NV.device)
-        weight_T[: n - start] = (kernel_T - highest).exp()
-        part_NX = torch.zeros(2 * n, one_NX.shape[1], dtype=torch.float64, device=value_NV.device)
-        part_NX[start:stop] = one_NX[start:stop]
-        product = torch.fft.rfft(weight_T)[:, None] * torch.fft.rfft(part_NX, dim=0)
-        total_NX += torch.fft.irfft(product, n=2 * n, dim=0)[:n]
-    faint_N = total_NX[:, -1] < 1e-10 * total_NX[:, -1].max()
-    for i in faint_N.nonzero()[:, 0].tolist():
-        parts = []
-        for start, stop, kernel_T in zip(starts, [*starts[1:], n], kernels, strict=True):
-            lag = i - torch.arange(start, min(stop, i + 1), device=value_NV.device)
-            parts.append(kernel_T[lag])
-        weight_N = torch.softmax(torch.cat(parts), 0)
-        total_NX[i] = weight_N @ one_NX[: i + 1]
-    return total_NX[:, :-1] / total_NX[:, -1:]

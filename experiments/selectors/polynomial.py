@@ -152,13 +152,6 @@ def chebyshev(logits_RN: Tensor, tail_RN: Tensor, degree: int) -> tuple[Tensor, 
     return high_R1, weight_RN
 
 
-def chebyshev_bound(half: float, degree: int) -> float:
-    """Return the most that chebyshev's weights are off, relative to the largest: 2 sum of e^-a I_m(a) over m > g."""
-    from scipy.special import ive
-
-    return float(2 * ive(np.arange(degree + 1, degree + 400), half).sum())
-
-
 @lru_cache(maxsize=8)
 def _monomials(head_dim: int, degree: int) -> tuple[Tensor, Tensor]:
     """Return the channels [F, degree] of every monomial of one degree, and how often each comes in (x.y)^degree [F]."""

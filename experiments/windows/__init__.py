@@ -1,4 +1,4 @@
-"""How many keys a row keeps: the window rules of theory.md section 1, and the set of windows that a run measures.
+"""How many keys a row keeps: the window rules (docs/theory.md, section 1), and the set of windows that a run measures.
 
 Shape letters: R rows, W windows.
 """

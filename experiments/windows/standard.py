@@ -15,7 +15,7 @@ FIRST = ("fixed", "log", "power", "linear", "top_p", "threshold", "grid")
 
 @dataclass
 class Standard:
-    """Every rule of theory.md section 1, with the parameters of each under a short name.
+    """The window rules (docs/theory.md, section 1), with the parameters of each under a short name.
 
     `rules` holds the rules themselves (conf/windows/rules/*.yaml), which read the short names by interpolation, so that
     a rule is one file here and one yaml there.

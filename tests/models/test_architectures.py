@@ -254,7 +254,7 @@ timings are of products and a softmax, dense and over the kept keys alike.
 A model is refused if a layer does not go through transformers' attention interface once, or if its row is not the
 softmax of scaled, possibly capped products over visible keys and a possible sink. Checkpoints are refused, too, whose
 tensors are not exactly those of their configuration, whose weights are quantised, or which bring code of their own
-(unless `source.trust_remote_code=true`).
+(unless `source.trust_remote_code=true`). A GGUF file is dequantised to float32 and measured as such.
 
 No tiny model was built of: {left}.
 

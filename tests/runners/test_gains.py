@@ -110,8 +110,7 @@ def test_the_findings_name_the_layers_that_lose_most(asked, tmp_path):
     job, lines = measured(tmp_path / "gains", *asked, "runner=gains", "selector=oracle")
     (table,) = job.runner.findings(tmp_path / "gains", {"label": "tiny", "seconds": 1.0}).shown
     assert table.row_count == 3
-    said = f"of 64 tokens, the longest of {lines['length'].nunique()} lengths, in 1 s"
-    assert lines["length"].nunique() > 1
+    said = "of 64 tokens, the longest of 2 lengths, in 1 s"
     assert said in str(table.title)
     worst = lines[(lines["length"] == 64) & (lines["parameter"] == 0.1)].groupby("layer")["kl"].mean().idxmax()
     assert next(iter(table.columns[-1].cells)).split()[0] == str(worst)

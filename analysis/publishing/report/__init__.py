@@ -95,7 +95,7 @@ def write(
         figures=[_figure(outcome, outputs, studies, by_id, kinds) for outcome in outcomes if outcome.stamp],
         skipped=[outcome for outcome in outcomes if not outcome.stamp],
         laws=law_shares(fits, config),
-        pooled=pooled_fits(fits, config),
+        pooled=pooled_fits(fits),
         fit_lines=len(fits.heads),
         runs=runs,
         versions=_versions(runs),

@@ -80,7 +80,7 @@ def law_shares(fits: Fits, config: DictConfig) -> list[dict[str, Any]]:
     return [{"formulas": list(FORMULA.values()), "lines": lines}] if lines else []
 
 
-def pooled_fits(fits: Fits, config: DictConfig) -> list[dict[str, str]]:
+def pooled_fits(fits: Fits) -> list[dict[str, str]]:
     """Make the table of pooled power laws: exponent at each eta, with its interval."""
     plain = fits.pooled[(fits.pooled["law"] == "power") & (fits.pooled["variant"] == "plain")]
     best = fits.pooled[fits.pooled["lead"].notna()].set_index(["label", "variant", "eta"])["law"]

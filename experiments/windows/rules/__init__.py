@@ -1,1 +1,1 @@
-"""The window rules of theory.md section 1, one file each."""
+"""The window rules (docs/theory.md, section 1), one file each."""

@@ -52,11 +52,6 @@ def test_windows_of_known_laws(a, q, eta, share):
     assert law(a, q, big).dropped_mass(keys) == pytest.approx(eta, abs=1e-9)
 
 
-def test_the_share_of_squares_that_is_dropped():
-    assert law(4, -0.6, 1e9).dropped_square_share(0.279813e9) == pytest.approx(0.006207, abs=1e-6)
-    assert np.isnan(law(4, 1.5, 1e9).dropped_square_share(1e8))
-
-
 @pytest.mark.parametrize(
     ("a", "q", "gaps"),
     [(4, -0.6, (1.265163, 1.785148, 0.811763, 1.44)), (4, 0.5, (0.378140, 1.150728, 0.163288, 1.0))],
