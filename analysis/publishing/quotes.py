@@ -10,7 +10,8 @@ test can tell whether pages and tables agree where nothing has been measured.
     {{ lines fits_pooled | label == "SmolLM2-135M" | by eta | eta: {eta:g} | C: {C:.2f} [{C_low:.2f}, {C_high:.2f}] }}
 
 is a table of the lines meant, in the order of a column, with a heading and a format per cell; where an interval is
-[nan, nan] it says that there is none, and for a number that is nan it has a dash. {{ claims }} is the verdict table, a line per claim, reading, question and norm.
+[nan, nan] it says that there is none, and for a number that is nan it has a dash. {{ claims }} is the verdict table,
+a line per claim, reading, question and norm.
 """
 
 import argparse

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from experiments.cache import Block, Cache
 from experiments.lazy import torch
+from experiments.selectors.interleave import recency
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,31 +75,37 @@ class ScoresOfRows:
 
 
 class Accumulated:
-    """The attention that every key of a KV head has had so far, added up over rows, per query head."""
+    """The attention that every key of a KV head has had so far, added up over rows, per query head.
 
-    def __init__(self, cache: Cache, kv_head: int) -> None:
-        self._cache = cache
-        self._kv_head = kv_head
+    With `recent` only while it was among so many nearest keys.
+    """
+
+    def __init__(self, cache: Cache, kv_head: int, recent: int | None = None) -> None:
+        self._cache, self._kv_head, self._recent = cache, kv_head, recent
+        self._name = "attention" if recent is None else f"attention while one of {recent}"
         self._done = 0
         self._total_SN: Tensor | None = None
 
     def before(self, position: int) -> Tensor:
-        """Return the attention [S, N] that every key has had from all rows before `position`, float64."""
-        if self._total_SN is None or position < self._done:
-            self._done, self._total_SN = 0, self._none()
+        """Return the attention [S, N] that every key has had from all rows before `position`, float64.
+
+        With `recent` also from later rows, which add nothing to keys that are no longer recent.
+        """
+        if self._total_SN is None or (self._recent is None and position < self._done):
+            self._done, self._total_SN = 0, self._zeros()
             if 0 < self._cache.prompt <= position:
                 self._done = self._cache.prompt
-                self._total_SN[:, : self._done] = self._cache.of_prompt("attention", self._kv_head, self._of_prompt)
+                self._total_SN[:, : self._done] = self._cache.of_prompt(self._name, self._kv_head, self._of_prompt)
         self._add(self._total_SN, self._done, position)
         self._done = max(self._done, position)
         return self._total_SN.clone()
 
     def _of_prompt(self) -> Tensor:
-        total_SN = self._none()
+        total_SN = self._zeros()
         self._add(total_SN, 0, self._cache.prompt)
         return total_SN[:, : self._cache.prompt]
 
-    def _none(self) -> Tensor:
+    def _zeros(self) -> Tensor:
         shared = self._cache.earlier_rows(self._kv_head, 0, 1).shape[0]
         return torch.zeros(shared, self._cache.num_keys, dtype=torch.float64, device=self._cache.key_GND.device)
 
@@ -106,7 +113,11 @@ class Accumulated:
         """Add the attention of the rows at positions start..stop-1."""
         for first in range(start, stop, CHUNK):
             last = min(first + CHUNK, stop)
-            total_SN[:, :last] += self._cache.earlier_rows(self._kv_head, first, last).sum(1, dtype=torch.float64)
+            seen_STN = self._cache.earlier_rows(self._kv_head, first, last)
+            if self._recent is not None:
+                old_TN = recency(last, torch.arange(first, last, device=seen_STN.device)) >= self._recent
+                seen_STN = seen_STN.masked_fill(old_TN, 0.0)
+            total_SN[:, :last] += seen_STN.sum(1, dtype=torch.float64)
 
 
 class Observed:

@@ -10,7 +10,7 @@ from experiments.cache import Block, Cache
 from experiments.lazy import torch
 from experiments.ranges import MOST_KEYS, check_range
 from experiments.selectors import Answering, Traits
-from experiments.selectors.earlier import CHUNK
+from experiments.selectors.earlier import Accumulated
 from experiments.selectors.interleave import recency
 from experiments.selectors.ranked import TINY, ranked
 
@@ -39,7 +39,7 @@ class Screening:
 
     def prepare(self, cache: Cache) -> Answering:
         """Gather the attention of the prompt's rows; return the order of nearness and then of the frozen scores."""
-        gathered = [WhileRecent(cache, kv_head, self.recent) for kv_head in range(len(cache.key_GND))]
+        gathered = [Accumulated(cache, kv_head, self.recent) for kv_head in range(len(cache.key_GND))]
         for of_head in gathered:
             of_head.before(cache.prompt)
 
@@ -67,44 +67,3 @@ class Screening:
     def keys_read(self, n: Tensor, k: Tensor, head_dim: int) -> Tensor:
         """Return k: what is dropped is never read again."""
         return k
-
-
-class WhileRecent:
-    """The attention that every key of a KV head has had while it was among the `recent` nearest, per query head."""
-
-    def __init__(self, cache: Cache, kv_head: int, recent: int) -> None:
-        self._cache, self._kv_head, self._recent = cache, kv_head, recent
-        self._done = 0
-        self._total_SN: Tensor | None = None
-
-    def before(self, position: int) -> Tensor:
-        """Return the attention [S, N], float64, whole for the keys that are not recent at `position` or before it.
-
-        Later rows add nothing to these, so that one sum serves all positions up to the last.
-        """
-        if self._total_SN is None:
-            self._total_SN = self._none()
-            if 0 < self._cache.prompt <= position:
-                self._done, name = self._cache.prompt, f"attention while one of {self._recent}"
-                self._total_SN[:, : self._done] = self._cache.of_prompt(name, self._kv_head, self._of_prompt)
-        self._add(self._total_SN, self._done, position)
-        self._done = max(self._done, position)
-        return self._total_SN
-
-    def _of_prompt(self) -> Tensor:
-        total_SN = self._none()
-        self._add(total_SN, 0, self._cache.prompt)
-        return total_SN[:, : self._cache.prompt]
-
-    def _none(self) -> Tensor:
-        shared = self._cache.earlier_rows(self._kv_head, 0, 1).shape[0]
-        return torch.zeros(shared, self._cache.num_keys, dtype=torch.float64, device=self._cache.key_GND.device)
-
-    def _add(self, total_SN: Tensor, start: int, stop: int) -> None:
-        """Add the attention of the rows at positions start..stop-1 to the keys that are recent there."""
-        for first in range(start, stop, CHUNK):
-            last = min(first + CHUNK, stop)
-            seen_STN = self._cache.earlier_rows(self._kv_head, first, last)
-            position_T = torch.arange(first, last, device=seen_STN.device)
-            old_TN = recency(last, position_T) >= self._recent
-            total_SN[:, :last] += seen_STN.masked_fill(old_TN, 0.0).sum(1, dtype=torch.float64)

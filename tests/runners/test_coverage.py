@@ -5,18 +5,8 @@ import pytest
 
 from experiments.errors import UserError
 from experiments.launch import configure
-from run import main as command
 
 SMALL = ["runner=coverage", "source.lengths=[256,512]", "source.rows=64", "source.samples=2", "tracking=disabled"]
-
-
-@pytest.fixture
-def main(monkeypatch):
-    def run(arguments):
-        monkeypatch.setattr("sys.argv", ["run.py", *arguments])
-        return command()
-
-    return run
 
 
 def test_better_exact_keys_keep_the_promise_more_often_from_a_smaller_sample(main, tmp_path):

@@ -8,31 +8,15 @@ import transformers
 
 from experiments.errors import UserError
 from experiments.launch import configure
-from run import main as command
-from tests.models import small
+from tests.runners.conftest import arguments_of
 
 SMALL = ["runner=distance", "source=checkpoint", "source.lengths=[48,80]", "source.samples=2", "source.rows=5"]
 SMALL += ["source.stride=3", "source.dtype=float64", "runner.per_octave=2", "tracking=disabled"]
 
 
-@pytest.fixture
-def main(monkeypatch):
-    def run(arguments):
-        monkeypatch.setattr("sys.argv", ["run.py", *arguments])
-        return command()
-
-    return run
-
-
-def arguments_of(family, folder):
-    (folder / "text.txt").write_text(small.text())
-    small.save(family, folder)
-    return [*SMALL, f"source.model={folder}", f"source.text={folder / 'text.txt'}", f"outputs={folder / 'out'}"]
-
-
 @pytest.mark.parametrize("family", ["llama", "gemma3", "gpt2"])
 def test_every_range_is_that_of_eager_attention(family, main, tmp_path):
-    arguments = arguments_of(family, tmp_path)
+    arguments = arguments_of(SMALL, family, tmp_path)
     assert main(arguments) == 0
     (table,) = (tmp_path / "out" / "runs").glob("*/distance.parquet")
     lines = pd.read_parquet(table)
@@ -71,7 +55,7 @@ def test_rows_without_an_order_of_keys_and_encoders_are_refused(main, tmp_path, 
     job = configure("runner=distance")
     with pytest.raises(UserError, match="keys in an order"):
         job.runner.check(job.source, job.selector, job.windows)
-    assert main(arguments_of("bert", tmp_path)) == 1
+    assert main(arguments_of(SMALL, "bert", tmp_path)) == 1
     assert capsys.readouterr().err.startswith("error: ")
 
 

@@ -11,31 +11,15 @@ from experiments.models.load import load_model
 from experiments.models.locate import locate
 from experiments.models.loss import token_losses
 from experiments.records.identity import identity
-from run import main as command
-from tests.models import small
+from tests.runners.conftest import arguments_of
 
 SMALL = ["runner=pruning", "source=checkpoint", "source.lengths=[32]", "source.samples=2", "source.rows=2"]
 SMALL += ["runner.tokens=16", "runner.steps=3", "runner.probes=2", "tracking=disabled"]
 
 
-@pytest.fixture
-def main(monkeypatch):
-    def run(arguments):
-        monkeypatch.setattr("sys.argv", ["run.py", *arguments])
-        return command()
-
-    return run
-
-
-def arguments_of(family, folder):
-    (folder / "text.txt").write_text(small.text())
-    small.save(family, folder)
-    return [*SMALL, f"source.model={folder}", f"source.text={folder / 'text.txt'}", f"outputs={folder / 'out'}"]
-
-
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3"])
 def test_all_heads_of_the_layers_are_measured_and_all_weights_lose_nothing(family, main, tmp_path):
-    arguments = [*arguments_of(family, tmp_path), "runner.shares=[1.0,0.5]", "source.layers=[0,2]"]
+    arguments = [*arguments_of(SMALL, family, tmp_path), "runner.shares=[1.0,0.5]", "source.layers=[0,2]"]
     assert main(arguments) == 0
     (folder,) = (tmp_path / "out" / "runs").iterdir()
     lines, losses = pd.read_parquet(folder / "pruning.parquet"), pd.read_parquet(folder / "pruning_losses.parquet")
@@ -61,7 +45,7 @@ def test_all_heads_of_the_layers_are_measured_and_all_weights_lose_nothing(famil
 
 
 def test_a_sample_has_the_same_numbers_whatever_is_measured_beside_it(main, tmp_path):
-    arguments = arguments_of("llama", tmp_path)
+    arguments = arguments_of(SMALL, "llama", tmp_path)
     assert main([*arguments, "source.layers=[1]"]) == 0
     assert main([*arguments, "source.layers=[1]", "source.samples=1", "runner.criteria=[softmax_saliency]"]) == 0
     parts = [pd.read_parquet(path) for path in (tmp_path / "out" / "runs").glob("*/pruning.parquet")]
@@ -72,7 +56,7 @@ def test_a_sample_has_the_same_numbers_whatever_is_measured_beside_it(main, tmp_
 
 @pytest.mark.parametrize("family", ["gpt2", "falcon"])
 def test_fused_weights_are_refused_in_one_line_by_a_plan_too(family, main, tmp_path, capsys):
-    arguments = arguments_of(family, tmp_path)
+    arguments = arguments_of(SMALL, family, tmp_path)
     for more in ([], ["plan=true"]):
         assert main([*arguments, *more]) == 1
         (line,) = [line for line in capsys.readouterr().err.splitlines() if "q_proj" in line]
@@ -81,14 +65,14 @@ def test_fused_weights_are_refused_in_one_line_by_a_plan_too(family, main, tmp_p
 
 
 def test_a_plan_says_what_it_would_measure(main, tmp_path, capsys):
-    assert main([*arguments_of("llama", tmp_path), "plan=true"]) == 0
+    assert main([*arguments_of(SMALL, "llama", tmp_path), "plan=true"]) == 0
     assert "384 rows" in capsys.readouterr().out  # 2 samples x 3 layers x 4 heads x 16 tokens
 
 
 def test_what_cannot_be_measured_is_refused(main, tmp_path, capsys):
     assert main(["runner=pruning", "tracking=disabled", f"outputs={tmp_path}"]) == 1
     assert "needs a language model" in capsys.readouterr().err
-    assert main([*arguments_of("llama", tmp_path), "runner.tokens=17"]) == 1
+    assert main([*arguments_of(SMALL, "llama", tmp_path), "runner.tokens=17"]) == 1
     assert "runner.tokens=17" in capsys.readouterr().err
 
 
@@ -102,7 +86,7 @@ def test_criteria_and_shares_are_checked(override):
 
 
 def test_only_what_decides_a_number_decides_the_run(tmp_path):
-    arguments = arguments_of("llama", tmp_path)
+    arguments = arguments_of(SMALL, "llama", tmp_path)
 
     def fields(*more):
         return identity(configure(*arguments, *more))["fields"]
