@@ -1,7 +1,8 @@
 """Rows of attention: what every source hands on and every measure receives.
 
-Shape letters, here and in every file of this package: R rows (queries), N keys, D head dimension,
-V value dimension, W windows, S segments of a ranked row.
+Shape letters, here and in every file of this package: R rows (queries), N keys, D head dimension, V value dimension,
+W windows, H query heads, G KV heads, S query heads that share one (in kernels: segments of a ranked row), T earlier
+rows, X whatever a function does not tell apart.
 """
 
 from __future__ import annotations

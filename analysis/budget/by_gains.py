@@ -4,6 +4,8 @@ What each layer, or KV head, loses alone at each number of keys is measured (run
 and keys go to where the next one gains most. `uniform`, `pyramid` and `zigzag` share the same total out otherwise, to
 compare with: alike, falling evenly with depth (PyramidKV, arXiv 2406.02069), and in proportion to the keys that hold
 90% of a layer's mass (as ZigZagKV, arXiv 2412.09036).
+
+Shape letters: U layers, or KV heads.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """How much of the rows' mass one set of columns holds, by the rows that it was chosen on.
 
 Shapes: samples (clusters) x heads x ways x numbers of columns.
+
+Shape letters: S samples drawn, C clusters, H heads, W ways to choose and numbers of columns.
 """
 
 import numpy as np

@@ -1,4 +1,7 @@
-"""What methods lose inside a model at their cost: the part that the oracle loses too, and the rest."""
+"""What methods lose inside a model at their cost: the part that the oracle loses too, and the rest.
+
+Shape letters: B samples drawn, S samples, W windows, L lengths.
+"""
 
 from collections.abc import Mapping
 

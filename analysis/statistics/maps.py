@@ -1,6 +1,8 @@
 """What each head's rows are: how their entropy grows, the mass of key 0, and the keys needed at the longest context.
 
 Shapes: resamples (the estimate first) x heads.
+
+Shape letters: B samples drawn, C clusters.
 """
 
 import numpy as np

@@ -5,6 +5,8 @@ all rows, and so the floor itself; over several lengths, or relative to each row
 
 Shapes: S estimates (of all samples and heads, of each resample of samples, of each of heads), P settings of a rule,
 L lengths.
+
+Shape letters: S samples drawn, C clusters, H heads, L lengths, P parameters, F fine steps of a curve.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""How does attention fall with distance, and is it one power law?"""
+"""How does attention fall with distance, and is it one power law?
+
+Shape letters: S samples drawn, C clusters, H heads, B ranges of distances.
+"""
 
 import numpy as np
 import pandas as pd

@@ -1,6 +1,6 @@
 """Running sums whose order of additions is fixed: torch documents its cumsum of floats on CUDA as nondeterministic.
 
-Shape letters: N entries, B entries of a block.
+Shape letters: N entries, B entries of a block, C blocks.
 """
 
 from __future__ import annotations

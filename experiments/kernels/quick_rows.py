@@ -2,7 +2,7 @@
 
 `experiments.reference` runs anywhere, ranks keys in any order, and is the reference for this path.
 
-Shape letters: R rows, N keys, V value dimension, W windows, E tolerances, P thresholds.
+Shape letters: R rows, N keys, V value dimension, W windows, E tolerances, P thresholds, M measures.
 """
 
 from __future__ import annotations

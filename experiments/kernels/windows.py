@@ -13,8 +13,8 @@ is kept, give every window at once. No more of a ranked row is held than a threa
 Ranks count from the most probable key; indices count from the least probable one, the order in which rows are stored.
 
 Shape letters: T threads, C rows of a chunk, R rows, N keys, V value dimension, B bins, W windows, S segments,
-E tolerances, P thresholds, L tiles. Kernels run in parallel over chunks of rows; no result depends on how many threads
-or rows there are.
+E tolerances, P thresholds, L tiles, M measures. Kernels run in parallel over chunks of rows; no result depends on how
+many threads or rows there are.
 """
 
 import numba

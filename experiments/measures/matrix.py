@@ -1,6 +1,6 @@
 """Whole attention matrices of chosen heads, full where they are small and block-pooled where they are not.
 
-Shape letters: R queries, N keys.
+Shape letters: R queries, N keys, K pooled keys.
 """
 
 from __future__ import annotations

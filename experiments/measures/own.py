@@ -1,6 +1,6 @@
 """What a method takes rows for: the estimates by which it may size its own windows.
 
-Shape letters: H heads, R rows, N keys.
+Shape letters: H heads, R rows, N keys, M windows of one rule.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """What an approximation would leave, estimated from a sketch of what it approximates (arXiv 2408.08494).
 
-Shape letters: R rows, N entries, H hash rows, B buckets, T rows of a Gaussian sketch, C columns.
+Shape letters: R rows, N entries, H hash rows, B buckets, T rows of a Gaussian sketch, C columns, K entries of the
+head of a row.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ The paper chooses the mask M of W = W_Q W_K^T by descent on 1/2 |softmax(X W X^T
 lambda/2 |M|^2. Rotary embedding stands between W_Q and W_K^T, so that the two are masked apart here, and the gradient
 runs through the layer's own forward pass: whatever it does to queries and keys, no architecture's code is repeated.
 
-Shape letters: H query heads, N tokens, D head dimension, V value dimension, O output channels, I input channels.
+Shape letters: H query heads, N tokens, D head dimension, V value dimension, O output channels, I input channels,
+X groups of weights, Y weights of a group.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a model's configuration says of its shape before any weight is loaded: parameters, heads, and what rows see.
 
-Shape letters: N context lengths.
+Shape letters: N context lengths, K kinds of heads, by what they see.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The columns runner: how much of the mass one set of keys holds, chosen on the same rows, others or another text."""
+"""The columns runner: how much of the mass one set of keys holds, chosen on the same rows, others or another text.
+
+Shape letters besides those of `experiments.rows`: K numbers of columns.
+"""
 
 from __future__ import annotations
 

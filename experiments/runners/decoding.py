@@ -5,7 +5,7 @@ reads every key to rank them, so what is left to gain with it is the reading of 
 its own searches that instead, one that does not look at the query has found its keys beforehand, and what it took to
 prepare a method for a whole cache is timed too.
 
-Shape letters: H query heads, G KV heads, N keys, D head dimension.
+Shape letters: H query heads, G KV heads, N keys, D head dimension, K keys that a row keeps.
 """
 
 from __future__ import annotations

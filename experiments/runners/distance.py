@@ -1,4 +1,7 @@
-"""The distance runner: how much attention a key gets by how far before the query it stands, per head."""
+"""The distance runner: how much attention a key gets by how far before the query it stands, per head.
+
+Shape letters besides those of `experiments.rows`: B ranges of distances.
+"""
 
 from __future__ import annotations
 

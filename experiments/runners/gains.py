@@ -1,4 +1,7 @@
-"""The gains runner: what a model loses where one layer, or one KV head, alone keeps few keys."""
+"""The gains runner: what a model loses where one layer, or one KV head, alone keeps few keys.
+
+Shape letters besides those of `experiments.rows`: L layers.
+"""
 
 from __future__ import annotations
 

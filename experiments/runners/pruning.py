@@ -1,4 +1,7 @@
-"""The pruning runner: what rows and losses become when most query and key weights are zero."""
+"""The pruning runner: what rows and losses become when most query and key weights are zero.
+
+Shape letters besides those of `experiments.rows`: O output channels, I input channels.
+"""
 
 from __future__ import annotations
 

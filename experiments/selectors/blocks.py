@@ -1,4 +1,7 @@
-"""Whole tiles of keys, as block-sparse kernels read them: by their exact mass, or by their mean key."""
+"""Whole tiles of keys, as block-sparse kernels read them: by their exact mass, or by their mean key.
+
+Shape letters besides those of `experiments.rows`: P tiles of keys.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Convolution bases (after arXiv 2405.05219): a causal matrix as a sum of few Toeplitz blocks.
 
-Shape letters besides those of `experiments.cache`: B bases, T lags.
+Shape letters besides those of `experiments.cache`: B bases, T lags, M columns of a base.
 """
 
 from __future__ import annotations

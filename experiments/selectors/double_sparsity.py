@@ -1,4 +1,7 @@
-"""Double Sparsity (arXiv 2408.07092): logits from a few channels that are fixed beforehand by calibration."""
+"""Double Sparsity (arXiv 2408.07092): logits from a few channels that are fixed beforehand by calibration.
+
+Shape letters besides those of `experiments.rows`: C channels that are read.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""One order of keys from several patterns, so that a mixed pattern has a meaning at every budget k."""
+"""One order of keys from several patterns, so that a mixed pattern has a meaning at every budget k.
+
+Shape letters besides those of `experiments.rows`: M keys but the own one.
+"""
 
 from __future__ import annotations
 

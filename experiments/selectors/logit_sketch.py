@@ -1,4 +1,7 @@
-"""Sketched logits (after arXiv 2304.04397): dot products of few random projections in place of the whole vectors."""
+"""Sketched logits (after arXiv 2304.04397): dot products of few random projections in place of the whole vectors.
+
+Shape letters besides those of `experiments.rows`: M numbers of a sketched key.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""MagicPIG (arXiv 2410.16179): keys sampled by hash tables, each weighed by how probable it was to be sampled."""
+"""MagicPIG (arXiv 2410.16179): keys sampled by hash tables, each weighed by how probable it was to be sampled.
+
+Shape letters besides those of `experiments.rows`: B bits of a code, C codes, L hash tables, K keys that a row keeps.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Exact keys and a Gaussian tail: all keys that are not kept, by their count, mean and covariance."""
+"""Exact keys and a Gaussian tail: all keys that are not kept, by their count, mean and covariance.
+
+Shape letters besides those of `experiments.rows`: M keys.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Loki (arXiv 2406.02542): logits from the principal components of the keys."""
+"""Loki (arXiv 2406.02542): logits from the principal components of the keys.
+
+Shape letters besides those of `experiments.rows`: C principal components.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Keys in few bits as an index (after Twilight, arXiv 2502.02770, with the quantisation of KIVI, arXiv 2402.02750)."""
+"""Keys in few bits as an index (after Twilight, arXiv 2502.02770, with the quantisation of KIVI, arXiv 2402.02750).
+
+Shape letters besides those of `experiments.rows`: P groups of keys, L keys of a group, M the last keys, which are
+exact.
+"""
 
 from __future__ import annotations
 

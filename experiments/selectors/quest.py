@@ -1,4 +1,7 @@
-"""Quest (arXiv 2406.10774): pages of the cache, by an upper bound on the logits within them."""
+"""Quest (arXiv 2406.10774): pages of the cache, by an upper bound on the logits within them.
+
+Shape letters besides those of `experiments.rows`: P pages, L keys of a page.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""sortLSH of HyperAttention (arXiv 2310.05869): keys whose hash stands near the query's, in an order of the hashes."""
+"""sortLSH of HyperAttention (arXiv 2310.05869): keys whose hash stands near the query's, in an order of the hashes.
+
+Shape letters besides those of `experiments.rows`: B bits of a code.
+"""
 
 from __future__ import annotations
 

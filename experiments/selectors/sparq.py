@@ -1,4 +1,7 @@
-"""SparQ (arXiv 2312.04985): logits from the channels in which the row's query is largest."""
+"""SparQ (arXiv 2312.04985): logits from the channels in which the row's query is largest.
+
+Shape letters besides those of `experiments.rows`: C channels of the query that are read.
+"""
 
 from __future__ import annotations
 

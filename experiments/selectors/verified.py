@@ -1,4 +1,7 @@
-"""Exact keys and a weighted sample of the others (after vAttention, arXiv 2510.05688; HyperAttention's residual)."""
+"""Exact keys and a weighted sample of the others (after vAttention, arXiv 2510.05688; HyperAttention's residual).
+
+Shape letters besides those of `experiments.rows`: K keys of the lowest turns.
+"""
 
 from __future__ import annotations
 

@@ -7,6 +7,8 @@ factors change with the length of the pass once per set of factors.
 Rows of different lengths are thereby rows of different queries. The variant `truncated_context` is the control: for
 each length n the model reads only the last n tokens of the sample, so that the same last tokens ask at every length.
 And `no_sink` hides key 0, on which many heads park their attention, from the rows of the ordinary pass.
+
+Shape letters besides those of `experiments.rows`: K kinds of layers.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The Gaussian source (theory.md section 3): iid keys, an orthogonal W, logits iid N(0, sigma^2) given the query.
 
-Shape letters: R rows, N keys, D head dimension.
+Shape letters: R rows, N keys, D head dimension, C rows of a chunk.
 """
 
 from __future__ import annotations

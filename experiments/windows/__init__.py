@@ -1,6 +1,6 @@
 """How many keys a row keeps: the window rules (docs/theory.md, section 1), and the set of windows that a run measures.
 
-Shape letters: R rows, W windows.
+Shape letters: R rows, W windows, M windows that are shared.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Windows of different shapes that keep the same number of keys on average over a mix of context lengths."""
+"""Windows of different shapes that keep the same number of keys on average over a mix of context lengths.
+
+Shape letters besides those of `experiments.rows`: K kinds of heads, by what they see.
+"""
 
 from __future__ import annotations
 
