@@ -31,7 +31,7 @@ def seconds_per_row(keys: int) -> float:
     job = configure(f"source.lengths=[{keys}]", f"source.rows={ROWS}", "source.samples=1")
     machine = Machine.from_settings("cpu", job.memory_gb, None)
     rows = job.source.draw(keys, 0, 0, torch.device("cpu"))
-    sizes = job.windows.at(keys).sizes(rows.n_R)
+    sizes = job.windows.at(keys).sizes(rows.n_R, rows.position_R)
     resident = job.source.resident_bytes()
     block = rows_per_block(ROWS, keys, sizes.given_RW.shape[1], 64, machine.memory_bytes, resident)
     times, compute = [], Compute()

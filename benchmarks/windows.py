@@ -67,7 +67,7 @@ def run() -> dict[str, float]:
         assert len(windows) >= 64
 
         def ours(rows: Rows = rows, windows: Windows = windows) -> None:
-            measure_block(rows, oracle(rows), windows.sizes(rows.n_R), compute)
+            measure_block(rows, oracle(rows), windows.sizes(rows.n_R, rows.position_R), compute)
 
         def dense(rows: Rows = rows) -> None:
             query, key, value = (x[None, None] for x in (rows.query_RD, rows.key_ND, rows.value_NV))
@@ -76,7 +76,8 @@ def run() -> dict[str, float]:
         against_sdpa = time_pairs(ours, dense, PAIRS)
         print(f"  {count} x {keys} x {head_dim}, {len(windows)} windows, ours / SDPA: {against_sdpa.describe()}")
         against_dense.append(against_sdpa)
-        k_W = measure_block(rows.block(0, 1), oracle(rows), windows.sizes(rows.n_R[:1]), compute)[1][0]["k"].flatten()
+        first = windows.sizes(rows.n_R[:1], rows.position_R[:1])
+        k_W = measure_block(rows.block(0, 1), oracle(rows), first, compute)[1][0]["k"].flatten()
         ks = sorted({round(float(k)) for k in k_W})
         ks = (ks * -(-64 // len(ks)))[:64]  # as many top-k attentions as a user with 64 windows would run
         against_loop = time_pairs(lambda rows=rows, ks=ks: top_k_loop(rows, ks), ours, 5)  # type: ignore[misc]

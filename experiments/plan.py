@@ -118,7 +118,7 @@ def _seconds_per_entry(selectors: Sequence[Selector], windows: WindowSet, machin
             lambda start, stop: key_ND[None, start:stop] @ key_ND[:stop].T, lambda start, stop: key_ND[None, start:stop]
         ),
     )
-    sizes, compute = windows.at(num_keys).of_heads(0, [0], rows.n_R), Compute()
+    sizes, compute = windows.at(num_keys).of_heads(0, [0], rows.n_R, rows.position_R), Compute()
 
     def once() -> float:
         clock = time.process_time if machine.device.type == "cpu" else time.perf_counter

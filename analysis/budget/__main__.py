@@ -24,23 +24,25 @@ from experiments.errors import UserError
 
 MOST_BLOCK = 65_536  # keys
 ROW, KV_HEAD = "row", "kv_head"  # what a budget serves, besides a number of rows
+TOLERANCE, COVERAGE, SELECTOR = "dropped_mass=0.05", 0.9, "snap_kv_prompt"  # where none is given
+OF_NEEDS = ("tolerance", "serves", "coverage", "prompts", "lengths", "extrapolate")  # options of one way alone
+OF_SHARED = ("selector", "per", "least")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write a budget file; returns the exit status, 1 after an error that the user can mend."""
     parser = argparse.ArgumentParser(prog="python -m analysis.budget", description=__doc__)
     parser.add_argument("--model", required=True, metavar="NAME", help="a model measured before, or part of its name")
-    parser.add_argument(
-        "--tolerance", default="dropped_mass=0.05", help="one of the recorded tolerances, as NAME=VALUE"
-    )
+    parser.add_argument("--tolerance", help=f"one of the recorded tolerances, as NAME=VALUE ({TOLERANCE})")
     parser.add_argument(
         "--serves",
-        default=ROW,
         metavar="WHAT",
         help=f"{ROW}: one row of one head; {KV_HEAD}: one row of all heads that share a KV head; a number: so many "
-        "consecutive rows of these",
+        f"consecutive rows of these ({ROW})",
     )
-    parser.add_argument("--coverage", type=float, default=0.9, help="share of a head's rows that are to stay within it")
+    parser.add_argument(
+        "--coverage", type=float, help=f"share of a head's rows that are to stay within it ({COVERAGE})"
+    )
     parser.add_argument("--cost", type=float, metavar="KEYS", help="scale all windows to this mean over 1..N keys")
     parser.add_argument(
         "--by",
@@ -49,9 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help=f"{NEEDS}: what each head needs at the tolerance; the others share out --cost keys at each length that "
         "runner=gains measured: where they gain most, alike, falling with depth, or as 90%% of the mass asks",
     )
-    parser.add_argument("--selector", default="snap_kv_prompt", metavar="NAME", help="method whose gains count")
+    parser.add_argument("--selector", metavar="NAME", help=f"method whose gains count ({SELECTOR})")
     parser.add_argument("--per", choices=UNITS, help="whose gains count, where both were measured")
-    parser.add_argument("--least", choices=OBJECTIVES, default=OBJECTIVES[0], help="what gains are of")
+    parser.add_argument("--least", choices=OBJECTIVES, help=f"what gains are of ({OBJECTIVES[0]})")
     parser.add_argument(
         "--prompts", type=float, metavar="SHARE", help="scale all windows until they serve this share of new prompts"
     )
@@ -99,31 +101,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _content(requested: argparse.Namespace) -> dict[str, Any]:
     if not 1 <= requested.block <= MOST_BLOCK:
         raise UserError(f"--block {str(requested.block)[:30]}: give a number of keys from 1 to {MOST_BLOCK}")
+    _check_read(requested)
     if requested.by == NEEDS:
         return budget(
             requested.outputs,
             requested.model,
-            _tolerance(requested.tolerance),
-            requested.coverage,
+            _tolerance(TOLERANCE if requested.tolerance is None else requested.tolerance),
+            COVERAGE if requested.coverage is None else requested.coverage,
             requested.cost,
             requested.lengths,
             requested.extrapolate,
-            _run(requested.serves),
+            _run(ROW if requested.serves is None else requested.serves),
             requested.prompts,
-        )
-    if requested.lengths or requested.extrapolate or requested.prompts is not None:
-        raise UserError(
-            f"--lengths, --extrapolate and --prompts go with --by {NEEDS}: gains hold where they were measured"
         )
     return shared_budget(
         requested.outputs,
         requested.model,
         requested.cost,
         requested.by,
-        requested.selector,
-        requested.least,
+        requested.selector or SELECTOR,
+        requested.least or OBJECTIVES[0],
         requested.per,
     )
+
+
+def _check_read(requested: argparse.Namespace) -> None:
+    """Raise UserError if an option was given that the chosen way does not read."""
+    needs = requested.by == NEEDS
+    unread = [name for name in (OF_SHARED if needs else OF_NEEDS) if getattr(requested, name) not in (None, [], False)]
+    if not unread:
+        return
+    others = f"--by {', '.join(SHARED)}: a budget by needs is of the oracle's keys"
+    ways = others if needs else f"--by {NEEDS}: gains hold where they were measured, of the method that they are of"
+    raise UserError(f"{' and '.join(f'--{name}' for name in unread)} go with {ways}")
 
 
 def _tolerance(text: str) -> float:

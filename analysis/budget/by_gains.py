@@ -10,6 +10,7 @@ Shape letters: U layers, or KV heads.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -66,14 +67,19 @@ def shared_budget(
         raise UserError(
             f"{lines['label'].iloc[0]}: gains of {len(samples)} sample, each is left out in turn: measure 2"
         )
+    used = [run for run in runs if run.id in set(lines["run"].astype(str))]
+    if some := next((run.config["runner"].get("layers") for run in used if run.config["runner"].get("layers")), None):
+        named = ", ".join(map(str, some))
+        raise UserError(f"gains of layers {named} alone were measured: measure all, without runner.layers")
     units = (
         lines[["layer", "kv_head", "heads", "kv_heads", "key_dim"]].drop_duplicates().sort_values(["layer", "kv_head"])
     )
+    if by == ZIGZAG and not any(run.file("rows.parquet") for run in runs):
+        raise UserError(f"--by {ZIGZAG} goes by the mass of rows, and none were measured: run.py experiment=heads")
     mass = _mass(load_rows(runs), model, units["layer"].tolist()) if by == ZIGZAG else None
     shared = {
         length: _at(Measured.of(lines[lines["length"] == length], of), length, cost, by, mass) for length in lengths
     }
-    used = [run for run in runs if run.id in set(lines["run"].astype(str))]
     by_layer = units.drop_duplicates("layer")
     return {
         "format": FORMAT,
@@ -123,7 +129,8 @@ def _at(
     """Return the keys of each unit at one length, and what is foretold of them on samples left out in turn."""
     least, most = measured.bounds()
     if not np.isfinite(cost) or not least <= cost <= most:
-        raise UserError(f"--cost {cost:g}: at {length} keys, give a mean number of keys from {least:.0f} to {most:.0f}")
+        within = f"from {math.ceil(least)} to {math.floor(most)}"
+        raise UserError(f"--cost {cost:g}: at {length} keys, give a mean number of keys {within}")
     mass_U = mass and mass(length)
     lost, alike = measured.judged(by, cost, mass_U), measured.judged(UNIFORM, cost)
     gained = lost - alike
@@ -139,12 +146,21 @@ def _at(
 
 def _mass(rows: pd.DataFrame, model: str, layers: list[int]) -> Callable[[int], Array]:
     """Return what says, at a length, the keys that hold 90% of the mass of each unit's layer."""
-    rows = rows_of(rows, model)
+    rows = rows_of(rows, model, "experiment=heads")
     means = rows.pivot_table(MASS, "length", "layer")
     if missing := set(layers) - set(means):
         raise UserError(f"--by {ZIGZAG}: no rows of layer {min(missing)} were measured: run.py experiment=heads")
     lengths = means.index.to_numpy(float)
-    return lambda length: np.array([np.interp(length, lengths, means[layer]) for layer in layers])
+
+    def mass(length: int) -> Array:
+        if not lengths[0] <= length <= lengths[-1]:
+            raise UserError(
+                f"--by {ZIGZAG}: gains are of {length} tokens, rows of {lengths[0]:.0f} to {lengths[-1]:.0f}: measure "
+                "rows of that length, with experiment=heads"
+            )
+        return np.array([np.interp(length, lengths, means[layer]) for layer in layers])
+
+    return mass
 
 
 def _heads(units: pd.DataFrame, keys: dict[int, Array], lines: pd.DataFrame) -> Iterator[dict[str, Any]]:

@@ -74,13 +74,23 @@ class Measured:
         return [Curve.of(*unit) for unit in zip(k_UP, lost_UP, self.most, strict=True)]
 
     def bounds(self) -> tuple[float, float]:
-        """Return the smallest and the largest mean number of keys of a head that can be shared out."""
-        return bounds(self.curves(), self.weights.tolist())
+        """Return the smallest and the largest mean number of keys of a head that can be shared out.
+
+        With all samples, and with each left out in turn: windows that go by the row keep other keys in each.
+        """
+        of_all = [bounds(self.curves(samples), self.weights.tolist()) for samples in (None, *self._others())]
+        return max(least for least, _ in of_all), min(most for _, most in of_all)
 
     def lost_at(self, keys: Array, sample: int) -> float:
-        """Return the loss of one sample, summed over the units at their keys: linear between points."""
-        ends = zip(self.keys[:, :, sample], self.lost[:, :, sample], self.most, keys, strict=True)
-        return float(sum(np.interp(k, [*k_P, most], [*lost_P, 0.0]) for k_P, lost_P, most, k in ends))
+        """Return the loss of one sample, summed over the units at their keys: linear between points.
+
+        Windows that keep as many keys are one point, of their mean loss.
+        """
+        total = 0.0
+        for k_P, lost_P, most, k in zip(self.keys[:, :, sample], self.lost[:, :, sample], self.most, keys, strict=True):
+            knots, of_point = np.unique([*k_P, most], return_inverse=True)
+            total += float(np.interp(k, knots, np.bincount(of_point, [*lost_P, 0.0]) / np.bincount(of_point)))
+        return total
 
     def shared(self, way: str, mean: float, curves: Sequence[Curve], mass: Array | None = None) -> Array:
         """Share keys of a mean number out to the units, by the way of SHARED, of which ZIGZAG needs `mass`; (U,)."""
@@ -100,9 +110,13 @@ class Measured:
 
     def judged(self, way: str, mean: float, mass: Array | None = None) -> Array:
         """Return what each sample loses with the keys that the other samples' curves ask for (S,)."""
-        others = [[s for s in range(self.samples) if s != left] for left in range(self.samples)]
-        shared = [self.shared(way, mean, self.curves(rest), mass) for rest in others]
+        shared = [self.shared(way, mean, self.curves(rest), mass) for rest in self._others()]
         return np.array([self.lost_at(keys, left) for left, keys in enumerate(shared)])
+
+    def _others(self) -> list[list[int]]:
+        """Return of each sample the others, where there are any."""
+        every = range(self.samples)
+        return [[s for s in every if s != left] for left in every] if self.samples > 1 else []
 
 
 def of_one_design(lines: pd.DataFrame) -> pd.DataFrame:

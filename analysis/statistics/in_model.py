@@ -20,6 +20,8 @@ WINDOW = ["rule", "parameter", "scale"]
 QUALITY = ["lost", "kl", "agreement", "budget", "choice"]
 CURVE = ("fixed", "linear")  # windows of given sizes: the oracle's curve is read off these
 FEWEST_LENGTHS = 3
+Ends = tuple[np.ndarray, np.ndarray]
+BEYOND = 1e9  # stands for what is infinite in quantiles
 
 
 def by_sample(losses: pd.DataFrame) -> pd.DataFrame:
@@ -111,7 +113,8 @@ def keys_for(lines: pd.DataFrame, targets: Mapping[str, list[float]], how: Setti
 
     A curve of windows of given sizes is averaged over samples, and the keys are those from which on it keeps the
     target, linear in ln keys. The exponent is the slope of ln keys over ln n by least squares. Intervals are
-    percentiles over resampled samples, stretched for their number.
+    percentiles over resampled samples, stretched for their number; an end is infinite where more resamples than its
+    share need more keys than were measured, or leave the slope open.
 
     Parameters
     ----------
@@ -136,14 +139,15 @@ def keys_for(lines: pd.DataFrame, targets: Mapping[str, list[float]], how: Setti
                 continue  # not recorded, or not at every window of each sample
             for target in values:
                 k_BL = np.stack([_first_within(x, times_BS, y, target, quality) for x, y in tables], axis=1)
-                least_L = np.array([np.exp(x[0]) for x, _ in tables])
-                bound_BL = k_BL <= least_L  # fewer keys than were measured may do: an upper bound grows by no law
-                slope_B = _slopes(np.log(np.where(bound_BL, np.nan, k_BL)), np.log(lengths))
+                ends_L2 = np.array([x[[0, -1]] for x, _ in tables])  # ln of the fewest and of the most keys measured
                 ln_BL = np.log(k_BL)  # so that a stretched interval keeps more than no key
-                low_L, high_L = map(np.exp, interval(ln_BL[0], ln_BL[1:], len(samples), how.confidence))
-                least, most = interval(slope_B[0], slope_B[1:], len(samples), how.confidence)
+                bound_BL = ln_BL <= ends_L2[:, 0]  # fewer keys than were measured may do
+                low_L, high_L = _interval(ln_BL[0], ln_BL[1:], len(samples), how.confidence)
+                with np.errstate(over="ignore"):
+                    low_L, high_L = np.exp(low_L), np.exp(high_L)
+                slope, least, most = _growth(ln_BL, bound_BL, ends_L2, np.log(lengths), len(samples), how.confidence)
                 place = {"label": label, "phase": phase, "selector": selector, "quality": quality, "target": target}
-                grown = {"exponent": slope_B[0], "exponent_low": float(least), "exponent_high": float(most)}
+                grown = {"exponent": slope, "exponent_low": least, "exponent_high": most}
                 columns = {"length": lengths.astype(int), "k": k_BL[0], "k_low": low_L, "k_high": high_L}
                 columns["at_most"] = bound_BL[0]
                 parts.append(pd.DataFrame(place | columns | grown))
@@ -173,12 +177,42 @@ def _first_within(x_W: np.ndarray, times_BS: np.ndarray, y_SW: np.ndarray, targe
     return np.where((over_BW > 0).any(1), k_B, np.exp(x_W[0]))
 
 
-def _slopes(y_BL: np.ndarray, x_L: np.ndarray) -> np.ndarray:
-    """Return the slope of each line over the lengths that have a value [B]; NaN of fewer than three."""
-    known = np.isfinite(y_BL)
-    count_B = known.sum(1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean_x = np.where(known, x_L, 0).sum(1) / count_B
-        off_BL = np.where(known, x_L - mean_x[:, None], 0.0)
-        slope_B = (off_BL * np.where(known, y_BL, 0.0)).sum(1) / (off_BL**2).sum(1)
-    return np.where(count_B >= FEWEST_LENGTHS, slope_B, np.nan)
+def _interval(estimate: np.ndarray, replicates: np.ndarray, samples: int, confidence: float) -> Ends:
+    """Return the ends of the interval of what is infinite in replicates that are NaN or infinite."""
+    beyond = np.nan_to_num(replicates, nan=BEYOND, posinf=BEYOND, neginf=-BEYOND)
+    ends = interval(estimate, beyond, samples, confidence)
+    low, high = (np.where(np.abs(end) > BEYOND / 1e3, np.copysign(np.inf, end), end) for end in ends)
+    return np.where(np.isnan(estimate), np.nan, np.minimum(low, estimate)), high
+
+
+def _growth(
+    ln_BL: np.ndarray, bound_BL: np.ndarray, ends_L2: np.ndarray, x_L: np.ndarray, samples: int, confidence: float
+) -> tuple[float, float, float]:
+    """Return the slope of ln keys over the lengths at which they are known, and its interval; NaN below three lengths.
+
+    A resample may know less: that more keys than were measured are needed, or that the fewest are enough. An end of the
+    interval is infinite where as many resamples leave it open.
+
+    Parameters
+    ----------
+    ln_BL
+        ln of the keys: first of all samples, then as they are resampled; NaN where no window is enough.
+    bound_BL
+        Where the fewest keys that were measured are enough.
+    ends_L2
+        ln of the fewest and of the most keys that were measured.
+    x_L
+        ln of the lengths.
+    """
+    known_L = np.isfinite(ln_BL[0]) & ~bound_BL[0]
+    if known_L.sum() < FEWEST_LENGTHS:
+        return np.nan, np.nan, np.nan
+    x_L, more_BL, fewer_BL = x_L[known_L], np.isnan(ln_BL[:, known_L]), bound_BL[:, known_L]
+    y_BL = np.where(more_BL, ends_L2[known_L, 1], ln_BL[:, known_L])
+    off_L = x_L - x_L.mean()
+    slope_B = y_BL @ off_L / (off_L @ off_L)
+    steeper_B = (more_BL & (off_L > 0)).any(1) | (fewer_BL & (off_L < 0)).any(1)
+    flatter_B = (more_BL & (off_L < 0)).any(1) | (fewer_BL & (off_L > 0)).any(1)
+    low, _ = _interval(slope_B[0], np.where(flatter_B, -np.inf, slope_B)[1:], samples, confidence)
+    _, high = _interval(slope_B[0], np.where(steeper_B, np.inf, slope_B)[1:], samples, confidence)
+    return float(slope_B[0]), float(low), float(high)

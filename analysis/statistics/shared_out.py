@@ -95,11 +95,12 @@ def _compared(
             for name, value in zip([*run, "held_out"], values, strict=True)
             if name not in ("design", "seed")
         }
-        for (name, parameter, _), of_window in of_run.groupby(["rule", "parameter", "scale"]):
+        for (name, parameter, scale), of_window in of_run.groupby(["rule", "parameter", "scale"]):
             line = {**place, **_way(str(name)), "cost": parameter}
             line |= {"keys": of_window["keys"].mean(), "samples": len(of_window)}
             line |= {column: of_window[column].mean() for name in also_means for column in (name, f"dense_{name}")}
-            same = alike[alike["parameter"] == parameter].set_index("sample").reindex(of_window["sample"])
+            same = alike[(alike["parameter"] == parameter) & (alike["scale"] == scale)]
+            same = same.set_index("sample").reindex(of_window["sample"])
             for column, said in LOST.items():
                 base = same[column].to_numpy() if same["keys"].notna().any() else _alike(alike, of_window, column)
                 over = of_window[column].to_numpy() - base
@@ -158,7 +159,7 @@ def _alike(alike: pd.DataFrame, of_window: pd.DataFrame, column: str) -> np.ndar
     """Return what keys alike lose in each sample at as many keys; NaN beyond what was measured."""
     lost = []
     for sample, keys in zip(of_window["sample"], of_window["keys"], strict=True):
-        curve = alike[alike["sample"] == sample].sort_values("keys")
+        curve = alike[alike["sample"] == sample].groupby("keys")[column].mean()  # by rising keys
         ends = {"left": np.nan, "right": np.nan}
-        lost.append(np.interp(np.log(keys), np.log(curve["keys"]), curve[column], **ends) if len(curve) else np.nan)
+        lost.append(np.interp(np.log(keys), np.log(curve.index), curve, **ends) if len(curve) else np.nan)
     return np.array(lost)

@@ -15,6 +15,8 @@ from analysis.studies import NothingMeasured
 
 PLACE = ["label", "per", "phase", "selector", "length"]
 UNIT = ["layer", "kv_head", "rule", "parameter", "scale"]
+WITH_ENDS = [f"{name}{end}" for name in (KL, "difference") for end in ("", "_low", "_high")]
+SHARED_COLUMNS = [*PLACE, "by", "share", "keys", *WITH_ENDS, "units", "samples"]
 
 
 def study(evidence: Evidence, config: DictConfig, how: Settings) -> dict[str, pd.DataFrame]:
@@ -47,6 +49,8 @@ def _alone(lines: pd.DataFrame, how: Settings) -> pd.DataFrame:
 def _shared(lines: pd.DataFrame, shares: list[float], how: Settings) -> pd.DataFrame:
     """Return what all units together are foretold to lose, for each way to share a mean number of keys out."""
     parts = []
+    if (lines.groupby(PLACE)["sample"].nunique() < 2).all():
+        raise NothingMeasured("gains of one sample alone: measure two, each is judged by the others")
     for place, of_length in lines.groupby(PLACE):
         measured = Measured.of(of_length, KL)
         if measured.samples < 2:  # each is left out in turn
@@ -61,6 +65,4 @@ def _shared(lines: pd.DataFrame, shares: list[float], how: Settings) -> pd.DataF
             for name, values in ((KL, kl), ("difference", kl - alike)):
                 line |= with_interval(name, values, how.confidence)
             parts.append(line | {"units": len(measured.layers), "samples": measured.samples})
-    if not parts:
-        raise NothingMeasured("gains of one sample alone: measure two, each is judged by the others")
-    return pd.DataFrame(parts)
+    return pd.DataFrame(parts, columns=SHARED_COLUMNS)

@@ -249,6 +249,15 @@ def encode(checkpoint: Checkpoint, text: str) -> list[int]:
     return whole[len(before) :]
 
 
+def start_first(checkpoint: Checkpoint, text: list[int], context: list[int]) -> list[int]:
+    """Return a context with the special token that begins its text first, where pieces were put before it."""
+    start = text[0]
+    if context[0] == start or start not in context or start not in load_tokenizer(checkpoint).all_special_ids:
+        return context
+    at = context.index(start)
+    return [start, *context[:at], *context[at + 1 :]]
+
+
 def encode_pair(checkpoint: Checkpoint, first: str, second: str) -> tuple[list[int], list[int]]:
     """Return the token ids of two pieces encoded as one text, and where the second begins to differ.
 

@@ -70,7 +70,7 @@ def within(
     def keys_kept(exact: LazyRows, position_R: Tensor, layer: int, head: int) -> Tensor:
         k_R = exact.shared_R
         if k_R is None:
-            k_R = of_head(layer, head).keys(exact, exact.own)[:, 0]
+            k_R = of_head(layer, head).keys(exact, exact.own, position_R)[:, 0]
         kept.add(position_R, k_R)
         return k_R
 

@@ -115,7 +115,7 @@ class Approximation:
             prepared = rows.cache()
             answering = [method.prepare(prepared) for method in methods]
             requested = windows_of(rows)
-            sizes = requested.of_heads(rows.layer, rows.heads, rows.n_R)
+            sizes = requested.of_heads(rows.layer, rows.heads, rows.n_R, rows.position_R)
             if shared:
                 sizes = replace(sizes, shared=shared.get((rows.variant, rows.length, rows.kv_head), {}))
             block = block_size(rows, len(requested), side_by_side)

@@ -287,7 +287,8 @@ class _Step:
         heads, groups = len(query_HD), len(key_GND)
         keys, size = key_GND.shape[1], key_GND.element_size()
         width = key_GND.shape[2] + value_GNV.shape[2]
-        kept = window.of_heads(attention.layer, range(heads), torch.full((heads,), keys)).given_RW[:, 0].tolist()
+        seen_H, last_H = torch.full((heads,), keys), torch.full((heads,), layer_keys - 1)
+        kept = window.of_heads(attention.layer, range(heads), seen_H, last_H).given_RW[:, 0].tolist()
         # The heads that share a KV head ask it together, so that dense attention copies nothing either.
         query_GSD = query_HD.reshape(groups, heads // groups, -1)
         with self.timed("dense_seconds"):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
 from rich.table import Table
 
@@ -178,8 +178,9 @@ class Gains:
         table = Table(title=title, title_justify="left", title_style="bold")
         for name in ("window", "keys", "loss added", "KL", "of three", f"{unit}s"):
             table.add_column(name, justify="left" if name == "window" else "right", no_wrap=True)
-        for (selector, *window), part in lines.groupby(["selector", *(column.name for column in WINDOW)], sort=False):
-            name = f"{selector}, {window_name(*window)}"
+        for keys, part in lines.groupby(["selector", *(column.name for column in WINDOW)], sort=False):
+            selector, rule, parameter, scale = cast(tuple[str, str, float, float], keys)
+            name = f"{selector}, {window_name(rule, parameter, scale)}"
             of_unit = part.groupby(["layer", "kv_head"])["kl"].mean().sort_values(ascending=False)
             names = [f"{layer}" if head == EVERY_KV_HEAD else f"{layer}.{head}" for layer, head in of_unit.index[:3]]
             added = (part["loss"] - part["dense_loss"]).groupby([part["layer"], part["kv_head"]]).mean().sum()

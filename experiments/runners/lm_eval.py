@@ -196,18 +196,17 @@ class LmEval:
     def findings(self, folder: Path, manifest: dict[str, Any]) -> Findings:
         """Return a table of every metric per task and window."""
         lines = pd.read_parquet(folder / LM_EVAL.file)
-        of_tasks = lines.drop_duplicates("task")
-        cut = f", {of_tasks['cut'].sum()} contexts cut on their left" if of_tasks["cut"].any() else ""
         title = (
             f"{manifest['label']}, {lines['phase'].iloc[0]}, by {methods_of(lines)}: lm-evaluation-harness, "
-            f"{of_tasks['requests'].sum()} requests of at most {lines['length'].iloc[0]} tokens in "
-            f"{manifest['seconds']:.0f} s{cut}"
+            f"requests of at most {lines['length'].iloc[0]} tokens in {manifest['seconds']:.0f} s"
         )
         table = Table(title=title, title_justify="left", title_style="bold")
         for name in ("task, metric, window", "keys per row", "value", "stderr"):
             table.add_column(name, justify="left" if "window" in name else "right", no_wrap=True)
         for (task, metric), of_metric in lines.groupby(["task", "metric"], sort=False):
-            table.add_row(f"{task} {metric}")
+            asked, left_cut = of_metric[["requests", "cut"]].iloc[0]  # a group counts the requests of its tasks again
+            cut = f", {left_cut} contexts cut on their left" if left_cut else ""
+            table.add_row(f"{task} {metric}, {asked} requests{cut}")
             for name, part in by_window(of_metric):
                 line = part.iloc[0]
                 stderr = "" if np.isnan(line["stderr"]) else f"{line['stderr']:.4f}"

@@ -135,7 +135,7 @@ class Retrieval:
 
     def _drawn(self, source: Any, seed: int, sample: int, length: int, token_N: Tensor) -> tuple[Tensor, list[Ask]]:
         """Return the tokens of a context with its needles, and what is asked about it."""
-        from experiments.models.load import encode, encode_pair, load_config
+        from experiments.models.load import encode, encode_pair, load_config, start_first
         from experiments.models.positions import check_one_regime
 
         rng = np.random.default_rng([seed, sample, length])
@@ -149,7 +149,8 @@ class Retrieval:
         ]
         room = length - max(len(ask.tokens) for ask in asks)
         check_one_regime(load_config(source.located), [room, length], self.name)
-        return torch.tensor(spread(token_N.tolist(), needles, self.depths, room)), asks
+        context = spread(text := token_N.tolist(), needles, self.depths, room)
+        return torch.tensor(start_first(source.located, text, context)), asks
 
     def findings(self, folder: Path, manifest: dict[str, Any]) -> Findings:
         """Return a table of exact matches and log-probabilities per window and length."""

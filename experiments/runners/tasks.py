@@ -129,7 +129,7 @@ class Tasks:
         self, source: Any, seed: int, sample: int, length: int, task: Task, token_N: Tensor
     ) -> tuple[dict[str, Any], Tensor, list[list[Ask]]]:
         """Return the columns that name a context, its tokens, and of each question every answer that counts."""
-        from experiments.models.load import encode, encode_pair, load_config
+        from experiments.models.load import encode, encode_pair, load_config, start_first
         from experiments.models.positions import check_one_regime
 
         rng = np.random.default_rng([seed, sample, length, zlib.crc32(task.name.encode())])
@@ -140,12 +140,12 @@ class Tasks:
         ]
         room = length - max(len(ask.tokens) for ask in chain.from_iterable(asks))
         try:
-            tokens = drawn.context(token_N.tolist(), room, partial(encode, source.located))
+            tokens = drawn.context(text := token_N.tolist(), room, partial(encode, source.located))
         except UserError as error:
             raise UserError(f"task {task.name} at {length} tokens: {error}") from error
         check_one_regime(load_config(source.located), [room, length], self.name)
         place = {"task": task.name, "sample": sample, "phase": self.phase, "length": length}
-        return place, torch.tensor(tokens), asks
+        return place, torch.tensor(start_first(source.located, text, tokens)), asks
 
     def findings(self, folder: Path, manifest: dict[str, Any]) -> Findings:
         """Return a table of exact matches and log-probabilities per task and window, over all lengths."""

@@ -80,10 +80,10 @@ def read_questions(file: str) -> list[dict[str, Any]]:
     """
     lines = []
     try:
-        content = _bytes(file).decode()
+        content = _bytes(file).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{file} is not UTF-8: {error.reason} at byte {error.start}") from error
-    for number, text in enumerate(content.splitlines(), 1):
+    for number, text in enumerate(content.split("\n"), 1):  # other ends of lines may stand within a JSON string
         if text.strip():
             lines.append(_checked(f"{file}, line {number}", text))
     if not lines:
@@ -94,7 +94,10 @@ def read_questions(file: str) -> list[dict[str, Any]]:
 def _checked(where: str, text: str) -> dict[str, Any]:
     try:
         line = json.loads(text)
-    except ValueError as error:
+        json.dumps(line, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{where} has half a character (a lone surrogate), which is no text") from error
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{where} is no JSON: {error}") from error
     if not isinstance(line, dict):
         raise UserError(f"{where}: give an object with {', '.join(FIELDS)}")

@@ -70,9 +70,10 @@ class DecidingRows(RowFacts, Protocol):
 class Rule(Protocol):
     """What the window set asks of a rule. One file per rule in `rules/`; the class is its own Hydra schema.
 
-    How many keys its windows keep follows from the number that rows see (`OfLength`), from a dropped mass
-    (`OfTolerance`), from a probability (`OfThreshold`), from one in proportion to 1 / n (`OfRelativeThreshold`), from
-    what the method takes for the row (`OfEstimate`), or from the estimates of all heads of the layer (`PerLayer`).
+    How many keys its windows keep follows from the number that rows see (`OfLength`), from the length of their
+    context (`OfContext`), from a dropped mass (`OfTolerance`), from a probability (`OfThreshold`), from one in
+    proportion to 1 / n (`OfRelativeThreshold`), from what the method takes for the row (`OfEstimate`), or from the
+    estimates of all heads of the layer (`PerLayer`).
     """
 
     rule: str
@@ -90,6 +91,13 @@ class OfLength(Protocol):
     def sizes(self, n_R: Tensor, parameter_W: Tensor, scale_W: Tensor) -> Tensor:
         """Return the real number of keys that each window asks for [R, W] of rows that see n keys [R]."""
         ...
+
+
+@runtime_checkable
+class OfContext(OfLength, Protocol):
+    """A rule whose `sizes` go by the length of the whole context, whatever part of it a row sees."""
+
+    by_context: ClassVar[bool]
 
 
 @runtime_checkable
@@ -304,10 +312,13 @@ class Windows:
             self, rules=[rule.of_head(layer, head) if isinstance(rule, PerHead) else rule for rule in self.rules]
         )
 
-    def of_heads(self, layer: int, heads: Sequence[int], n_R: Tensor) -> Sizes:
-        """Return how many keys the rows of some heads keep, one head's rows after the other's, as many of each."""
-        parts = zip(heads, n_R.unflatten(0, (len(heads), -1)), strict=True)
-        sizes = [self.of_head(layer, head).sizes(part_R) for head, part_R in parts]
+    def of_heads(self, layer: int, heads: Sequence[int], n_R: Tensor, position_R: Tensor) -> Sizes:
+        """Return how many keys the rows of some heads keep, one head's rows after the other's, as many of each.
+
+        See `sizes`.
+        """
+        parts = zip(heads, *(of_R.unflatten(0, (len(heads), -1)) for of_R in (n_R, position_R)), strict=True)
+        sizes = [self.of_head(layer, head).sizes(seen_R, at_R) for head, seen_R, at_R in parts]
         return replace(sizes[0], given_RW=torch.cat([part.given_RW for part in sizes]))
 
     @cached_property
@@ -324,7 +335,7 @@ class Windows:
         rule = self.of_kind(PerLayer)[index][0]
 
         def share(log_p_HRN: Tensor, n_R: Tensor) -> Tensor:
-            return rule.share(log_p_HRN, self.sizes(n_R).given_RW[:, index])
+            return rule.share(log_p_HRN, self.sizes(n_R, n_R - 1).given_RW[:, index])  # a share is of what is seen
 
         return share
 
@@ -346,27 +357,32 @@ class Windows:
         """Return, per window, the columns that name it."""
         return [{"rule": rule.rule, "parameter": float(a), "scale": float(b)} for rule, a, b in self._each]
 
-    def sizes(self, n_R: Tensor) -> Sizes:
+    def sizes(self, n_R: Tensor, position_R: Tensor) -> Sizes:
         """Return how many keys rows keep that see n keys [R]: ceil(x (1 - 1e-9)) within [1, n], x as the rule asks.
+
+        Parameters
+        ----------
+        position_R
+            Where the rows stand, for rules that go by their context (`OfContext`).
 
         Raises
         ------
         UserError
             If a rule's x is no number.
         """
-        seen = n_R.device, n_R.cpu().numpy().tobytes()  # alike in every layer and head of a causal model
+        seen = n_R.device, torch.cat([n_R, position_R]).cpu().numpy().tobytes()  # alike in most layers and heads
         if seen not in self._known:
             if len(self._known) >= MOST_KNOWN:
                 self._known.clear()
-            self._known[seen] = self._sizes(n_R)
+            self._known[seen] = self._sizes(n_R, position_R)
         return self._known[seen]
 
-    def _sizes(self, n_R: Tensor) -> Sizes:
+    def _sizes(self, n_R: Tensor, position_R: Tensor) -> Sizes:
         parts = [torch.empty(len(n_R), 0, dtype=torch.float64, device=n_R.device)]
         for rule, part in zip(self.rules, self.coordinates, strict=True):
             if isinstance(rule, OfLength) and part:
-                parameter_W, scale_W = torch.tensor(part, dtype=torch.float64, device=n_R.device).unbind(1)
-                parts.append(rule.sizes(n_R, parameter_W, scale_W).double())
+                pair = torch.tensor(part, dtype=torch.float64, device=n_R.device).unbind(1)
+                parts.append(rule.sizes(position_R + 1 if isinstance(rule, OfContext) else n_R, *pair).double())
             else:
                 parts.append(parts[0].new_zeros(len(n_R), len(part)))
         tolerances = {i: rule.tolerance(parameter) for i, (rule, parameter) in self.of_kind(OfTolerance).items()}
@@ -381,7 +397,12 @@ class Windows:
         k_RW[:, [*tolerances, *thresholds, *own, *relative]] = 0
         return Sizes(k_RW, tolerances, thresholds, own, relative=relative)
 
-    def keys(self, exact: DecidingRows, own: Callable[[], Needs] | None = None) -> Tensor:
-        """Return the keys kept [R, W] int64 by a method that takes the rows for `own`, None: exact; see `sizes`."""
-        sizes = self.sizes(exact.n_R)
+    def keys(
+        self, exact: DecidingRows, own: Callable[[], Needs] | None = None, position_R: Tensor | None = None
+    ) -> Tensor:
+        """Return the keys kept [R, W] int64 by a method that takes the rows for `own`, None: exact; see `sizes`.
+
+        Without positions, rows see their whole context.
+        """
+        sizes = self.sizes(exact.n_R, exact.n_R - 1 if position_R is None else position_R)
         return sizes.of_method(sizes.of(exact), 0, (lambda: exact) if own is None else own)

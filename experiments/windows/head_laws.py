@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 FORMAT = 2  # 1 had laws alone
 READABLE = (1, 2)
+MOST = 1e15  # what a number of a file may be
 LARGEST = 2**26  # bytes of a budget file; the largest models, of 16,000 heads, need half of it
 # What decides the windows of a line of a budget file; the rest says where it comes from and how sure it is.
 DECIDING = ("layer", "head", "alpha", "C", "sees")
@@ -51,7 +52,11 @@ class Law:
 
 @dataclass(frozen=True)
 class AtLengths:
-    """Windows of one head that are given at some numbers of keys: linear between them, constant beyond."""
+    """Windows of one head that are given at some context lengths: linear between them, constant beyond.
+
+    They go by the whole context, also where a row sees but `sees` keys of it: a layer with a sliding window may have
+    other keys in a longer context, for there are others for the rest.
+    """
 
     lengths: tuple[float, ...]
     keys: tuple[float, ...]
@@ -59,11 +64,7 @@ class AtLengths:
 
     def at(self, n_N: np.ndarray) -> np.ndarray:
         """Return the windows of rows of context length n [N]."""
-        return np.interp(np.minimum(n_N, self.sees), self.lengths, self.keys)
-
-    def sizes(self, n_R: Tensor) -> Tensor:
-        """Return the windows of rows that see n keys [R]."""
-        return torch.from_numpy(self.at(n_R.double().cpu().numpy())).to(n_R.device)
+        return np.interp(n_N, self.lengths, self.keys)
 
 
 OfHead = Law | AtLengths
@@ -90,11 +91,12 @@ class HeadLaws:
         """Return (dropped mass that the laws were fitted for, or keys shared out; factor) per window."""
         return [(self._parameter, factor) for factor in self._factors]
 
-    def of_head(self, layer: int, head: int) -> OneLaw:
+    def of_head(self, layer: int, head: int) -> OneLaw | OneTable:
         """Return the rule of one head."""
         if (layer, head) not in self._laws:
             raise UserError(f"the budget file has no law of layer {layer}, head {head}: make it from all heads")
-        return OneLaw(self._laws[layer, head], self.rule)
+        law = self._laws[layer, head]
+        return OneLaw(law, self.rule) if isinstance(law, Law) else OneTable(law, self.rule)
 
     def sizes(self, n_R: Tensor, parameter_W: Tensor, scale_W: Tensor) -> Tensor:
         """Refuse: which head a row is of must be known."""
@@ -114,7 +116,7 @@ class OneLaw:
 
     version: ClassVar[int] = HeadLaws.version
 
-    def __init__(self, law: OfHead, rule: str) -> None:
+    def __init__(self, law: Law, rule: str) -> None:
         self._law = law
         self.rule = rule
 
@@ -125,6 +127,26 @@ class OneLaw:
     def sizes(self, n_R: Tensor, parameter_W: Tensor, scale_W: Tensor) -> Tensor:
         """Return factor x the window of rows that see n keys."""
         return scale_W * self._law.sizes(n_R)[:, None]
+
+
+class OneTable:
+    """Windows factor x the keys of one head at the length of the context."""
+
+    version: ClassVar[int] = HeadLaws.version
+    by_context: ClassVar[bool] = True
+
+    def __init__(self, keys: AtLengths, rule: str) -> None:
+        self._keys = keys
+        self.rule = rule
+
+    def coordinates(self, length: int) -> list[tuple[float, float]]:
+        """Return none: the set that it came from has them."""
+        return []
+
+    def sizes(self, n_R: Tensor, parameter_W: Tensor, scale_W: Tensor) -> Tensor:
+        """Return factor x the window of rows that end contexts of n tokens."""
+        at_R = torch.from_numpy(self._keys.at(n_R.double().cpu().numpy())).to(n_R.device)
+        return scale_W * at_R[:, None]
 
 
 def read_budget(file: str) -> dict[str, Any]:
@@ -219,8 +241,8 @@ def _check_finite(content: Any, name: str = "a number") -> None:
     elif isinstance(content, list):
         for value in content:
             _check_finite(value, name)
-    elif isinstance(content, int | float) and not math.isfinite(float(content)):
-        raise ValueError(f"{name} is {content}")
+    elif isinstance(content, int | float) and not abs(content) < MOST:  # nan too
+        raise ValueError(f"{name} is {str(content)[:30]}")
 
 
 def head_laws(content: Mapping[str, Any], factors: list[float]) -> HeadLaws:
@@ -283,6 +305,8 @@ def laws_hash(content: Mapping[str, Any]) -> str:
     }
     if (rule := _rule(content)) != BUDGET:
         laws["rule"] = rule
+    if any("keys" in line and "sees" in line for line in content["heads"]):
+        laws["of"] = "the whole context"  # once keys at lengths were those of a context as long as what a row sees
     return hashlib.sha256(json.dumps(laws, sort_keys=True).encode()).hexdigest()
 
 

@@ -1,6 +1,7 @@
 """Budgets that share keys out, their files, exports and refusals; and the promise for new prompts."""
 
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -12,11 +13,12 @@ import torch
 from analysis.budget.__main__ import main
 from analysis.budget.by_gains import shared_budget
 from analysis.budget.cache import cache_lines
-from analysis.statistics.gains import SHARED
+from analysis.statistics.gains import KL, SHARED, Measured
 from examples.blocks import blocks_to_evict
 from examples.kvpress.ratios import head_ratios, layer_ratios
 from experiments.errors import UserError
 from experiments.launch import configure
+from experiments.windows import Windows
 from experiments.windows.head_laws import check_grouping, head_laws, laws_hash, read_budget
 from tests.analysis.synthetic import gains, write_run, write_task
 from tests.analysis.test_budget import model_rows, runs_of
@@ -69,8 +71,19 @@ def test_keys_go_where_they_gain_and_that_is_foretold_on_samples_left_out(measur
             for cost in ("5", "0", "1e9", "nan", "-1")
         ),
         (["--by", "gains", "--cost", "60", "--selector", "quest"], "gains were measured of oracle, snap_kv_prompt"),
-        (["--by", "gains", "--cost", "60", "--prompts", "0.9"], "go with --by needs"),
-        (["--by", "gains", "--cost", "60", "--lengths", "300"], "go with --by needs"),
+        *(
+            (["--by", way, "--cost", "60", *option], f"{option[0]} go with --by needs")
+            for way, option in (
+                ("gains", ["--prompts", "0.9"]),
+                ("gains", ["--lengths", "300"]),
+                ("uniform", ["--serves", "32"]),
+                ("pyramid", ["--coverage", "0.9"]),
+                ("zigzag", ["--tolerance", "dropped_mass=0.05"]),
+                ("gains", ["--extrapolate"]),
+            )
+        ),
+        (["--selector", "oracle", "--least", "loss"], "--selector and --least go with --by gains, uniform"),
+        (["--per", "layer"], "--per go with --by gains"),
         (["--by", "gains", "--cost", "60", "--block", "0"], "--block 0"),
         (["--prompts", "0.9"], "takes 9 samples that were not fitted, but 4 are held out; measure 18"),
         (["--prompts", "1"], "give a share between 0 and 1"),
@@ -89,7 +102,9 @@ def test_what_cannot_be_answered_is_one_line(measured, capsys, arguments, messag
 def test_a_method_has_its_own_fullest_design(tmp_path, capsys):
     write_task(tmp_path, "both", "gains", {"gains": gains(lengths=(256,))}, label="tiny")
     fuller = gains(lengths=(256, 512))
-    write_task(tmp_path, "oracle", "gains", {"gains": fuller[fuller["selector"] == "oracle"]}, label="tiny", layers=[0])
+    write_task(
+        tmp_path, "oracle", "gains", {"gains": fuller[fuller["selector"] == "oracle"]}, label="tiny", decode_tokens=16
+    )
     assert shared_budget(tmp_path, "tiny", 60)["fitted"]["lengths"] == [256]
     assert shared_budget(tmp_path, "tiny", 60, selector="oracle")["fitted"]["lengths"] == [256, 512]
     command = ["--model", "tiny", "--outputs", str(tmp_path), "--by", "gains", "--cost", "60", "--per", "kv_head"]
@@ -146,6 +161,66 @@ def test_keys_between_the_lengths_are_linear_and_keep_the_total(measured):
     np.testing.assert_allclose(laws.mean_sizes(n)[:, 1], low + (high - low) * 44 / 256)
     sizes = laws.of_head(1, 3).sizes(torch.tensor([300, 40]), torch.tensor([60.0]), torch.tensor([1.0, 0.5]))
     np.testing.assert_allclose(sizes[0], laws.mean_sizes(n)[7, 1] * np.array([1, 0.5]))
+
+
+def test_a_layer_that_sees_a_part_of_the_context_keeps_what_the_file_has_for_the_whole(measured):
+    content = shared_budget(measured, "tiny", 60)
+    for line in content["heads"]:
+        if line["layer"] == 1:
+            line |= {"sees": 200, "keys": [{"length": 256, "k": 50.0}, {"length": 512, "k": 90.0}]}
+    rule = head_laws(content, [1.0])
+    windows = Windows([rule], [rule.coordinates(512)])
+    seen_R, position_R = torch.tensor([200, 200, 200, 100]), torch.tensor([255, 383, 511, 99])
+    kept = windows.of_heads(1, [0], seen_R, position_R).given_RW[:, 0].tolist()
+    assert kept == [50, 70, 90, 50]
+    np.testing.assert_allclose(rule.mean_sizes(np.array([256.0, 384.0, 512.0]))[4], [50, 70, 90])
+    lines = cache_lines(content | {"head_dim": 8}, 1, "float32")
+    parts = {(part["layer"], part["length"]): part["keys"] for part in lines}
+    assert (parts[1, 256], parts[1, 512]) == (50, 90)
+    alone = content | {"heads": [line for line in content["heads"] if line["layer"] == 0]}
+    assert laws_hash(content) != laws_hash(content | {"heads": [line | {"sees": 300} for line in content["heads"]]})
+    assert laws_hash(alone) == laws_hash(alone | {"promise": []})
+
+
+def test_windows_of_several_rules_are_one_curve_by_their_keys(tmp_path):
+    """Rules come one after the other, and their numbers of keys do not rise over all of them."""
+    lines = gains(selectors=("oracle",))
+    fixed = lines[lines["parameter"].isin([0.05, 0.25])].assign(rule="fixed", parameter=lambda table: table["keys"])
+    mixed = pd.concat([lines[lines["parameter"].isin([0.1, 0.5])], fixed])
+    one, other = (Measured.of(table[table["length"] == 512], KL) for table in (lines, mixed))
+    for keys in (40.0, 60.0, 100.0, 200.0):
+        for sample in range(one.samples):
+            assert other.lost_at(np.full(2, keys), sample) == pytest.approx(one.lost_at(np.full(2, keys), sample))
+    twice = pd.concat([lines, lines.assign(rule="fixed", kl=lines["kl"] + 0.1)])
+    at = Measured.of(twice[twice["length"] == 512], KL).lost_at(np.full(2, 0.1 * 512), 0)
+    assert at == pytest.approx(one.lost_at(np.full(2, 0.1 * 512), 0) + 2 * 0.05)  # two layers, half of .1 each
+
+
+def test_a_cost_at_the_bound_is_answered_where_windows_keep_other_keys_in_each_sample(tmp_path):
+    lines = gains(lengths=(512,))
+    lines = lines.assign(keys=lines["keys"] * (1 + 0.1 * lines["sample"]))
+    write_task(tmp_path, "gains", "gains", {"gains": lines}, label="tiny")
+    with pytest.raises(UserError, match="from ") as refused:
+        shared_budget(tmp_path, "tiny", 1.0)
+    least, most = map(int, re.search(r"from (\d+) to (\d+)", str(refused.value)).groups())
+    for cost in (least, most):
+        assert shared_budget(tmp_path, "tiny", cost)["cost"] == cost
+
+
+def test_gains_of_some_layers_make_no_budget(tmp_path):
+    write_task(tmp_path, "gains", "gains", {"gains": gains(layers=(1, 2))}, label="tiny", layers=[1, 2])
+    with pytest.raises(UserError, match="gains of layers 1, 2 alone were measured"):
+        shared_budget(tmp_path, "tiny", 60)
+
+
+def test_a_shape_by_rows_is_refused_where_no_rows_were_measured(tmp_path, capsys):
+    write_task(tmp_path, "gains", "gains", {"gains": gains(lengths=(65536,))}, label="tiny")
+    place = ["--model", "tiny", "--outputs", str(tmp_path), "--by", "zigzag", "--cost", "4000"]
+    assert main(place) == 1
+    assert "experiment=heads" in capsys.readouterr().err
+    write_run(tmp_path, "rows", "tiny", model_rows(), source="smollm2", model="tiny")
+    assert main(place) == 1
+    assert "gains are of 65536 tokens, rows of" in capsys.readouterr().err
 
 
 def test_a_file_of_format_1_keeps_its_run_id():

@@ -66,7 +66,7 @@ def test_half_precision_is_measured_by_the_quick_path_as_float32_is(dtype, monke
     whole = rows(half.query_RD.float(), half.key_ND.float())
     monkeypatch.setattr(ExactRows, "from_logits", pytest.fail)
     (statistics, measured), (expected, same) = (
-        measure_block(part, [Oracle().prepare(part.cache())], windows.sizes(part.n_R), Compute())
+        measure_block(part, [Oracle().prepare(part.cache())], windows.sizes(part.n_R, part.position_R), Compute())
         for part in (half, whole)
     )
     for found, right in ((statistics, expected), (measured[0], same[0])):

@@ -99,7 +99,7 @@ KINDS = {
 
 
 def one_by_one(rows, windows_of, block=10**6):
-    sizes = windows_of(rows).of_heads(rows.layer, rows.heads, rows.n_R)
+    sizes = windows_of(rows).of_heads(rows.layer, rows.heads, rows.n_R, rows.position_R)
     statistics, (measures,) = measure_rows(
         rows, [Oracle().prepare(rows.cache())], sizes, block, Compute(reference=True)
     )

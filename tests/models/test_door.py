@@ -253,6 +253,29 @@ def test_a_sliding_layer_keeps_and_reads_its_window_alone(tmp_path):
     assert dense["keys"].tolist() == [min(position + 1, 16) for position in range(63)]
 
 
+def test_a_sliding_layer_keeps_what_a_budget_gives_it_at_the_length_of_the_context(tmp_path):
+    """Rows see 16 keys of any context, and another number of them may be theirs in a longer one."""
+    folder = saved(tmp_path, X.MistralConfig(**SIZES, num_key_value_heads=2, sliding_window=16))
+    points = [{"length": 64, "k": 3.0}, {"length": 160, "k": 9.0}]
+    heads = [{"layer": layer, "head": head, "keys": points, "sees": 16} for layer in range(3) for head in range(4)]
+    content = {"format": 2, "by": "gains", "label": "m", "model": locate(str(folder)).sha256(), "heads": heads}
+    content |= {"tolerance": None, "cost": 6.0, "pooled": {"alpha": 6.0, "C": 0.0}, "supported_length": 160}
+    (tmp_path / "budget.json").write_text(json.dumps(content))
+    windows = ["windows=budget", f"windows.file={tmp_path / 'budget.json'}"]
+    asked = ["source.lengths=[64,160]", "source.samples=1"]
+
+    def table(runner, *overrides):
+        return pd.read_parquet(record_of(tmp_path, folder, *asked, *overrides, windows=windows) / f"{runner}.parquet")
+
+    steps = table("decoding", "runner=decoding", "runner.repeats=1")
+    assert steps.groupby("length")["k"].mean().to_dict() == {64: 3, 160: 9}
+    losses = table("losses", "runner=language", "runner.phase=decode", "runner.decode_tokens=8")
+    kept = losses[losses["rule"] == "budget_gains"].set_index("position")["keys"]
+    assert kept.to_dict() == {p: np.ceil(np.interp(p + 1, [64, 160], [3, 9]) * (1 - 1e-9)) for p in kept.index}
+    rows = table("windows", "source.rows=2", "source.stride=1")
+    assert rows.groupby("length")["k"].max().to_dict() == {64: 3, 160: 9}
+
+
 # ---- positions that depend on the length of the pass [T8] ----
 
 LIMIT = 32

@@ -139,7 +139,7 @@ def test_the_oracle_drops_least(run):
 
 def test_block_size_and_memory_setting_change_nothing(job):
     rows = Gaussian(lengths=[300], rows=9, samples=1).draw(300, 0, 0, torch.device("cpu"))
-    sizes, selectors = job().windows.at(300).sizes(rows.n_R), [job().selector]
+    sizes, selectors = job().windows.at(300).sizes(rows.n_R, rows.position_R), [job().selector]
     methods = [selector.prepare(rows.cache()) for selector in selectors]
     statistics, (measures,) = measure_rows(rows, methods, sizes, 9, Compute())
     for block in (1, 4):

@@ -1,5 +1,6 @@
 """Decoding from a cache, retrieval and the decode timings: what must be equal, and what is refused."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +14,7 @@ from experiments.launch import configure
 from experiments.measures.compute import Compute
 from experiments.models.attend import attend_by
 from experiments.models.context import Context
-from experiments.models.load import load_config, load_model
+from experiments.models.load import load_config, load_model, start_first
 from experiments.models.locate import locate
 from experiments.models.loss import token_losses
 from experiments.records.folder import Record
@@ -161,6 +162,17 @@ def test_needles_stand_at_their_depths():
     assert [token for token in context if token < 1000] == haystack[:50]
     with pytest.raises(UserError, match="too short"):
         spread(haystack, needles, [0.5, 0.0, 1.0], 4)
+
+
+def test_the_token_that_begins_a_text_stays_first(tmp_path):
+    folder = small.save("llama", tmp_path)
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "w7"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    text, checkpoint = [7, 20, 21, 22], locate(str(folder))
+    assert start_first(checkpoint, text, spread(text, [[9]], [0.0], 4)) == [7, 9, 20, 21]
+    assert start_first(checkpoint, text, spread(text, [[9]], [0.5], 4)) == [7, 20, 9, 21]
+    assert start_first(checkpoint, text, [9, 10]) == [9, 10]
+    assert start_first(checkpoint, text[1:], [9, 20, 21]) == [9, 20, 21]  # no special token
 
 
 def test_gathered_attention_is_masked_attention():

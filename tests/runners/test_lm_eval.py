@@ -207,13 +207,18 @@ def test_an_empty_context_is_answered(folder, tmp_path):
 
 @pytest.mark.usefixtures("narrow_model")
 def test_a_group_has_lines_of_its_own(folder, tmp_path, capfd):
-    lines = of_window(measured(job_of(folder, "runner.tasks=[local_group]"), tmp_path / "record"), 4)
+    job = job_of(folder, "runner.tasks=[local_group]")
+    lines = of_window(measured(job, tmp_path / "record"), 4)
     assert set(lines.index.get_level_values("task")) == {"local_choice", "local_text", "local_group"}
     group, parts = lines.loc[("local_group", "acc,none")], lines.xs("acc,none", level="metric").drop("local_group")
     assert (group["documents"], group["requests"]) == (8, 13)
     assert group["value"] == pytest.approx(parts["value"].mean())
     assert np.isfinite(group["stderr"])
     assert capfd.readouterr() == ("", "")
+    (table,) = job.runner.findings(tmp_path / "record", {"label": "tiny", "seconds": 1.0}).shown
+    named = [name for name in table.columns[0].cells if "requests" in name]
+    assert "local_group acc,none, 13 requests" in named
+    assert "requests of at most" in str(table.title)  # a group's are those of its tasks: they have no sum
 
 
 def test_the_run_id_holds_the_files_of_the_folder_but_not_its_place(folder, tmp_path):

@@ -21,7 +21,7 @@ from experiments.runners.asking import Ask, _outcome, ask_of
 from experiments.tasks.common_words import CommonWords
 from experiments.tasks.frequent_words import FrequentWords
 from experiments.tasks.needle import Needle
-from experiments.tasks.question_answering import QuestionAnswering
+from experiments.tasks.question_answering import QuestionAnswering, read_questions
 from experiments.tasks.variable_tracking import VariableTracking
 
 FILLER = [ord("~")] * 20_000
@@ -158,6 +158,20 @@ def test_what_a_task_cannot_mean_is_refused(questions, tmp_path):
     (tmp_path / "latin.jsonl").write_bytes(b"\xe9")
     with pytest.raises(UserError, match="not UTF-8"):
         QuestionAnswering("qa", str(tmp_path / "latin.jsonl")).check_samples(1)
+
+
+def test_what_json_allows_within_a_text_ends_no_line(tmp_path):
+    file = tmp_path / "questions.jsonl"
+    lines = [{"context": f"one{end}two", "question": "which?", "answers": "one"} for end in "\u2028\u2029\x85\u000b"]
+    content = "\r\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
+    file.write_bytes(b"\xef\xbb\xbf" + content.encode())
+    assert [line["context"] for line in read_questions(str(file))] == [line["context"] for line in lines]
+    half = '{"context": "\\ud800", "question": "a", "answers": "b"}'
+    for text, message in ((half, "line 2 has half a"), ("[" * 10**5, "line 2")):
+        file = tmp_path / f"{len(text)}.jsonl"
+        file.write_text(f"{json.dumps(lines[0])}\n{text}\n")
+        with pytest.raises(UserError, match=message):
+            read_questions(str(file))
 
 
 def test_another_file_or_task_is_another_run(questions):

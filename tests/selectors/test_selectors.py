@@ -49,7 +49,7 @@ PLACED = [name for name in ORDERED if name != "oracle"]
 
 def measured(rows, selectors, windows, block=1000):
     methods = [part.prepare(rows.cache()) for part in selectors]
-    return measure_rows(rows, methods, windows.sizes(rows.n_R), block, Compute())
+    return measure_rows(rows, methods, windows.sizes(rows.n_R, rows.position_R), block, Compute())
 
 
 @pytest.mark.parametrize("name", YAMLS)

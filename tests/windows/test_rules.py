@@ -96,7 +96,8 @@ def test_thresholds_in_one_over_n_agree_on_both_paths_and_count_a_learned_sink(o
     value_NV = torch.randn(200, 8, generator=torch.manual_seed(2))
     rule = PeakThreshold([0.5, 4.0]) if of_peak else RelativeThreshold([0.5, 4.0])
     windows = Windows([Fixed([3]), rule], [[(3.0, 1.0)], rule.coordinates(200)])
-    sizes = windows.sizes(torch.isfinite(logits_RN).sum(-1))
+    n_R = torch.isfinite(logits_RN).sum(-1)
+    sizes = windows.sizes(n_R, n_R - 1)
     for sink in (None, sink_R):
         quick, plain = (
             Compute(reference=reference).measure_top_k(logits_RN, value_NV, sizes, sink) for reference in (0, 1)

@@ -42,6 +42,17 @@ def table(**changes):
     return in_model(losses(WINDOWS, **changes), gains(), 0.95).set_index(["by", "file", "cost"])
 
 
+def test_a_factor_on_the_windows_is_compared_at_as_many_keys():
+    """A budget times a half is another window than the keys alike of the same file times one."""
+    lines = losses(WINDOWS)
+    half = (lines["rule"] == "budget_gains").to_numpy()
+    lines = lines.assign(keys=lines["keys"].mask(half, 64.0), scale=lines["scale"].mask(half, 2.0))
+    found = in_model(lines, gains(), 0.95).set_index(["by", "file", "cost"])
+    assert found.loc[("gains", "", 32), "difference"] == pytest.approx((0.1 - 0.3) * 5.5)  # halfway in ln k
+    scaled = lines[lines["rule"] == "budget_uniform"].assign(scale=2.0, keys=lambda table: 2 * table["keys"])
+    assert in_model(pd.concat([lines, scaled]), gains(), 0.95)["difference"].notna().sum() >= 4
+
+
 def test_differences_are_from_keys_alike_at_as_many_keys():
     found = table()
     of_needs = {("needs", "b", 0.05), ("needs", "", 0.05)}
