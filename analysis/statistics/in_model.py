@@ -20,8 +20,6 @@ WINDOW = ["rule", "parameter", "scale"]
 QUALITY = ["lost", "kl", "agreement", "budget", "choice"]
 CURVE = ("fixed", "linear")  # windows of given sizes: the oracle's curve is read off these
 FEWEST_LENGTHS = 3
-Ends = tuple[np.ndarray, np.ndarray]
-BEYOND = 1e9  # stands for what is infinite in quantiles
 
 
 def by_sample(losses: pd.DataFrame) -> pd.DataFrame:
@@ -113,8 +111,8 @@ def keys_for(lines: pd.DataFrame, targets: Mapping[str, list[float]], how: Setti
 
     A curve of windows of given sizes is averaged over samples, and the keys are those from which on it keeps the
     target, linear in ln keys. The exponent is the slope of ln keys over ln n by least squares. Intervals are
-    percentiles over resampled samples, stretched for their number; an end is infinite where more resamples than its
-    share need more keys than were measured, or leave the slope open.
+    percentiles over resampled samples, stretched for their number. A resample that needs more keys than were measured
+    needs at most all n, and one for which the fewest are enough at least one: ends of intervals go by these.
 
     Parameters
     ----------
@@ -142,9 +140,9 @@ def keys_for(lines: pd.DataFrame, targets: Mapping[str, list[float]], how: Setti
                 ends_L2 = np.array([x[[0, -1]] for x, _ in tables])  # ln of the fewest and of the most keys measured
                 ln_BL = np.log(k_BL)  # so that a stretched interval keeps more than no key
                 bound_BL = ln_BL <= ends_L2[:, 0]  # fewer keys than were measured may do
-                low_L, high_L = _interval(ln_BL[0], ln_BL[1:], len(samples), how.confidence)
-                with np.errstate(over="ignore"):
-                    low_L, high_L = np.exp(low_L), np.exp(high_L)
+                at_most_BL = np.where(np.isnan(ln_BL), np.log(lengths), ln_BL)[1:]
+                low_L, high_L = interval(ln_BL[0], at_most_BL, len(samples), how.confidence)
+                low_L, high_L = np.exp(np.minimum(low_L, ln_BL[0])), np.exp(np.minimum(high_L, np.log(lengths)))
                 slope, least, most = _growth(ln_BL, bound_BL, ends_L2, np.log(lengths), len(samples), how.confidence)
                 place = {"label": label, "phase": phase, "selector": selector, "quality": quality, "target": target}
                 grown = {"exponent": slope, "exponent_low": least, "exponent_high": most}
@@ -177,21 +175,13 @@ def _first_within(x_W: np.ndarray, times_BS: np.ndarray, y_SW: np.ndarray, targe
     return np.where((over_BW > 0).any(1), k_B, np.exp(x_W[0]))
 
 
-def _interval(estimate: np.ndarray, replicates: np.ndarray, samples: int, confidence: float) -> Ends:
-    """Return the ends of the interval of what is infinite in replicates that are NaN or infinite."""
-    beyond = np.nan_to_num(replicates, nan=BEYOND, posinf=BEYOND, neginf=-BEYOND)
-    ends = interval(estimate, beyond, samples, confidence)
-    low, high = (np.where(np.abs(end) > BEYOND / 1e3, np.copysign(np.inf, end), end) for end in ends)
-    return np.where(np.isnan(estimate), np.nan, np.minimum(low, estimate)), high
-
-
 def _growth(
     ln_BL: np.ndarray, bound_BL: np.ndarray, ends_L2: np.ndarray, x_L: np.ndarray, samples: int, confidence: float
 ) -> tuple[float, float, float]:
     """Return the slope of ln keys over the lengths at which they are known, and its interval; NaN below three lengths.
 
-    A resample may know less: that more keys than were measured are needed, or that the fewest are enough. An end of the
-    interval is infinite where as many resamples leave it open.
+    A resample may know less: that more keys than were measured are needed, at most all n, or that the fewest are
+    enough, at least one. Each end of the interval takes them as they bear on it most.
 
     Parameters
     ----------
@@ -208,11 +198,13 @@ def _growth(
     if known_L.sum() < FEWEST_LENGTHS:
         return np.nan, np.nan, np.nan
     x_L, more_BL, fewer_BL = x_L[known_L], np.isnan(ln_BL[:, known_L]), bound_BL[:, known_L]
-    y_BL = np.where(more_BL, ends_L2[known_L, 1], ln_BL[:, known_L])
     off_L = x_L - x_L.mean()
-    slope_B = y_BL @ off_L / (off_L @ off_L)
-    steeper_B = (more_BL & (off_L > 0)).any(1) | (fewer_BL & (off_L < 0)).any(1)
-    flatter_B = (more_BL & (off_L < 0)).any(1) | (fewer_BL & (off_L > 0)).any(1)
-    low, _ = _interval(slope_B[0], np.where(flatter_B, -np.inf, slope_B)[1:], samples, confidence)
-    _, high = _interval(slope_B[0], np.where(steeper_B, np.inf, slope_B)[1:], samples, confidence)
-    return float(slope_B[0]), float(low), float(high)
+    ends = []
+    for rising in (False, True):  # the flattest slope that a resample allows, and the steepest
+        much_L = (off_L > 0) == rising
+        most_L = np.where(much_L, x_L, ends_L2[known_L, 1])
+        fewer_L = np.where(much_L, ends_L2[known_L, 0], 0.0)
+        y_BL = np.where(more_BL, most_L, np.where(fewer_BL, fewer_L, ln_BL[:, known_L]))
+        slope_B = y_BL @ off_L / (off_L @ off_L)
+        ends.append(float(interval(slope_B[0], slope_B[1:], samples, confidence)[rising]))
+    return float(slope_B[0]), ends[0], ends[1]
