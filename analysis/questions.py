@@ -20,6 +20,7 @@ from analysis.records.load import load as load_all
 from analysis.settings import Settings
 from analysis.statistics import bootstrap, means
 from analysis.statistics.fit import Curves, curves_of, fit_heads, fit_pooled
+from analysis.statistics.growth import distinct
 from analysis.statistics.laws import LAWS
 from experiments.errors import UserError
 from experiments.tables.rows import ETAS
@@ -124,19 +125,21 @@ def k_min(
     at = np.atleast_1d(np.asarray(n, np.float64))
     if not (at >= 1).all():
         raise UserError(f"n={n!r}: give context lengths of at least 1")
-    x = np.log(at)[None]
+    longest, shortest = float(asked.curves.lengths.max()), float(asked.curves.lengths.min())
+    still = not distinct(points.seen)[0, -1]  # a sliding window: rows see no more keys at longer contexts
+    seen = np.minimum(at, points.seen.max()) if still else at
+    x = np.log(seen)[None]
     drawn = partial(means.drawn, laws[law], points.x, points.usable, x)
     k = drawn(points.y)
     low, high = bootstrap.combined_interval(k, points.sources, drawn, how.confidence)
-    longest = float(asked.curves.lengths.max())
     return pd.DataFrame(
         {
             "n": at,
             "k": np.exp(k[0]),
             "k_low": np.exp(low[0]).clip(1),
-            "k_high": np.minimum(np.exp(high[0]), at),
+            "k_high": np.minimum(np.exp(high[0]), seen),
             "law": law,
-            "extrapolated": at > longest,
+            "extrapolated": (at > longest) | (at < shortest),
         }
     )
 

@@ -27,6 +27,7 @@ from experiments.schema import Job
 from experiments.sources import ReadsText
 
 log = logging.getLogger(__name__)
+TIMED_ON = ("device", "threads")  # what seconds are of, beside what the run id knows
 
 
 def execute(
@@ -69,6 +70,7 @@ def execute(
     if job.plan:
         return _say_plan(job, machine, identifier, before, console)
     if before:
+        _check_timed(job, folder)
         console.print(f"Already measured: {before['label']}, {folder}")
         if not job.tracking.logged(identifier, outputs):
             _track(job, folder, folder_of_job, outputs)
@@ -100,8 +102,8 @@ def execute(
             console.print(f"Measuring {job.source.label}: {groups} groups")
         advance = Progress(folder_of_job, job.source.label, groups, identifier).advance
         job.runner.run(job.source, job.selector, job.windows, machine, job.seed, record, advance)
-        if not _unchanged(job, hashes):
-            raise UserError(f"{job.source.label}: its model or text changed while it was measured; run it again")
+        if not _unchanged(job, deciding):
+            raise UserError(f"{job.source.label}: a file that decides its numbers changed meanwhile; run it again")
         record.close(_yaml(config), manifest)
     result = {"run_id": identifier, "status": "measured", "seconds": time.monotonic() - started}
     kept(result)
@@ -136,11 +138,23 @@ def _say_plan(
     return {"run_id": identifier, "status": "planned", **dataclasses.asdict(what), "seconds": seconds}
 
 
-def _unchanged(job: Job, hashes: dict[str, str | None]) -> bool:
-    """Say whether model and text are still the files that the run id was made of."""
+def _check_timed(job: Job, folder: Path) -> None:
+    """Raise UserError if a record of seconds is there, which are of another device or number of threads."""
+    if not any(table.timed for table in job.runner.tables):
+        return
+    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    if other := [f"{name}={config.get(name)}" for name in TIMED_ON if config.get(name) != getattr(job, name)]:
+        raise UserError(
+            f"{folder}: it was timed with {' '.join(other)}; give force=true to time it again in its place, or another "
+            "outputs= to keep both"
+        )
+
+
+def _unchanged(job: Job, deciding: dict[str, Any]) -> bool:
+    """Say whether model, text, budget and whatever else was read are still the files that the run id was made of."""
     try:
-        return bool(job.source.hashes() == hashes)
-    except OSError:
+        return identity(job) == deciding
+    except (OSError, UserError):
         return False
 
 

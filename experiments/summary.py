@@ -152,11 +152,12 @@ def sentence(rows: pd.DataFrame) -> str | None:
     if not len(exponents):
         return f"Rows see about {rows['n'].max():.0f} keys at every length, so there is no growth to speak of."
     of_mean, of_typical = growth_of(means, NEEDED)
-    lengths = f"between {means.lengths[0]} and {means.lengths[-1]} keys"
-    rough = "" if len(means.lengths) > 3 else " A rough slope: few lengths."
-    keys = f"Keys for a dropped mass of {TOLERANCE:g} grow like n^"
     if of_mean is None or of_typical is None:
         return "Heads were measured at too few lengths in common to say how keys grow."
+    grown = means.lengths[_in_growth(means, NEEDED)[1]]
+    lengths = f"between {grown[0]} and {grown[-1]} keys"
+    rough = "" if len(grown) > 3 else " A rough slope: few lengths."
+    keys = f"Keys for a dropped mass of {TOLERANCE:g} grow like n^"
     if len(exponents) == 1:
         return f"{keys}{of_mean:.2f} {lengths}.{rough}{_still(means.heads, len(exponents))}"
     low, high = np.quantile(exponents, [0.1, 0.9])

@@ -79,7 +79,8 @@ def needs_of(rows: pd.DataFrame, eta: float) -> Needs:
     if column not in rows:
         recorded = ", ".join(name.removeprefix("k_min_") for name in map(str, rows) if name.startswith("k_min_"))
         raise UserError(f"--tolerance dropped_mass={eta:g}: recorded are {recorded}")
-    rows = rows[rows["seed"] == rows["seed"].min()].sort_values(["layer", "head", "length", "sample", "position"])
+    place = ["layer", "head", "length", "sample", "position"]  # samples are numbered over all seeds
+    rows = rows.drop_duplicates(place).sort_values(place)
     head_keys = sorted(set(zip(rows["layer"].tolist(), rows["head"].tolist(), strict=True)))
     lengths, samples = sorted(rows["length"].unique().tolist()), sorted(rows["sample"].unique().tolist())
     shape = (len(head_keys), len(lengths), len(samples), -1)

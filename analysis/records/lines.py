@@ -195,8 +195,13 @@ class Lines:
 
     @property
     def groups(self) -> NDArray[Any]:
-        """Number of the design and seed that each run is of."""
-        return self.described.groupby([*SAME], sort=False).ngroup().to_numpy()
+        """Number of the design and seed that each run is of; of a text that is not shuffled, of the design alone.
+
+        Its samples are numbered over all seeds: a piece that runs of two seeds have is the same.
+        """
+        read = (self.described["kind"] == "real") & ~self.described["shuffled"].astype(bool)
+        told_apart = self.described.assign(seed=self.described["seed"].mask(read, 0))
+        return told_apart.groupby([*SAME], sort=False).ngroup().to_numpy()
 
     @cached_property
     def cluster(self) -> Coded:
@@ -219,7 +224,7 @@ class Lines:
         return Coded(narrowest(codes, len(values))[place], values.astype(object))
 
     def each_once(self, keys: Sequence[str]) -> Lines:
-        """Drop the lines that an earlier run of the same design and seed has too."""
+        """Drop the lines that an earlier run of the same group has too; see `groups`."""
         group = self.groups
         repeated = np.bincount(group)[group] > 1
         if not repeated.any():

@@ -7,11 +7,11 @@ import pandas as pd
 
 from analysis.settings import Settings
 from analysis.statistics import bootstrap
+from analysis.statistics.censored import slope_of
 from analysis.statistics.decay import decay_rates
 from analysis.statistics.fit import Array
 from analysis.statistics.growth import no_growth, of_alike
 from analysis.statistics.intervals import student_reach
-from analysis.statistics.line import slopes
 
 ORACLE = "oracle"
 WINDOW = ["rule", "parameter", "scale"]
@@ -108,12 +108,13 @@ def growth(windows: pd.DataFrame, eta: float, settings: Settings) -> pd.DataFram
             [np.ones(len(clusters)), bootstrap.weights(len(clusters), settings.resamples, settings.seed, str(label))]
         )
         needed = np.column_stack([_needed(frame[frame["length"] == n], drawn, eta) for n in lengths])
-        x = np.log(seen.to_numpy(np.float64))
-        with np.errstate(invalid="ignore"):
-            exponents = slopes(needed, x)
-        enough = len(lengths) >= settings.min_lengths and bool(np.isfinite(exponents[0]))
-        drawn_exponents = exponents[1:] if enough else np.zeros_like(exponents[1:])
-        low, high = bootstrap.interval(exponents[0], drawn_exponents, len(clusters), settings.confidence)
+        exponent = low = high = np.nan
+        if len(lengths) >= settings.min_lengths and np.isfinite(needed[0]).all():
+            ends = np.log(frame.groupby("length")["k"].agg(["min", "max"]).loc[lengths].to_numpy(np.float64))
+            x = np.log(seen.to_numpy(np.float64))
+            at_most = needed <= ends[:, 0]
+            at_most[:, at_most[0]] = False  # where the fewest keys are enough for all samples, so they are taken to be
+            exponent, low, high = slope_of(needed, at_most, ends, x, len(clusters), settings.confidence)
         lines.append(
             {
                 "label": label,
@@ -121,9 +122,9 @@ def growth(windows: pd.DataFrame, eta: float, settings: Settings) -> pd.DataFram
                 "eta": eta,
                 "length": int(lengths[-1]),
                 "keys": float(np.exp(needed[0, -1])),
-                "C": float(exponents[0]) if enough else np.nan,
-                "C_low": float(low) if enough else np.nan,
-                "C_high": float(high) if enough else np.nan,
+                "C": exponent,
+                "C_low": low,
+                "C_high": high,
                 "lengths": len(lengths),
                 "left_out": left_out,
                 "clusters": len(clusters),
@@ -150,8 +151,8 @@ def _needed(frame: pd.DataFrame, drawn: Array, eta: float) -> Array:
 
 
 def rates(windows: pd.DataFrame, measures: Sequence[str], settings: Settings) -> pd.DataFrame:
-    """Return the decay rates of every selector's windows n^C; see `analysis.decay.decay_rates`."""
-    powers = windows[windows["rule"] == "power"]
+    """Return the decay rates of every selector's windows n^C, those with a factor of 1; see `decay.decay_rates`."""
+    powers = windows[(windows["rule"] == "power") & (windows["scale"] == 1)]
     tables = [
         decay_rates(frame, measures, settings).assign(selector=str(name))
         for name, frame in powers.groupby("selector", observed=True, sort=False)

@@ -175,14 +175,14 @@ def read(windows: pd.DataFrame, row_rules_read: Sequence[str] = ROW_RULES) -> Co
 
     by_length = []
     for length in lengths:
-        frame = grid[grid["length"] == length]
+        frame = _of_most_clusters(grid[grid["length"] == length])
         knots = np.unique(frame["parameter"].to_numpy(np.float64))
         if len(knots) < 3:
             return None
         by_length.append((knots, cells(frame, knots)))
     row_rules = {}
     for rule in row_rules_read:
-        frame = windows[windows["rule"] == rule]
+        frame = _of_most_clusters(windows[windows["rule"] == rule])
         parameters = np.unique(frame["parameter"].to_numpy(np.float64))
         measured = [cells(frame[frame["length"] == length], parameters) for length in lengths]
         if len(parameters) > 2:
@@ -204,6 +204,13 @@ def read(windows: pd.DataFrame, row_rules_read: Sequence[str] = ROW_RULES) -> Co
         len(head_keys),
         int(whole.sum()),
     )
+
+
+def _of_most_clusters(frame: pd.DataFrame) -> pd.DataFrame:
+    """Keep the settings that most clusters have: another run of the same design may have measured further ones."""
+    place = frame["cluster"].astype(str) + " " + frame["length"].astype(str)
+    clusters = place.groupby(frame["parameter"]).nunique()
+    return frame[frame["parameter"].isin(clusters.index[clusters == clusters.max()])]
 
 
 def _to_the_whole_row(length: int, heads: NDArray[np.intp], knots: Array, values: Array, n: float) -> GridCurve:

@@ -12,7 +12,7 @@ from analysis.settings import Settings
 from analysis.statistics import bootstrap
 from analysis.statistics.fit import Array, curves_of
 from analysis.statistics.heads import rank_correlation
-from analysis.statistics.line import fit_line
+from analysis.statistics.line import Mask, fit_line
 
 
 def growth(rows: pd.DataFrame, eta: float, settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -47,9 +47,10 @@ def growth(rows: pd.DataFrame, eta: float, settings: Settings) -> tuple[pd.DataF
         last = {"n": points.n[heads, -1], "entropy": entropy[0, :, -1], "k": np.exp(log_k[0, :, -1])}
         tables.append(place.assign(label=pool.label, alpha=alpha[0], C=C[0], **last))
 
-        def mean_window(log_k: Array, x: Array = x) -> Array:
-            everywhere = np.ones(x.shape[-1], bool)
-            return np.asarray(fit_line(np.log(np.exp(log_k).mean(1)), x.mean(0), everywhere)[..., 1])
+        points_of_mean = pool.mean_window(settings).usable[0]
+
+        def mean_window(log_k: Array, x: Array = x, used: Mask = points_of_mean) -> Array:
+            return np.asarray(fit_line(np.log(np.exp(log_k).mean(1)), x.mean(0), used)[..., 1])
 
         chosen = bootstrap.heads_drawn(heads.size, settings.resamples, settings.seed, pool.label)[1:]
         by_cluster = _numbers(alpha, C, mean_window(log_k))

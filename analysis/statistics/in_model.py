@@ -11,6 +11,7 @@ import pandas as pd
 from analysis.settings import Settings
 from analysis.statistics import tasks
 from analysis.statistics.bootstrap import interval, weights
+from analysis.statistics.censored import slope_of
 from analysis.statistics.intervals import student_reach
 
 ORACLE = "oracle"
@@ -143,9 +144,12 @@ def keys_for(lines: pd.DataFrame, targets: Mapping[str, list[float]], how: Setti
                 at_most_BL = np.where(np.isnan(ln_BL), np.log(lengths), ln_BL)[1:]
                 low_L, high_L = interval(ln_BL[0], at_most_BL, len(samples), how.confidence)
                 low_L, high_L = np.exp(np.minimum(low_L, ln_BL[0])), np.exp(np.minimum(high_L, np.log(lengths)))
-                slope, least, most = _growth(ln_BL, bound_BL, ends_L2, np.log(lengths), len(samples), how.confidence)
+                known = np.isfinite(ln_BL[0]) & ~bound_BL[0]
+                of_known = ln_BL[:, known], bound_BL[:, known], ends_L2[known], np.log(lengths)[known]
+                enough = known.sum() >= FEWEST_LENGTHS
+                growth = slope_of(*of_known, len(samples), how.confidence) if enough else (np.nan,) * 3
                 place = {"label": label, "phase": phase, "selector": selector, "quality": quality, "target": target}
-                grown = {"exponent": slope, "exponent_low": least, "exponent_high": most}
+                grown = dict(zip(("exponent", "exponent_low", "exponent_high"), growth, strict=True))
                 columns = {"length": lengths.astype(int), "k": k_BL[0], "k_low": low_L, "k_high": high_L}
                 columns["at_most"] = bound_BL[0]
                 parts.append(pd.DataFrame(place | columns | grown))
@@ -173,38 +177,3 @@ def _first_within(x_W: np.ndarray, times_BS: np.ndarray, y_SW: np.ndarray, targe
     k_B = np.exp(x_W[last] + share * (x_W[following] - x_W[last]))
     k_B = np.where(last == len(x_W) - 1, np.nan, k_B)
     return np.where((over_BW > 0).any(1), k_B, np.exp(x_W[0]))
-
-
-def _growth(
-    ln_BL: np.ndarray, bound_BL: np.ndarray, ends_L2: np.ndarray, x_L: np.ndarray, samples: int, confidence: float
-) -> tuple[float, float, float]:
-    """Return the slope of ln keys over the lengths at which they are known, and its interval; NaN below three lengths.
-
-    A resample may know less: that more keys than were measured are needed, at most all n, or that the fewest are
-    enough, at least one. Each end of the interval takes them as they bear on it most.
-
-    Parameters
-    ----------
-    ln_BL
-        ln of the keys: first of all samples, then as they are resampled; NaN where no window is enough.
-    bound_BL
-        Where the fewest keys that were measured are enough.
-    ends_L2
-        ln of the fewest and of the most keys that were measured.
-    x_L
-        ln of the lengths.
-    """
-    known_L = np.isfinite(ln_BL[0]) & ~bound_BL[0]
-    if known_L.sum() < FEWEST_LENGTHS:
-        return np.nan, np.nan, np.nan
-    x_L, more_BL, fewer_BL = x_L[known_L], np.isnan(ln_BL[:, known_L]), bound_BL[:, known_L]
-    off_L = x_L - x_L.mean()
-    ends = []
-    for rising in (False, True):  # the flattest slope that a resample allows, and the steepest
-        much_L = (off_L > 0) == rising
-        most_L = np.where(much_L, x_L, ends_L2[known_L, 1])
-        fewer_L = np.where(much_L, ends_L2[known_L, 0], 0.0)
-        y_BL = np.where(more_BL, most_L, np.where(fewer_BL, fewer_L, ln_BL[:, known_L]))
-        slope_B = y_BL @ off_L / (off_L @ off_L)
-        ends.append(float(interval(slope_B[0], slope_B[1:], samples, confidence)[rising]))
-    return float(slope_B[0]), ends[0], ends[1]

@@ -39,10 +39,12 @@ def beside_fixed(windows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     every["log_ratio"] = np.log(every["tv"] / every["fixed_tv"])
     groups = every.groupby([*PLACE, "rule", "parameter"], sort=False)
     table = groups[["k", "tv", "fixed_tv"]].mean()
-    table["clusters"] = groups["log_ratio"].count()
+    table["clusters"] = groups.size()
+    every_one = groups["log_ratio"].count() == table["clusters"]  # in some the fixed windows do not reach as many keys
     centre, reach = (
         groups["log_ratio"].mean(),
         student_reach(groups["log_ratio"].sem(), table["clusters"], settings.confidence),
     )
     table = table.assign(ratio=np.exp(centre), ratio_low=np.exp(centre - reach), ratio_high=np.exp(centre + reach))
-    return table.reset_index()
+    compared = ["fixed_tv", "ratio", "ratio_low", "ratio_high"]
+    return table.assign(**{name: table[name].where(every_one) for name in compared}).reset_index()

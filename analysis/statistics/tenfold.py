@@ -92,6 +92,8 @@ def foretell_tenfold(
         for label, scopes in every.items():
             for scope, forecasts in scopes.items():
                 for name in forecasts.by:
+                    if name not in every[chosen][scope].by:  # rows beside a learned sink have no sums to calibrate by
+                        continue
                     q = _factors(every[chosen], scope, name, level, own=label == chosen)
                     lines.append(_lines(label, scope, name, forecasts, q))
                     summaries.append(_summary(label, scope, name, forecasts, q, settings) | {"calibrated_by": chosen})

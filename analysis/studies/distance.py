@@ -62,7 +62,8 @@ def _law(curves: Curves, value_SHB: np.ndarray, config: DictConfig, how: Setting
         "heads": int(curves.whole_H.sum()),
         "heads_fitted": int(there.sum()),
     }
-    result |= {"fitted_from": float(middle_B[inside].min()), "fitted_to": float(middle_B[inside].max())}
+    from_to = (middle_B[inside].min(), middle_B[inside].max()) if inside.any() else (np.nan, np.nan)
+    result |= dict(zip(("fitted_from", "fitted_to"), map(float, from_to), strict=True))
     result |= with_interval("exponent", decay(middle_B[inside], mean_SB[:, inside]), clusters, how, "real")
     result |= with_interval("exponent_median", np.median(of_heads_SH[:, there], 1), clusters, how, "real")
     spread = np.quantile(of_heads_SH[0, there], [0.05, 0.25, 0.75, 0.95]) if there.any() else [np.nan] * 4

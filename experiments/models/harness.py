@@ -149,8 +149,12 @@ class Harness:
 
 
 @lru_cache(maxsize=2)
-def load_tasks(names: tuple[str, ...], include_path: str | None, fewshot: int | None) -> dict[str, Any]:
+def load_tasks(
+    names: tuple[str, ...], include_path: str | None, fewshot: int | None, content: str | None = None
+) -> dict[str, Any]:
     """Return tasks and groups as `TaskManager.load` has them, with the given number of examples before a question.
+
+    `content`, the hash of the folder of local tasks, tells whether those loaded before are still the same.
 
     Raises
     ------

@@ -17,9 +17,11 @@ from experiments.ranges import written_out
 
 PACKAGE = "package:"
 HUB_ID = re.compile(r"(?P<name>[\w.-]+(/[\w.-]+)?)(@(?P<revision>[\w./-]+))?")
-HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
-HASHED = (".json", ".safetensors", ".gguf", ".model", ".txt")
+HASHED = (".json", ".safetensors", ".gguf", ".model", ".txt", ".bpe", ".codes", ".spm", ".tiktoken", ".vocab")
+TOKENIZER = "tokenizer"  # files of such names, whatever they end in: tokenizer.model.v3
+HUB_FILES = [*(f"*{end}" for end in HASHED if end != ".gguf"), f"{TOKENIZER}*", "*.jinja"]
 CODE = ".py"
+ELSEWHERE = "--"  # in the name of code that lies in another repository: org/name--file.Class
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,9 @@ class Checkpoint:
         Seed of the weights that are drawn in place of its own, by the model's own initialisation; None for its own.
     spread
         True if its layers lie on as many cards as there are, by accelerate.
+    state
+        Names, sizes and times of the files that decide, as they were found: what was read of others is not taken for
+        theirs.
     """
 
     label: str
@@ -44,6 +49,7 @@ class Checkpoint:
     trusted: bool = False
     random_weights: int | None = None
     spread: bool = False
+    state: tuple[tuple[str, int, int], ...] = ()
 
     def sha256(self) -> str:
         """Return the SHA-256 of the GGUF file, or of the names and hashes of the folder's model files.
@@ -68,7 +74,7 @@ class Checkpoint:
 
     def files(self) -> list[Path]:
         """Return the folder's model files, sorted: those at its top, and the shards below it that an index names."""
-        files = {path for path in self.folder.iterdir() if path.suffix in HASHED}
+        files = {path for path in self.folder.iterdir() if _decides(path)}
         for index in self.folder.glob("*.index.json"):
             try:
                 shards = set(json.loads(index.read_bytes())["weight_map"].values())
@@ -80,8 +86,19 @@ class Checkpoint:
         return sorted(files)
 
 
+def _decides(path: Path) -> bool:
+    return path.suffix in HASHED or (path.name.startswith(TOKENIZER) and path.is_file())
+
+
+def _state(checkpoint: Checkpoint) -> tuple[tuple[str, int, int], ...]:
+    folder = checkpoint.folder
+    files = [folder / checkpoint.gguf] if checkpoint.gguf else [path for path in folder.iterdir() if _decides(path)]
+    states = [(path.name, path.stat()) for path in files if path.exists()]
+    return tuple(sorted((name, status.st_size, status.st_mtime_ns) for name, status in states))
+
+
 def locate(model: str, *, trusted: bool = False) -> Checkpoint:
-    """Return the checkpoint that `model` names.
+    """Return the checkpoint that `model` names, and the state of its files.
 
     Parameters
     ----------
@@ -96,23 +113,28 @@ def locate(model: str, *, trusted: bool = False) -> Checkpoint:
     UserError
         If there is no such thing; the message says what was looked for.
     """
+    found = _found(model, trusted)
+    return replace(found, state=_state(found))
+
+
+def _found(model: str, trusted: bool) -> Checkpoint:
     if model.startswith(PACKAGE):
         return _in_package(model.removeprefix(PACKAGE), trusted)
     path = Path(written_out("source.model", model))
     if os.path.isfile(path) and path.suffix == ".gguf":  # unlike Path's own, it takes names of any length
         return Checkpoint(known_as(path.stem), path.parent, path.name)
     if os.path.isdir(path):
-        return Checkpoint(path.resolve().name, _checked_folder(path, model), trusted=trusted)
+        return Checkpoint(path.resolve().name, _checked_folder(path, model, trusted), trusted=trusted)
     named = HUB_ID.fullmatch(model)
     if path.suffix == ".gguf" or path.is_absolute() or model.startswith((".", "~")) or not named:
         raise UserError(
             f"source.model={model}: no such directory or .gguf file; check the path (the yaml of a preset "
             "in conf/source says how to get its file)"
         )
-    return Checkpoint(model, _checked_folder(_from_hub(model, named, trusted), model), trusted=trusted)
+    return Checkpoint(model, _checked_folder(_from_hub(model, named, trusted), model, trusted), trusted=trusted)
 
 
-def _checked_folder(folder: Path, model: str) -> Path:
+def _checked_folder(folder: Path, model: str, trusted: bool) -> Path:
     if not (folder / "config.json").is_file():
         raise UserError(f"source.model={model}: the directory has no config.json; give one that transformers saved")
     if (folder / "adapter_config.json").exists():
@@ -120,7 +142,26 @@ def _checked_folder(folder: Path, model: str) -> Path:
             f"source.model={model}: the directory holds a PEFT adapter, with which transformers loads another model; "
             "merge the adapter into its model and save that"
         )
+    if trusted and (code := _code_elsewhere(folder)):
+        raise UserError(
+            f"source.model={model}: its code {code} lies in another repository, which the run id would not know; "
+            "download that code into the folder, and name it in auto_map without the repository"
+        )
     return folder
+
+
+def _code_elsewhere(folder: Path) -> str | None:
+    """Return the name of code that a folder takes from another repository, None if there is none."""
+    for name in ("config.json", "tokenizer_config.json"):
+        try:
+            classes = json.loads((folder / name).read_bytes()).get("auto_map", {})
+            named = classes.values() if isinstance(classes, dict) else [classes]
+        except (OSError, ValueError, AttributeError, RecursionError):
+            continue  # what cannot be read is refused where it is needed
+        every = [each for value in named for each in (value if isinstance(value, list) else [value])]
+        if code := next((each for each in every if isinstance(each, str) and ELSEWHERE in each), None):
+            return code
+    return None
 
 
 def _in_package(name: str, trusted: bool) -> Checkpoint:

@@ -226,7 +226,8 @@ class LmEval:
     def _requests(self, source: Any, seed: int) -> tuple[Harness, list[Request]]:
         """Return the loaded tasks, and what they ask, as tokens of the source's model."""
         asked = tuple(self.tasks), self.include_path, self.fewshot, self.limit
-        return _requests(*asked, seed, source.located, max(source.lengths))
+        content = None if self.include_path is None else _hash_of(Path(self.include_path))
+        return _requests(*asked, content, seed, source.located, max(source.lengths))
 
 
 @lru_cache(maxsize=2)  # asked for by checks, plan and run, and takes as long as the tasks have documents
@@ -235,6 +236,7 @@ def _requests(
     include_path: str | None,
     fewshot: int | None,
     limit: int | None,
+    content: str | None,
     seed: int,
     checkpoint: Checkpoint,
     longest: int,
@@ -242,7 +244,7 @@ def _requests(
     from experiments.models.harness import Harness, load_tasks
     from experiments.models.load import load_tokenizer
 
-    harness = Harness(load_tasks(tasks, include_path, fewshot), limit, seed)
+    harness = Harness(load_tasks(tasks, include_path, fewshot, content), limit, seed)
     return harness, harness.requests(load_tokenizer(checkpoint), longest)
 
 

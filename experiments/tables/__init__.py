@@ -66,6 +66,8 @@ class Table:
         The other columns: what was measured.
     suffix
         `parquet`, or `safetensors` for matrices, whose columns are then facts of each matrix.
+    timed
+        True if it holds seconds, which are those of a device and a number of threads.
     """
 
     name: str
@@ -74,6 +76,7 @@ class Table:
     keys: tuple[Column, ...]
     values: tuple[Column, ...]
     suffix: str = PARQUET
+    timed: bool = False
 
     @property
     def file(self) -> str:

@@ -7,6 +7,7 @@ DECODING = Table(
     name="decoding",
     line="one decode step, all layers' attention; seconds are medians over `repeats`",
     owner="decoding",
+    timed=True,
     keys=(SAMPLE, PHASE, LENGTH, SELECTOR, *WINDOW),
     values=(
         Column("repeats", "int64", "timed steps, after one that is not"),

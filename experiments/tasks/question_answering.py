@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -69,7 +69,6 @@ def _bytes(file: str) -> bytes:
         raise UserError(f"{file}: {error.strerror}; give a file of JSON lines, see docs/tasks.md") from error
 
 
-@cache
 def read_questions(file: str) -> list[dict[str, Any]]:
     """Return the lines of a file, each with `context`, `question` and a list of `answers`.
 
@@ -78,9 +77,14 @@ def read_questions(file: str) -> list[dict[str, Any]]:
     UserError
         By the line's number, if one of them is missing or empty, or the file is no JSON lines in UTF-8.
     """
+    return _questions(file, _bytes(file))
+
+
+@lru_cache(maxsize=4)  # by its content: a file may change between the jobs of a sweep
+def _questions(file: str, written: bytes) -> list[dict[str, Any]]:
     lines = []
     try:
-        content = _bytes(file).decode("utf-8-sig")
+        content = written.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{file} is not UTF-8: {error.reason} at byte {error.start}") from error
     for number, text in enumerate(content.split("\n"), 1):  # other ends of lines may stand within a JSON string

@@ -1,11 +1,14 @@
 """Every way to name a checkpoint, and the refusals."""
 
+import json
+from fnmatch import fnmatch
+
 import pytest
 
 from experiments.errors import UserError
 from experiments.models.dequantise import cache_folder
-from experiments.models.load import load_config, load_model
-from experiments.models.locate import Checkpoint, locate
+from experiments.models.load import load_config, load_model, tokenize
+from experiments.models.locate import HUB_FILES, Checkpoint, locate
 from experiments.models.shape import longest_context
 from tests.models import small
 
@@ -23,7 +26,7 @@ def test_the_default_package_is_found_without_being_imported(smollm2):
 
 def test_directories_and_gguf_files_are_found(tmp_path, smollm2):
     folder = small.save("llama", tmp_path / "my-model") if (tmp_path / "my-model").mkdir() is None else None
-    assert locate(str(folder)) == Checkpoint("my-model", folder)
+    assert locate(str(folder)) == Checkpoint("my-model", folder, state=locate(str(folder)).state)
     assert locate(str(smollm2.folder / smollm2.gguf)) == smollm2
 
 
@@ -60,6 +63,40 @@ def test_the_hash_follows_the_content(tmp_path):
     weights[-1] ^= 1
     (folder / "model.safetensors").write_bytes(weights)
     assert locate(str(folder)).sha256() != before
+
+
+@pytest.mark.parametrize("name", ["bpe.codes", "qwen.tiktoken", "spiece.spm", "tokenizer.model.v3"])
+def test_every_file_of_a_tokenizer_is_part_of_the_hash(tmp_path, name):
+    folder = small.save("llama", tmp_path)
+    before = locate(str(folder)).sha256()
+    (folder / name).write_text("a b")
+    assert locate(str(folder)).sha256() not in (before, locate(str(folder)).state)
+    named = locate(str(folder)).sha256()
+    (folder / name).write_text("b c d")
+    assert locate(str(folder)).sha256() not in (before, named)
+    assert any(fnmatch(name, pattern) for pattern in HUB_FILES)
+
+
+def test_a_tokenizer_that_changes_within_a_process_is_read_anew(tmp_path):
+    folder = small.save("llama", tmp_path)
+    first = tokenize(locate(str(folder)), "w1 w2").tolist()
+    path = folder / "tokenizer.json"
+    path.write_text(path.read_text().replace('"w1": 1,', '"w1": 50,').replace('"w50": 50', '"w50": 1'))
+    assert first == [1, 2]
+    assert tokenize(locate(str(folder)), "w1 w2").tolist() == [50, 2]
+
+
+def test_code_of_another_repository_is_refused(tmp_path):
+    folder = small.save("llama", tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    for code in ("modeling_x.X", ["modeling_x.X", None]):
+        (folder / "config.json").write_text(json.dumps(config | {"auto_map": {"AutoModel": code}}))
+        assert locate(str(folder), trusted=True).trusted
+    for code in ("org/code--modeling_x.X", [None, "org/code--modeling_x.X"]):
+        (folder / "config.json").write_text(json.dumps(config | {"auto_map": {"AutoModel": code}}))
+        with pytest.raises(UserError, match=r"its code org/code--modeling_x\.X lies in another repository"):
+            locate(str(folder), trusted=True)
+        assert not locate(str(folder)).trusted
 
 
 def test_pickled_weights_are_refused(tmp_path):

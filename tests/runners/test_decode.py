@@ -10,7 +10,7 @@ import torch
 
 from experiments.answers import Kept
 from experiments.errors import UserError
-from experiments.launch import configure
+from experiments.launch import configure, main
 from experiments.measures.compute import Compute
 from experiments.models.attend import attend_by
 from experiments.models.context import Context
@@ -204,6 +204,18 @@ def test_decode_steps_are_timed_at_every_length(tmp_path):
     )  # keys and values, float32
     assert fixed["bytes_dense"].groupby("length").first().tolist() == [32 * per_key, 64 * per_key]
     assert (steps["bytes_attended"] < 4 * steps["bytes_dense"]).all()
+
+
+def test_seconds_of_another_number_of_threads_are_not_taken_for_these(tmp_path, capsys, monkeypatch):
+    folder = small.save("llama", tmp_path / "m")
+    (tmp_path / "text.txt").write_text(small.text())
+    asked = ["run.py", "source=checkpoint", f"source.model={folder}", f"source.text={tmp_path / 'text.txt'}"]
+    asked += ["runner=decoding", "runner.repeats=1", "source.lengths=[32]", "source.samples=1", "windows.fixed=[4]"]
+    asked += ["windows/rules=[fixed]", "source.rows=1", f"outputs={tmp_path / 'out'}", "tracking=disabled"]
+    for words, status in ((["threads=1"], 0), (["threads=1"], 0), ([], 1), (["force=true"], 0)):
+        monkeypatch.setattr("sys.argv", [*asked, *words])
+        assert main() == status
+    assert "it was timed with threads=1; give force=true" in capsys.readouterr().err
 
 
 def test_every_selector_with_an_index_is_timed_on_the_same_cache(tmp_path):

@@ -174,6 +174,12 @@ def test_what_json_allows_within_a_text_ends_no_line(tmp_path):
             read_questions(str(file))
 
 
+def test_questions_that_change_within_a_process_are_read_anew(questions):
+    before = read_questions(str(questions))
+    questions.write_text(questions.read_text().replace("Anna", "Berta"))
+    assert read_questions(str(questions)) != before
+
+
 def test_another_file_or_task_is_another_run(questions):
     def job(*overrides):
         file = f"runner.tasks.question_answering.file={questions}"
