@@ -64,14 +64,24 @@ def seconds_of_readings(
                 model, [method], ends, weights, machine, min(WARM_UP, length), min(WARM_UP, length) if prefill else 1
             )
 
-    def seconds(most: int) -> float:
-        read = most if prefill else min(tokens, DECODED, most - 1)
-        grown = (length / most) ** 2 if prefill else length / most * (tokens / read)
+    def took(most: int, read: int) -> float:
         with install_recorder("numba:compile") as compiled:
-            took = _trial(model, methods, ends, weights, machine, most, read)
+            seconds = _trial(model, methods, ends, weights, machine, most, read)
         if compiled.buffer:  # kernels that fewer tokens did not ask for: compiled once, and not in every reading
-            took = _trial(model, methods, ends, weights, machine, most, read)
-        return grown * took
+            seconds = _trial(model, methods, ends, weights, machine, most, read)
+        return seconds
+
+    def seconds(most: int) -> float:
+        if not prefill:
+            read = min(tokens, DECODED, most - 1)
+            return length / most * (tokens / read) * took(most, read)
+        whole = took(most, most)
+        if most == length:
+            return whole
+        # What grows as the tokens, and what as their square, by a trial of half as many.
+        half = took(most // 2, most // 2)
+        of_square = min(max(2 * whole - 4 * half, 0.0), whole)
+        return of_square * (length / most) ** 2 + (whole - of_square) * length / most
 
     try:
         tried = seconds(min(length, PREFILLED if prefill else CONTEXT))

@@ -46,7 +46,9 @@ if TYPE_CHECKING:
 OF_ROWS = (OfTolerance, OfThreshold, OfRelativeThreshold, OfEstimate, PerLayer)
 LINE_BYTES = 80
 MOST_REPEATS = 1_000_000
-STEP_SECONDS = 0.3  # of a decode step of a small model at 8192 keys, all its timings
+# Seconds of the reference machine's core for a decode step with all its timings: of a layer, and of each byte of the
+# weights, which are read once, and of the cache, which several timings read.
+LAYER_SECONDS, WEIGHT_SECONDS, CACHE_SECONDS = 1.5e-3, 1e-10, 6e-10
 
 
 @dataclass
@@ -94,7 +96,7 @@ class Decoding:
         return Plan(
             rows=timed,
             windows=len(checked_windows(source, windows, self.name)),
-            seconds=source.seconds(machine) + timed * self.repeats * STEP_SECONDS,
+            seconds=source.seconds(machine) + timed * (self.repeats + 1) * _step_seconds(source, machine),
             memory_bytes=memory_of(source) + reading_bytes(source, selector, cached=True),
             disk_bytes=timed * LINE_BYTES,
         )
@@ -266,6 +268,19 @@ class Prepared:
             with _Timer(self.seconds, "choose"):
                 self._known[layer, k] = answer.first(k)
         return self._known[layer, k]
+
+
+def _step_seconds(source: Any, machine: Machine) -> float:
+    """Return about how long a decode step takes with all its timings, on average over the lengths."""
+    from experiments.models.load import load_config
+    from experiments.models.shape import head_dim, kv_heads_of_layers, parameters
+
+    config = load_config(source.located)
+    size = torch.finfo(getattr(torch, source.dtype)).bits // 8
+    groups = kv_heads_of_layers(config)
+    cache = 2 * size * sum(groups) * head_dim(config) * sum(source.lengths) / len(source.lengths)
+    of_weights = size * parameters(config) * WEIGHT_SECONDS
+    return machine.seconds(len(groups) * LAYER_SECONDS + of_weights + cache * CACHE_SECONDS, source.dtype)
 
 
 class _Step:
