@@ -112,8 +112,8 @@ def k_min(
     Returns
     -------
     DataFrame : per n the keys `k` with their 95% interval `k_low`, `k_high` from samples and heads resampled, held
-        within [1, n]; the `law`; and whether n is `extrapolated`, outside of the lengths that were measured. The interval is that of
-        the law's mean, if the law is true: it says nothing of another law.
+        within [1, n]; the `law`; and whether n is `extrapolated`, outside of the lengths that were measured. The
+        interval is that of the law's mean, if the law is true: it says nothing of another law.
 
     Raises
     ------

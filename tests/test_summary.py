@@ -164,3 +164,13 @@ def test_growth_says_whose_it_is_where_some_heads_see_no_more():
     assert "Both means are of the 6 heads that see more keys at each length." in told
     full = pd.DataFrame([line for line in lines if line["layer"] % 2 == 0])
     assert "Both means" not in summary.sentence(full)
+
+
+def test_the_lengths_named_are_those_over_which_rows_see_more_keys():
+    rows = rows_of([(1.0, 0.5)], lengths=(8, 12, 16, 96, 200), sees=16)
+    assert summary.sentence(rows) == (
+        "Keys for a dropped mass of 0.1 grow like n^0.50 between 8 and 16 keys. A rough slope: few lengths."
+    )
+    pair = rows_of([(1.0, 0.5), (4.0, 0.5)], lengths=(8, 12, 16, 96, 200))
+    assert "in the typical head between 8 and 200 keys" in summary.sentence(pair)
+    assert "in the typical head between 8 and 16 keys" in summary.sentence(pair.assign(n=pair["n"].clip(upper=16)))

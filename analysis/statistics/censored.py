@@ -42,4 +42,5 @@ def slope_of(
         y_BL = np.where(more_BL, most_L, np.where(fewer_BL, least_L, ln_BL))
         slope_B = y_BL @ off_L / (off_L @ off_L)
         ends.append(float(interval(slope_B[0], slope_B[1:], samples, confidence)[rising]))
-    return float(slope_B[0]), ends[0], ends[1]
+    slope = float(slope_B[0])
+    return slope, min(ends[0], slope), max(ends[1], slope)

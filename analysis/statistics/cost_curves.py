@@ -207,10 +207,18 @@ def read(windows: pd.DataFrame, row_rules_read: Sequence[str] = ROW_RULES) -> Co
 
 
 def _of_most_clusters(frame: pd.DataFrame) -> pd.DataFrame:
-    """Keep the settings that most clusters have: another run of the same design may have measured further ones."""
-    place = frame["cluster"].astype(str) + " " + frame["length"].astype(str)
-    clusters = place.groupby(frame["parameter"]).nunique()
-    return frame[frame["parameter"].isin(clusters.index[clusters == clusters.max()])]
+    """Keep the settings of some cluster that say most: as many as possible, that as many clusters as possible have.
+
+    Another run of the same design may have measured further settings, or fewer, of some of its samples.
+    """
+    if frame.empty:
+        return frame
+    place = [frame["length"], frame["cluster"].astype(str)]
+    there = pd.crosstab(place, frame["parameter"]).to_numpy() > 0  # (clusters, settings)
+    every = np.unique(there, axis=0)
+    said = [int(settings.sum()) * int(there[:, settings].all(1).sum()) for settings in every]
+    chosen = np.sort(frame["parameter"].unique())[every[int(np.argmax(said))]]
+    return frame[frame["parameter"].isin(chosen)]
 
 
 def _to_the_whole_row(length: int, heads: NDArray[np.intp], knots: Array, values: Array, n: float) -> GridCurve:

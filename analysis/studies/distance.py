@@ -65,7 +65,8 @@ def _law(curves: Curves, value_SHB: np.ndarray, config: DictConfig, how: Setting
     from_to = (middle_B[inside].min(), middle_B[inside].max()) if inside.any() else (np.nan, np.nan)
     result |= dict(zip(("fitted_from", "fitted_to"), map(float, from_to), strict=True))
     result |= with_interval("exponent", decay(middle_B[inside], mean_SB[:, inside]), clusters, how, "real")
-    result |= with_interval("exponent_median", np.median(of_heads_SH[:, there], 1), clusters, how, "real")
+    median_S = np.median(of_heads_SH[:, there], 1) if there.any() else np.full(len(of_heads_SH), np.nan)
+    result |= with_interval("exponent_median", median_S, clusters, how, "real")
     spread = np.quantile(of_heads_SH[0, there], [0.05, 0.25, 0.75, 0.95]) if there.any() else [np.nan] * 4
     result |= dict(zip(("exponent_05", "exponent_25", "exponent_75", "exponent_95"), map(float, spread), strict=True))
     for distance in config.at:
@@ -78,12 +79,14 @@ def _law(curves: Curves, value_SHB: np.ndarray, config: DictConfig, how: Setting
 def _heads(curves: Curves, value_SHB: np.ndarray, config: DictConfig, how: Settings) -> list[dict[str, object]]:
     """Return the decay of each head, and how far its curve is from the power law."""
     clusters, inside = len(curves.value_CHB), curves.within(config.fitted)
-    x_B = np.log(curves.middle_B[inside])
     exponent_SH = decay(curves.middle_B[inside], value_SHB[..., inside])
-    with np.errstate(divide="ignore"):
-        log_HB = np.log(value_SHB[0][:, inside])
-    off_HB = log_HB - log_HB.mean(1, keepdims=True) + exponent_SH[0][:, None] * (x_B - x_B.mean())
-    residual_H = np.sqrt(np.square(off_HB).mean(1))
+    residual_H = np.full(len(curves.place_H2), np.nan)
+    if inside.any():
+        x_B = np.log(curves.middle_B[inside])
+        with np.errstate(divide="ignore"):
+            log_HB = np.log(value_SHB[0][:, inside])
+        off_HB = log_HB - log_HB.mean(1, keepdims=True) + exponent_SH[0][:, None] * (x_B - x_B.mean())
+        residual_H = np.sqrt(np.square(off_HB).mean(1))
     found: list[dict[str, object]] = []
     for (layer, head), exponent_S, residual in zip(curves.place_H2, exponent_SH.T, residual_H, strict=True):
         about: dict[str, object] = {"layer": int(layer), "head": int(head), "residual": float(residual)}

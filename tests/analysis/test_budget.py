@@ -12,6 +12,7 @@ from rich.console import Console
 
 from analysis.budget import budget
 from analysis.budget.__main__ import main
+from analysis.budget.needs import needs_of
 from analysis.budget.next_command import next_command
 from analysis.budget.shown import promise_table
 from experiments.errors import UserError
@@ -516,3 +517,18 @@ def test_a_run_that_was_not_measured_is_refused(outputs, capsys, arguments, mess
 def test_without_runs_no_budget_serves_them(measured, capsys):
     assert main(["--outputs", str(measured), "--model", "tiny", "--serves", "kv_head"]) == 1
     assert "no model was measured with source.runs" in capsys.readouterr().err
+
+
+def test_samples_of_all_seeds_are_fitted_to(tmp_path):
+    rows = model_rows()
+    whole = needs_of(rows.assign(seed=0), 0.05)
+    of_two = needs_of(rows.assign(seed=rows["sample"] // 4), 0.05)
+    assert of_two.samples == list(range(SAMPLES))
+    assert of_two.k.shape == (len(LAWS), len(LENGTHS), SAMPLES, ROWS)
+    np.testing.assert_array_equal(of_two.k, whole.k)
+    np.testing.assert_array_equal(of_two.n, whole.n)
+    for seed in (0, 1):
+        part = rows[rows["sample"] // 4 == seed]
+        write_run(tmp_path, f"seed{seed}", "tiny-model", part, source="checkpoint", model="models/tiny", seed=seed)
+    content = make(tmp_path)
+    assert sorted([*content["fitted"]["samples"], *content["held_out"]["samples"]]) == list(range(SAMPLES))

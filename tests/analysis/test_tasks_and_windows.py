@@ -70,6 +70,28 @@ def test_fixed_windows_are_read_off_between_their_sizes():
     assert np.isnan(table.loc[0.1, "ratio"])  # beyond what was measured
 
 
+def test_windows_that_fixed_ones_reach_in_some_samples_alone_are_beside_none():
+    how = settings.fits(settings.analysis())
+    own = {"0": (32.0, 0.3), "1": (32.0, 0.3), "2": (200.0, 0.03)}
+    lines = [
+        {"label": "m", "length": 512, "selector": "h2o", "cluster": c, "rule": rule, "parameter": p, "k": k, "tv": tv}
+        for c, (own_k, own_tv) in own.items()
+        for rule, p, k, tv in (
+            ("fixed", 16.0, 16.0, 0.4),
+            ("fixed", 64.0, 64.0, 0.1),
+            ("own_top_p", 0.2, own_k, own_tv),
+            ("own_top_p", 0.3, 32.0, 0.3),
+        )
+    ]
+    table = beside_fixed(pd.DataFrame(lines), how).set_index("parameter")
+    assert table["clusters"].tolist() == [3, 3]
+    assert table.loc[0.2, "k"] == pytest.approx((32 + 32 + 200) / 3)
+    assert table.loc[0.2, "tv"] == pytest.approx((0.3 + 0.3 + 0.03) / 3)
+    compared = ["fixed_tv", "ratio", "ratio_low", "ratio_high"]
+    assert table.loc[0.2, compared].isna().all()
+    np.testing.assert_allclose(table.loc[0.3, compared].astype(float), [0.2, 1.5, 1.5, 1.5])
+
+
 def test_the_next_command_measures_the_model_of_the_records(tmp_path):
     def reason(**source):
         rows = law(lambda n: n**0.5, clusters=2, rows=2)

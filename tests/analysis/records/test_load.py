@@ -45,6 +45,24 @@ def test_a_document_read_again_is_no_new_cluster(tmp_path):
     assert analysis.load(tmp_path)[0]["cluster"].nunique() == 3
 
 
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_a_piece_of_text_that_two_seeds_read_counts_once_unless_it_is_shuffled(tmp_path, shuffle):
+    rows, windows = gaussian((64, 128), 3, 4, s=0.5)
+    for seed, samples in ((0, (0, 1, 2)), (1, (1, 2, 3))):
+        parts = (table[table["sample"].isin(samples)] for table in (rows, windows))
+        write_run(tmp_path, f"seed{seed}", "M", *parts, source="smollm2", seed=seed, shuffle=shuffle)
+    found_rows, found_windows = analysis.load(tmp_path)
+    assert len(set(found_rows["design"])) == 1
+    place = ["head", "length", "sample", "position"]
+    window = ["head", "length", "sample", "rule", "parameter", "scale"]
+    times = 1.5 if shuffle else 1
+    assert len(found_rows) == len(rows) * times
+    assert len(found_windows) == len(windows) * times
+    assert found_rows.duplicated(place).any() == found_windows.duplicated(window).any() == shuffle
+    assert (found_windows["n"] == found_windows["length"]).all()
+    assert found_rows["cluster"].nunique() == 4
+
+
 def extended(tmp_path, **first):
     """Write a run of four draws, and one of the first two with other windows; return its rows and windows."""
     rows, windows = gaussian((64, 128, 256), 3, 4, s=0.5)

@@ -6,7 +6,8 @@ import pytest
 
 from analysis import settings
 from analysis.records.load import fullest_design, load
-from analysis.statistics import choices
+from analysis.statistics import bootstrap, choices
+from analysis.statistics.line import slopes
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +106,40 @@ def test_the_figures_tell_random_from_the_oracle(analysed):
     assert set(pd.read_csv(analysed / "tables" / "fits.csv")["variant"]) == {"plain"}  # laws are of softmax alone
     both = pd.read_csv(analysed / "tables" / "leverage.csv")
     assert set(both["variant"]) == {"plain", "plain, |x|^2"}
+
+
+def test_a_sample_that_needs_more_keys_than_were_measured_steepens_the_growth(windows):
+    """One of the samples does not reach eta at the longest length with the keys there are; all together do."""
+    how, eta = settings.fits(settings.analysis()), 0.2
+    root = windows[(windows["selector"] == "root") & (windows["k"] <= 700)]
+    poor = (root["cluster"] == "c3") & (root["length"] == 4096)
+    noisy = root.assign(tv=root["tv"].where(~poor, root["tv"] * 1.3))
+    line = choices.growth(noisy, eta, how).iloc[0]
+    frame, x = choices.by_cluster(noisy, ["tv"]), np.log([256, 1024, 4096])
+    weights = bootstrap.weights(4, how.resamples, how.seed, "x")
+    needed = np.column_stack([choices._needed(frame[frame["length"] == n], weights, eta) for n in (256, 1024, 4096)])
+    lacking = np.isnan(needed).any(1)
+    assert 0.05 < lacking.mean() < 0.9
+    _, high = bootstrap.interval(np.asarray(line["C"]), slopes(needed[~lacking], x), 4, how.confidence)
+    assert high < line["C_high"] < np.inf
+
+
+def test_rates_are_those_of_windows_without_a_factor():
+    how = settings.fits(settings.analysis())
+    lines = [
+        {"label": "x", "length": n, "n": n, "rule": "power", "parameter": c, "scale": scale, "k": scale * n**c}
+        | {"layer": 0, "head": head, "cluster": f"c{sample}", "selector": selector}
+        | {"tv": (0.9 + 0.01 * sample) * n ** (-0.1 * scale)}
+        for sample in range(3)
+        for head in range(2)
+        for n in (256, 512, 1024, 2048)
+        for c in (0.3, 0.5)
+        for scale in (1.0, 2.0)
+        for selector in ("oracle", "h2o")
+    ]
+    every = pd.DataFrame(lines)
+    table = choices.rates(every, ["tv"], how)
+    assert len(table) == 4  # two methods, two exponents
+    assert set(table["scale"]) == {1.0}
+    np.testing.assert_allclose(table["rate"], -0.1)
+    pd.testing.assert_frame_equal(table, choices.rates(every[every["scale"] == 1], ["tv"], how))

@@ -215,3 +215,30 @@ def test_nothing_is_read_off_outside_the_records_or_across_a_gap():
     x = np.array([0.0, 1.0, 2.0, 5.0])
     read_off = [float(hermite(x, x, slopes(x, x), at, 2.0)) for at in (-0.1, 0.5, 5.1, 3.0)]
     np.testing.assert_array_equal(np.isnan(read_off), [True, False, True, True])
+
+
+@pytest.mark.parametrize("rule", ["grid", "threshold"])
+def test_further_windows_of_a_smaller_run_drop_no_cluster(rows, rule):
+    every = records(rows)
+    fewer = every[(every["cluster"] == "run:1") & (every["rule"] == rule) & (every["parameter"] != 1)]
+    both = pd.concat([every, fewer.assign(parameter=1.03 * fewer["parameter"])], ignore_index=True)
+    alone, together = read(every), read(both)
+    assert together.clusters == alone.clusters == 4
+    for one, other in zip(alone.grid, together.grid, strict=True):
+        np.testing.assert_array_equal(other.knots, one.knots)
+        np.testing.assert_array_equal(other.dropped, one.dropped)
+    for name, line in alone.row_rules.items():
+        np.testing.assert_array_equal(together.row_rules[name].parameters, line.parameters)
+        np.testing.assert_array_equal(together.row_rules[name].dropped, line.dropped)
+
+
+def test_further_samples_of_fewer_windows_narrow_no_curve(rows):
+    """As many settings as possible, of as many samples as possible: neither is given up for a little of the other."""
+    every = records(rows)
+    alone = read(every)
+    further = every[(every["cluster"] == "run:1") & (every["rule"] == "grid") & every["parameter"].isin([8, 64])]
+    added = read(pd.concat([every, further.assign(cluster="run:9")], ignore_index=True))
+    lacking = read(every[(every["cluster"] != "run:1") | (every["rule"] != "grid") | (every["parameter"] <= 8)])
+    for other, clusters in ((added, 4), (lacking, 3)):
+        assert other.clusters == clusters
+        assert [len(curve.knots) for curve in other.grid] == [len(curve.knots) for curve in alone.grid]

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 import analysis
+from analysis import keys
 from analysis.__main__ import main
 from analysis.statistics import choices, fit, heads
 from analysis.statistics.cost_curves import read
@@ -203,3 +204,29 @@ def test_a_model_without_any_law_stands_beside_one_that_has_some(tmp_path, capsy
     assert len(table) == len(SLIDING)
     assert table["C"].isna().all()
     assert table["reason"].str.contains("n does not grow").all()
+
+
+@pytest.mark.parametrize("of_head", [{}, {"layer": PARTLY[0], "head": PARTLY[1]}])
+def test_keys_needed_beyond_a_sliding_window_are_those_of_the_keys_that_rows_see(tmp_path, capsys, of_head):
+    places = [*FULL, PARTLY] if of_head else [PARTLY]
+    write_run(tmp_path, "r", "Gemma", model_rows(places=places), source="checkpoint", model="gemma")
+    n = [100, 512, 1024, 8192, 1_000_000]
+    needed = analysis.k_min("Gemma", n, 0.1, outputs=tmp_path, law="power", **of_head)
+    np.testing.assert_allclose(needed["k"], 4 * np.minimum(n, HOLDS[PARTLY]) ** 0.5, rtol=1e-3)
+    assert (needed[["k_low", "k", "k_high"]].to_numpy() <= HOLDS[PARTLY]).all()
+    assert needed["extrapolated"].tolist() == [True, False, False, False, True]
+    words = ["--model", "Gemma", "--law", "power", "--outputs", str(tmp_path), "--n", "100", "8192"]
+    assert keys.main([*words, *(word for name, value in of_head.items() for word in (f"--{name}", str(value)))]) == 0
+    short, long = capsys.readouterr().out.splitlines()[-2:]
+    assert short.startswith("n = 100: 40.0 keys [")
+    assert short.endswith("by the law power, extrapolated")
+    assert long.startswith("n = 8,192: 128.0 keys [")
+    assert long.endswith("by the law power")
+
+
+def test_keys_of_a_mean_that_grows_are_held_at_no_window_of_the_other_heads(tmp_path):
+    write_run(tmp_path, "r", "Gemma", model_rows(), source="checkpoint", model="gemma")
+    n = [100, 8192, 1_000_000]
+    needed = analysis.k_min("Gemma", n, 0.1, outputs=tmp_path, mean="typical head", law="power")
+    np.testing.assert_allclose(needed["k"], np.sqrt(6 * np.array(n)), rtol=1e-3)
+    assert needed["extrapolated"].tolist() == [True, False, True]

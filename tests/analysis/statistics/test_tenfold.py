@@ -70,3 +70,19 @@ def test_the_label_with_most_heads_calibrates_where_the_named_one_is_missing():
     assert set(summary["calibrated_by"]) == {"many"}
     pd.testing.assert_frame_equal(summary, named)
     assert of(summary, "few", HEAD, "power", "inside") > 0.5
+
+
+@pytest.mark.parametrize("lacking", ["log_p_variance", "entropy"])
+def test_a_label_without_sums_calibrates_every_other_forecaster(lacking):
+    without = rows_of("one", EXPONENTS)
+    some = rows_of("other", EXPONENTS[:12], seed=1)
+    some = some.assign(entropy=np.log(some["n"]) / 2, p_max=0.1, log_p_variance=1.0)
+    if lacking == "log_p_variance":  # of rows beside a learned sink
+        without = without.assign(entropy=1.0, p_max=0.1)
+    _, summary = foretold(without, some)
+    assert set(summary["calibrated_by"]) == {"one"}
+    forecasters = summary.groupby("label")["forecaster"].agg(set)
+    assert forecasters["one"] == forecasters["other"] == {"power", "log", "power and log"}
+    _, turned = foretold(without, some, calibrating="other")
+    forecasters = turned.groupby("label")["forecaster"].agg(set)
+    assert forecasters["other"] == {*forecasters["one"], "sums"}

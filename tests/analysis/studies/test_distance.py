@@ -77,3 +77,20 @@ def test_heads_that_do_not_see_so_far_are_in_no_mean_of_those_that_do():
     of_sliding = mean[mean["layer"] == 1]
     assert of_sliding["last"].max() < 64
     assert of_sliding["probability"].notna().all()
+
+
+def test_distances_below_the_fitted_range_have_no_law():
+    lines = distances(((0, 0), (0, 1)), lengths=(8,)).assign(label="m", **ABOUT)
+    lines = lines.assign(cluster=lines["sample"])
+    how = settings.fits(settings.analysis())
+    tables = study(Evidence(None, None, [], {"distance": lines}), CONFIG, how)
+    assert tables["distance"]["last"].max() < CONFIG.fitted[0]
+    law = tables["distance_laws"].iloc[0]
+    assert (law["heads"], law["heads_fitted"]) == (2, 0)
+    assert law[["fitted_from", "fitted_to", "exponent", "exponent_median"]].isna().all()
+    assert tables["distance_heads"]["exponent"].isna().all()
+    whole = distances(((0, 0), (0, 1)), lengths=(8, 512)).assign(label="m", **ABOUT)
+    whole = whole.assign(cluster=whole["sample"])
+    laws = study(Evidence(None, None, [], {"distance": whole}), CONFIG, how)["distance_laws"].set_index("length")
+    assert laws.loc[8, ["fitted_from", "fitted_to"]].isna().all()
+    assert CONFIG.fitted[0] <= laws.loc[512, "fitted_from"] < laws.loc[512, "fitted_to"] < 512
