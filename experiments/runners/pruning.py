@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 GRADIENT_BYTES = 0.5e9  # for what gradients of a layer need beside: 1.6 to 1.9 GB were seen of SmolLM2
 LINE_BYTES = 40
 STEP = 1.0  # seconds of a step of descent in one layer, over those of the layer's plain forward pass
+LEAST_STEP = 8e-3  # seconds of the reference machine's core that a step takes besides, however small the layer
 
 
 @dataclass
@@ -100,13 +101,14 @@ class Pruning:
         layers, heads = source.layers_and_heads()
         total = load_config(source.located).num_hidden_layers
         steps = {GRADIENT: self.steps, SALIENCY: self.probes, HEAD_SALIENCY: self.probes}
-        within = STEP * sum(steps.get(criterion, 0) for criterion in self.criteria) * len(layers) / total
-        passes = 3 + len(self.criteria) * len(self.shares) + within
+        count = sum(steps.get(criterion, 0) for criterion in self.criteria) * len(layers)
+        passes = 3 + len(self.criteria) * len(self.shares) + STEP * count / total
+        besides = machine.seconds(source.samples * count * LEAST_STEP, source.dtype)
         lines = source.samples * len(self.criteria) * len(self.shares) * len(layers) * len(heads)
         return Plan(
             rows=source.samples * len(layers) * len(heads) * self.tokens,
             windows=0,
-            seconds=source.seconds(machine) * passes * self.tokens / max(source.lengths),
+            seconds=source.seconds(machine) * passes * self.tokens / max(source.lengths) + besides,
             memory_bytes=memory_of(source) + GRADIENT_BYTES + 8 * len(heads) * self.tokens**2 * 4,
             disk_bytes=lines * LINE_BYTES,
         )
