@@ -92,8 +92,11 @@ def _decides(path: Path) -> bool:
 
 def _state(checkpoint: Checkpoint) -> tuple[tuple[str, int, int], ...]:
     folder = checkpoint.folder
-    files = [folder / checkpoint.gguf] if checkpoint.gguf else [path for path in folder.iterdir() if _decides(path)]
-    states = [(path.name, path.stat()) for path in files if path.exists()]
+    try:
+        files = [folder / checkpoint.gguf] if checkpoint.gguf else [path for path in folder.iterdir() if _decides(path)]
+        states = [(path.name, path.stat()) for path in files if path.exists()]
+    except OSError:
+        return ()  # what cannot be read is refused where it is hashed
     return tuple(sorted((name, status.st_size, status.st_mtime_ns) for name, status in states))
 
 
