@@ -213,8 +213,9 @@ def _of_most_clusters(frame: pd.DataFrame) -> pd.DataFrame:
     """
     if frame.empty:
         return frame
-    place = [frame["length"], frame["cluster"].astype(str)]
-    there = pd.crosstab(place, frame["parameter"]).to_numpy() > 0  # (clusters, settings)
+    each = frame[["length", "cluster", "parameter"]].drop_duplicates()
+    place = [each["length"], each["cluster"].astype(str)]
+    there = pd.crosstab(place, each["parameter"]).to_numpy() > 0  # (clusters, settings)
     every = np.unique(there, axis=0)
     said = [int(settings.sum()) * int(there[:, settings].all(1).sum()) for settings in every]
     chosen = np.sort(frame["parameter"].unique())[every[int(np.argmax(said))]]

@@ -1,7 +1,7 @@
 """Attention against distance: curves over ranges of distances, and the exponent of their decay.
 
-Shape letters: C clusters, H heads, B ranges of distances, S estimates (the first of all clusters, then resampled), X
-samples drawn.
+Shape letters: C clusters, H heads, B ranges of distances, S estimates (the first of all clusters, then resampled),
+X estimates, or those of heads.
 """
 
 from collections.abc import Sequence

@@ -141,8 +141,8 @@ def keys_for(lines: pd.DataFrame, targets: Mapping[str, list[float]], how: Setti
                 ends_L2 = np.array([x[[0, -1]] for x, _ in tables])  # ln of the fewest and of the most keys measured
                 ln_BL = np.log(k_BL)  # so that a stretched interval keeps more than no key
                 bound_BL = ln_BL <= ends_L2[:, 0]  # fewer keys than were measured may do
-                at_most_BL = np.where(np.isnan(ln_BL), np.log(lengths), ln_BL)[1:]
-                low_L, high_L = interval(ln_BL[0], at_most_BL, len(samples), how.confidence)
+                or_all_BL = np.where(np.isnan(ln_BL), np.log(lengths), ln_BL)[1:]  # all n keys, where more are needed
+                low_L, high_L = interval(ln_BL[0], or_all_BL, len(samples), how.confidence)
                 low_L, high_L = np.exp(np.minimum(low_L, ln_BL[0])), np.exp(np.minimum(high_L, np.log(lengths)))
                 known = np.isfinite(ln_BL[0]) & ~bound_BL[0]
                 of_known = ln_BL[:, known], bound_BL[:, known], ends_L2[known], np.log(lengths)[known]

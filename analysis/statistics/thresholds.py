@@ -3,10 +3,8 @@
 Means are over rows, heads that see as many keys, and samples. Within one context length a / n is one probability for
 all rows, and so the floor itself; over several lengths, or relative to each row's largest probability, it is not.
 
-Shapes: S estimates (of all samples and heads, of each resample of samples, of each of heads), P settings of a rule,
-L lengths.
-
-Shape letters: S samples drawn, C clusters, H heads, L lengths, P parameters, F fine steps of a curve.
+Shape letters: S estimates (of all samples and heads, of each resample of samples, of each of heads), C clusters,
+H heads, L lengths, P settings of a rule, F fine steps between them.
 """
 
 from __future__ import annotations

@@ -80,7 +80,8 @@ def measure_together(
     queued = []
     for stack in places:
         windows = windows_of(groups[stack[0]])
-        sizes = [windows.of_heads((of := at_home[i]).layer, of.heads, seen[i], of.position_R) for i in stack]
+        homes = [(at_home[i], seen[i]) for i in stack]
+        sizes = [windows.of_heads(rows.layer, rows.heads, n_R, rows.position_R) for rows, n_R in homes]
         queued.append(_measure([groups[i] for i in stack], sizes, fitting, triton))
     tables = _copied([table for pair in queued for table in pair])
     if not all([bool(statistics.pop(FINITE).all()) for statistics in tables[::2]]):

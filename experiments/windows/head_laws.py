@@ -54,8 +54,8 @@ class Law:
 class AtLengths:
     """Windows of one head that are given at some context lengths: linear between them, constant beyond.
 
-    They go by the whole context, also where a row sees but `sees` keys of it: a layer with a sliding window may have
-    other keys in a longer context, for there are others for the rest.
+    They go by the whole context, also where a row sees only `sees` keys of it: keys are shared out among the layers at
+    each length, so that a layer with a sliding window may get other keys in a longer context.
     """
 
     lengths: tuple[float, ...]
@@ -65,6 +65,10 @@ class AtLengths:
     def at(self, n_N: np.ndarray) -> np.ndarray:
         """Return the windows of rows of context length n [N]."""
         return np.interp(n_N, self.lengths, self.keys)
+
+    def sizes(self, n_R: Tensor) -> Tensor:
+        """Return the windows of rows that end contexts of n tokens [R]."""
+        return torch.from_numpy(self.at(n_R.double().cpu().numpy())).to(n_R.device)
 
 
 OfHead = Law | AtLengths
@@ -91,12 +95,12 @@ class HeadLaws:
         """Return (dropped mass that the laws were fitted for, or keys shared out; factor) per window."""
         return [(self._parameter, factor) for factor in self._factors]
 
-    def of_head(self, layer: int, head: int) -> OneLaw | OneTable:
+    def of_head(self, layer: int, head: int) -> OneLaw:
         """Return the rule of one head."""
         if (layer, head) not in self._laws:
             raise UserError(f"the budget file has no law of layer {layer}, head {head}: make it from all heads")
         law = self._laws[layer, head]
-        return OneLaw(law, self.rule) if isinstance(law, Law) else OneTable(law, self.rule)
+        return (OneLaw if isinstance(law, Law) else OneTable)(law, self.rule)
 
     def sizes(self, n_R: Tensor, parameter_W: Tensor, scale_W: Tensor) -> Tensor:
         """Refuse: which head a row is of must be known."""
@@ -116,7 +120,7 @@ class OneLaw:
 
     version: ClassVar[int] = HeadLaws.version
 
-    def __init__(self, law: Law, rule: str) -> None:
+    def __init__(self, law: OfHead, rule: str) -> None:
         self._law = law
         self.rule = rule
 
@@ -129,24 +133,10 @@ class OneLaw:
         return scale_W * self._law.sizes(n_R)[:, None]
 
 
-class OneTable:
-    """Windows factor x the keys of one head at the length of the context."""
+class OneTable(OneLaw):
+    """Windows factor x the keys of one head at the length of the context, whatever part of it a row sees."""
 
-    version: ClassVar[int] = HeadLaws.version
     by_context: ClassVar[bool] = True
-
-    def __init__(self, keys: AtLengths, rule: str) -> None:
-        self._keys = keys
-        self.rule = rule
-
-    def coordinates(self, length: int) -> list[tuple[float, float]]:
-        """Return none: the set that it came from has them."""
-        return []
-
-    def sizes(self, n_R: Tensor, parameter_W: Tensor, scale_W: Tensor) -> Tensor:
-        """Return factor x the window of rows that end contexts of n tokens."""
-        at_R = torch.from_numpy(self._keys.at(n_R.double().cpu().numpy())).to(n_R.device)
-        return scale_W * at_R[:, None]
 
 
 def read_budget(file: str) -> dict[str, Any]:
@@ -305,7 +295,7 @@ def laws_hash(content: Mapping[str, Any]) -> str:
     }
     if (rule := _rule(content)) != BUDGET:
         laws["rule"] = rule
-    if any("keys" in line and "sees" in line for line in content["heads"]):
+    if any("alpha" not in line and "sees" in line for line in content["heads"]):
         laws["of"] = "the whole context"  # once keys at lengths were those of a context as long as what a row sees
     return hashlib.sha256(json.dumps(laws, sort_keys=True).encode()).hexdigest()
 
